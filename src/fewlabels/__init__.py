@@ -1,0 +1,73 @@
+"""Train an accurate image classifier from a few labels and many unlabeled pictures.
+
+    import fewlabels as fl
+    run = fl.train(fl.recipe("fixmatch", "digits@40"), out="runs/demo")
+    clf = fl.fit(images, labels)          # label -1 = unlabeled, as in scikit-learn
+
+The names below are the public interface; they are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fewlabels.algorithms import FixMatch, MixMatch, PseudoLabel, ReMixMatch, Supervised
+    from fewlabels.algorithms.base import Algorithm
+    from fewlabels.classifier import Classifier, fit, load
+    from fewlabels.config import Data, Ema, Net, Optim, Train
+    from fewlabels.recipes import recipe
+    from fewlabels.run import Run
+    from fewlabels.train import resume, train
+    from fewlabels.types import Batch, Guess, Info, Losses, Views
+
+_MODULES = {
+    "algorithms": ("FixMatch", "MixMatch", "PseudoLabel", "ReMixMatch", "Supervised"),
+    "algorithms.base": ("Algorithm",),
+    "classifier": ("Classifier", "fit", "load"),
+    "config": ("Data", "Ema", "Net", "Optim", "Train"),
+    "recipes": ("recipe",),
+    "run": ("Run",),
+    "train": ("resume", "train"),
+    "types": ("Batch", "Guess", "Info", "Losses", "Views"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Algorithm",
+    "Batch",
+    "Classifier",
+    "Data",
+    "Ema",
+    "FixMatch",
+    "Guess",
+    "Info",
+    "Losses",
+    "MixMatch",
+    "Net",
+    "Optim",
+    "PseudoLabel",
+    "ReMixMatch",
+    "Run",
+    "Supervised",
+    "Train",
+    "Views",
+    "fit",
+    "load",
+    "recipe",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"fewlabels.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'fewlabels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,78 @@
+"""What an algorithm is, and the one step that the FixMatch family shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.functional import cross_entropy
+from fewlabels.parts import Slot, hard
+from fewlabels.types import Batch, Guess, Losses, Net, Views
+
+
+class Algorithm(nn.Module):
+    """Batch to losses. Buffers are its state, parameters its own heads, `state_dict()` its checkpoint."""
+
+    views: Views = Views()
+    """The views of labeled and unlabeled images that `forward` finds in the batch."""
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        """The losses of one training step; `ema` is the averaged copy of `net`."""
+        raise NotImplementedError
+
+
+class PseudoLabel(Algorithm):
+    """FixMatch's step (Sohn et al. 2020, section 2.2) with four slots, each called ``slot(guess)``.
+
+    One forward pass over labeled, weak and strong images, then
+    ``mean_i weigh_i CE(y_i, x_i) + lambda_u mean_j select_j CE(target_j, strong_j)``;
+    the second mean is over all M unlabeled images, selected or not. The slots are called in the order align,
+    target, select, weigh.
+
+    Args:
+        select: weights ``[M]`` of the unlabeled images.
+        align: new probabilities ``[M, K]``, before the other slots see them; None leaves them.
+        target: pseudo-labels, ``[M]`` int64 or ``[M, K]``.
+        weigh: weights ``[B]`` of the labeled images; None for 1.
+        lambda_u: weight of the unlabeled loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        select: Slot,
+        align: Slot | None = None,
+        target: Slot = hard,
+        weigh: Slot | None = None,
+        lambda_u: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.align, self.target, self.select, self.weigh = align, target, select, weigh
+        self.lambda_u = lambda_u
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        (x,), (weak, strong) = batch.x, batch.u
+        logits = net(torch.cat((x, weak, strong))).float()
+        labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
+        probs = weak_logits.detach().softmax(1)
+        guess = Guess(weak_logits, strong_logits, probs, labeled_logits, batch.y, batch.index, batch.progress)
+        if self.align is not None:
+            guess = guess._replace(probs=self.align(guess))
+        target = self.target(guess)
+        mask = self.select(guess)
+
+        loss_x = cross_entropy(labeled_logits, batch.y)
+        if self.weigh is not None:
+            loss_x = self.weigh(guess) * loss_x
+        loss_x = loss_x.mean()
+        loss_u = (mask * cross_entropy(strong_logits, target)).mean()
+        total = loss_x + self.lambda_u * loss_u
+        confidence = guess.probs.amax(1).mean()
+        return Losses(
+            total, log(loss=total, loss_x=loss_x, loss_u=loss_u, mask=mask.mean(), confidence=confidence)
+        )
+
+
+def log(**values: Tensor) -> dict[str, Tensor]:
+    """The values without gradient, for `Losses.log`."""
+    return {name: value.detach() for name, value in values.items()}

@@ -1,0 +1,69 @@
+"""MixMatch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.mixing import interleaved_logits, mix_all, require_equal_batches
+from fewlabels.checked import Checked, Range
+from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
+from fewlabels.nets import frozen_statistics
+from fewlabels.types import Batch, Info, Losses, Net, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixMatch(Checked):
+    """MixMatch (Berthelot et al. 2019), https://arxiv.org/abs/1905.02249.
+
+    Labels are guessed from two weak views and sharpened; then everything is mixed with everything.
+    """
+
+    beta: Annotated[float, Range(0, low_open=True)] = 0.5
+    """Parameter of MixUp's Beta distribution (the paper's alpha, 0.75 there)."""
+    w_match: Annotated[float, Range(0)] = 100.0
+    """Weight of the unlabeled loss at the end of the ramp."""
+    temperature: Annotated[float, Range(0, low_open=True)] = 0.5
+    """Sharpens the guessed labels; below 1 makes them more certain."""
+    ramp_steps: Annotated[int, Range(1)] = 16384
+    """Steps in which the unlabeled loss grows to its weight."""
+    mix: Literal["xxy.yxy", "."] = "xxy.yxy"
+    """What is mixed: all images with all images, or (".") nothing."""
+
+    def build(self, info: Info) -> Algorithm:
+        require_equal_batches("MixMatch", info)
+        return MixMatchLoss(self, info)
+
+
+class MixMatchLoss(Algorithm):
+    views = Views(labeled=("weak",), unlabeled=("weak", "weak"))
+
+    def __init__(self, config: MixMatch, info: Info) -> None:
+        super().__init__()
+        self.config, self.classes, self.steps = config, info.classes, info.steps
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        config = self.config
+        (x,), views = batch.x, batch.u
+        mean = torch.stack([self.guess(view, net) for view in views]).mean(0)
+        guessed = sharpen(mean, config.temperature)
+
+        images, labels = [x, *views], [one_hot(batch.y, self.classes)] + [guessed] * len(views)
+        if config.mix == "xxy.yxy":
+            images, labels = mix_all(images, labels, config.beta, batch.rng)
+        logits_x, *logits_u = interleaved_logits(net, images, updates=0)
+
+        loss_x = cross_entropy(logits_x, labels[0]).mean()
+        loss_u = squared_error(torch.cat(logits_u), torch.cat(labels[1:])).mean()
+        total = loss_x + config.w_match * ramp(batch.progress, self.steps, config.ramp_steps) * loss_u
+        return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean()))
+
+    @staticmethod
+    def guess(view: Tensor, net: Net) -> Tensor:
+        """Probabilities ``[B, K]``, with the statistics of the batch and without gradient."""
+        with torch.no_grad(), frozen_statistics(net):
+            return net(view).float().softmax(1)

@@ -1,0 +1,135 @@
+"""ReMixMatch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.mixing import interleaved_logits, mix_all, require_equal_batches
+from fewlabels.checked import Checked, Range
+from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
+from fewlabels.nets import frozen_statistics, glorot_normal_
+from fewlabels.parts import DistributionAlignment
+from fewlabels.types import Batch, Info, Losses, Net, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReMixMatch(Checked):
+    """ReMixMatch (Berthelot et al. 2020), https://arxiv.org/abs/1911.09785.
+
+    MixMatch with strong views, guesses aligned with the class frequencies of the labels, and a second task:
+    to tell by how much an image was rotated. The defaults are those of google-research/fixmatch's
+    remixmatch_no_cta.py.
+    """
+
+    beta: Annotated[float, Range(0, low_open=True)] = 0.75
+    """Parameter of MixUp's Beta distribution."""
+    w_match: Annotated[float, Range(0)] = 1.5
+    """Weight of the loss on mixed unlabeled images at the end of the ramp."""
+    w_kl: Annotated[float, Range(0)] = 0.5
+    """Weight of the loss on the first strong view, unmixed, at the end of the ramp."""
+    w_rot: Annotated[float, Range(0)] = 0.5
+    """Weight of the rotation loss; 0 for no rotation head."""
+    temperature: Annotated[float, Range(0, low_open=True)] = 0.5
+    """Sharpens the guessed labels; below 1 makes them more certain."""
+    ramp_steps: Annotated[int, Range(1)] = 16384
+    """Steps in which the unlabeled losses grow to their weights."""
+    redux: Literal["swap", "mean", "1st"] = "swap"
+    """Whose guess a view is labeled with: that of the next view, the mean of all, or that of the weak view
+    (as in the paper). With "swap" and one strong view, its unmixed loss has its own guess for a target."""
+    align: bool = True
+    """Distribution alignment."""
+    use_xe: bool = True
+    """Cross-entropy for the mixed unlabeled images, else MixMatch's squared error."""
+    strong_views: Annotated[int, Range(1)] = 1
+    """Strong views of each unlabeled image (the paper's K)."""
+    mix: Literal["xxy.yxy", "."] = "xxy.yxy"
+    """What is mixed: all images with all images, or (".") nothing."""
+
+    def build(self, info: Info) -> Algorithm:
+        require_equal_batches("ReMixMatch", info)
+        _, height, width = info.shape
+        if self.w_rot > 0 and height != width:
+            raise ValueError(
+                f"ReMixMatch rotates images by 90 degrees and needs square ones, got {height} x {width}; "
+                "resize them, or set w_rot to 0"
+            )
+        return ReMixMatchLoss(self, info)
+
+
+class ReMixMatchLoss(Algorithm):
+    def __init__(self, config: ReMixMatch, info: Info) -> None:
+        super().__init__()
+        self.config, self.classes, self.steps = config, info.classes, info.steps
+        self.views = Views(labeled=("weak",), unlabeled=("weak",) + ("strong",) * config.strong_views)
+        self.align = DistributionAlignment(info.classes) if config.align else None
+        if config.w_rot > 0:
+            self.rotation = nn.Linear(info.features, 4)
+            glorot_normal_(self.rotation)
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        config = self.config
+        (x,), views = batch.x, batch.u
+        onehot = one_hot(batch.y, self.classes)
+        probs, first_strong = self.guesses(views, net)
+        aligned = self.align(torch.cat(probs), onehot) if self.align is not None else torch.cat(probs)
+        guessed = list(torch.split(sharpen(aligned, config.temperature), len(x)))
+
+        images, labels = [x, *views], [onehot, *guessed]
+        if config.mix == "xxy.yxy":
+            images, labels = mix_all(images, labels, config.beta, batch.rng)
+        logits_x, *logits_u = interleaved_logits(net, images, updates=len(views))
+
+        unlabeled_loss = cross_entropy if config.use_xe else squared_error
+        loss_x = cross_entropy(logits_x, labels[0]).mean()
+        loss_u = unlabeled_loss(torch.cat(logits_u), torch.cat(labels[1:])).mean()
+        grown = ramp(batch.progress, self.steps, config.ramp_steps)
+        total = loss_x + config.w_match * grown * loss_u
+        terms = {"loss_x": loss_x, "loss_u": loss_u}
+        if first_strong is not None:
+            terms["loss_kl"] = cross_entropy(first_strong, guessed[0]).mean()
+            total = total + config.w_kl * grown * terms["loss_kl"]
+        if config.w_rot > 0:
+            terms["loss_rot"] = self.rotation_loss(views[1], batch, net)
+            total = total + config.w_rot * terms["loss_rot"]
+        confidence = torch.cat(probs).amax(1).mean()
+        return Losses(total, log(loss=total, **terms, confidence=confidence))
+
+    def guesses(self, views: tuple[Tensor, ...], net: Net) -> tuple[list[Tensor], Tensor | None]:
+        """For each view the probabilities ``[B, K]`` it is labeled with, no gradient; and the logits of the
+        first strong view, with gradient, where the loss needs them. With the statistics of the batch.
+        """
+        needed = [0] if self.config.redux == "1st" else list(range(len(views)))
+        logits: dict[int, Tensor] = {}
+        with frozen_statistics(net):
+            if self.config.w_kl > 0:
+                logits[1] = net(views[1]).float()
+            with torch.no_grad():
+                for i in needed:
+                    if i not in logits:
+                        logits[i] = net(views[i]).float()
+        own = [logits[i].detach().softmax(1) for i in needed]
+        if self.config.redux == "swap":
+            probs = own[1:] + own[:1]
+        else:
+            probs = [torch.stack(own).mean(0)] * len(views)
+        return probs, logits.get(1) if self.config.w_kl > 0 else None
+
+    def rotation_loss(self, images: Tensor, batch: Batch, net: Net) -> Tensor:
+        """Mean cross-entropy of the four rotations, one for each consecutive quarter of the global batch."""
+        rows, rank, world = len(images), batch.rng.rank, batch.rng.world
+        quarter = 4 * torch.arange(rank * rows, (rank + 1) * rows) // (world * rows)
+        counts = torch.bincount(quarter, minlength=4).tolist()
+        rotated = torch.cat([turn(part, k) for k, part in enumerate(torch.split(images, counts))])
+        with frozen_statistics(net):
+            features = net.features(rotated)
+        return cross_entropy(self.rotation(features), quarter.to(images.device, non_blocking=True)).mean()
+
+
+def turn(images: Tensor, label: int) -> Tensor:
+    """Images turned by 0, 180, 90 or 270 degrees counter-clockwise: the original's labels 0 to 3."""
+    return torch.rot90(images, (0, 2, 1, 3)[label], (2, 3))

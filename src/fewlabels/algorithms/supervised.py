@@ -1,0 +1,40 @@
+"""The baseline that every method has to beat: the labeled images alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.checked import Checked, Range
+from fewlabels.functional import cross_entropy, one_hot, smooth
+from fewlabels.types import Batch, Info, Losses, Net, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervised(Checked):
+    """Cross-entropy on the labeled images only; unlabeled images are not used.
+
+    The fully supervised baseline of Berthelot et al. 2019 (MixMatch), https://arxiv.org/abs/1905.02249.
+    """
+
+    smoothing: Annotated[float, Range(0, 1)] = 0.0
+    """Label smoothing: the share of a label that is spread evenly over all classes."""
+    view: Literal["weak", "strong"] = "weak"
+    """How strongly the labeled images are augmented."""
+
+    def build(self, info: Info) -> Algorithm:
+        return SupervisedLoss(info.classes, self.smoothing, self.view)
+
+
+class SupervisedLoss(Algorithm):
+    def __init__(self, classes: int, smoothing: float, view: str) -> None:
+        super().__init__()
+        self.classes, self.smoothing = classes, smoothing
+        self.views = Views(labeled=(view,), unlabeled=())
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        (x,) = batch.x
+        target = smooth(one_hot(batch.y, self.classes), self.smoothing) if self.smoothing else batch.y
+        loss = cross_entropy(net(x), target).mean()
+        return Losses(loss, log(loss=loss, loss_x=loss))

@@ -1,0 +1,126 @@
+"""The form in which images travel through the views, and the step from there to the network's input.
+
+Images with one or three channels are *packed*: int32 ``[B, H*W]``, one word per pixel with the bytes
+R, G, B, 0. A geometric move is then one gather per pixel instead of three, and posterize or invert act on the
+whole pixel. Grey images are packed as (v, v, v), on which every operation gives what Pillow gives for mode
+"L". Images with any other number of channels stay uint8 ``[B, H*W, C]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of the images."""
+
+
+def packable(channels: int) -> bool:
+    """Whether images with this many channels are packed (one int32 word per pixel)."""
+    return channels in (1, 3)
+
+
+def pack(images: Tensor) -> Tensor:
+    """Images, uint8 ``[N, H, W, C]``, as pixels: int32 ``[N, H*W]``, or uint8 ``[N, H*W, C]``."""
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images must be uint8 of dimensions N, H, W, C, not {images.dtype} {list(images.shape)}."
+        )
+    n, h, w, c = images.shape
+    if not packable(c):
+        return images.reshape(n, h * w, c)
+    words = torch.zeros(n, h * w, 4, dtype=torch.uint8, device=images.device)
+    words[..., :3] = images.reshape(n, h * w, c)  # one channel spreads over three bytes
+    return words.view(torch.int32).view(n, h * w)
+
+
+def unpack(pixels: Tensor, shape: Shape) -> Tensor:
+    """Pixels as uint8 images ``[B, H, W, C]``."""
+    c, h, w = shape
+    if packable(c):
+        return octets(pixels).view(-1, h, w, 4)[..., :c]
+    return pixels.view(-1, h, w, c)
+
+
+def octets(packed: Tensor) -> Tensor:
+    """The bytes of packed pixels, uint8 ``[B, 4*H*W]``; shares memory."""
+    return packed.contiguous().view(torch.uint8)
+
+
+def planes(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Red, green and blue of packed pixels, each int32 ``[B, H*W]`` in 0..255."""
+    return packed & 255, (packed >> 8) & 255, packed >> 16  # the top byte is 0: no sign to mask away
+
+
+def join(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+    """Packed pixels from planes in 0..255; the inverse of `planes`."""
+    return red | (green << 8) | (blue << 16)
+
+
+def grey(packed: Tensor) -> Tensor:
+    """Luminance of packed pixels, int32 ``[B, H*W]``: ITU-R 601-2 in 16 bits, rounded, as Pillow's "L"."""
+    red, green, blue = planes(packed)
+    return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
+
+
+def fill_value(pixels: Tensor, colour: tuple[int, int, int]) -> int:
+    """The number that paints `colour` (r, g, b) into pixels: a packed word, else the mean level."""
+    if pixels.ndim == 2:
+        return colour[0] | (colour[1] << 8) | (colour[2] << 16)
+    return round(sum(colour) / 3)
+
+
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A host array on the device, without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class Normalize(nn.Module):
+    """Pixels to the network's input: ``(v / 255 - mean) / std``, float32 ``[B, C, H, W]``, channels last.
+
+    Args:
+        shape: (C, H, W) of the images.
+        mean: Per channel, in units of pixels in [0, 1]; C numbers.
+        std: Likewise; C positive numbers.
+    """
+
+    mean: Tensor
+    std: Tensor
+    _scale: Tensor
+    _bias: Tensor
+
+    def __init__(self, shape: Shape, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        channels, _, width = shape
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise ValueError(
+                f"mean and std must be {channels} numbers each, std above 0, not {list(mean)}, {list(std)}."
+            )
+        self.shape = shape
+        m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("mean", m.float())
+        self.register_buffer("std", s.float())
+        # One row of pixels at a time: a multiply-add over C numbers alone would not vectorise.
+        self.register_buffer("_scale", (1 / (255 * s)).float().repeat(width), persistent=False)
+        self.register_buffer("_bias", (-m / s).float().repeat(width), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        n = len(pixels)
+        out = torch.empty(n, height * width, channels, device=pixels.device)
+        if packable(channels):
+            for c, plane in enumerate(planes(pixels)[:channels]):
+                out[..., c] = plane
+        else:
+            out.copy_(pixels)
+        rows = out.view(n * height, width * channels)
+        rows.mul_(self._scale).add_(self._bias)
+        return out.view(n, height, width, channels).permute(0, 3, 1, 2)

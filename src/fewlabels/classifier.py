@@ -1,0 +1,132 @@
+"""The Python way in: `fit` arrays, `load` a run, `predict` images; scikit-learn's conventions."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewlabels.config import Ema, Net, Optim, Train
+from fewlabels.data.arrays import are_paths, as_images, from_arrays
+from fewlabels.model import Model, load_model
+from fewlabels.predict import predict
+from fewlabels.run import Run
+from fewlabels.step import pick_device
+from fewlabels.train import Output, train
+
+
+class Classifier:
+    """A trained classifier for images of one shape.
+
+    Images are uint8 arrays ``[N, H, W, C]`` (``[N, H, W]`` for grey) of the training images' shape, or lists of
+    image files, which are resized and cropped to it.
+    """
+
+    def __init__(self, model: Model, run: Run | None = None) -> None:
+        self.model, self.run = model, run
+        self.classes_: NDArray[Any] = np.asarray(model.classes)
+
+    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+        """Probabilities ``[N, K]`` in the order of `classes_`."""
+        if are_paths(images):
+            found = predict(self.model, [Path(p) for p in images])
+            if found.corrupt:
+                name, reason = found.corrupt[0]
+                raise ValueError(f"could not read {len(found.corrupt)} image file(s), such as {name}: {reason}")
+            return found.probabilities
+        probabilities: NDArray[np.float32] = self.model.logits(as_images("images", images)[0]).softmax(1).numpy()
+        return probabilities
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """Class of each image, ``[N]``, as in `classes_`."""
+        classes: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(1)]
+        return classes
+
+    def score(self, images: Any, labels: ArrayLike) -> float:
+        """Fraction of images whose predicted class is the given one."""
+        labels = np.asarray(labels)
+        guess = self.predict(images)
+        if labels.shape != guess.shape:
+            raise ValueError(f"score needs one label per image: got {len(guess)} images and labels {labels.shape}")
+        return float((guess == labels).mean())
+
+
+def fit(
+    images: Any,
+    labels: ArrayLike,
+    *,
+    config: Train | None = None,
+    out: Path | str | None = None,
+    output: Output | None = None,
+) -> Classifier:
+    """Train on images of which some are labeled.
+
+    Args:
+        images: uint8 ``[N, H, W, C]`` or ``[N, H, W]``, or a list of image files.
+        labels: ``[N]`` integers; -1 marks an unlabeled image.
+        config: the training; default `arrays_recipe`. Its `data` only counts for `labels`, `seed`, `valid`,
+            `rule`, `unlabeled`, `normalize` and `image_size`.
+        out: run folder to keep; default none.
+        output: what to show; default nothing.
+
+    Returns a classifier whose `classes_` are the label values.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
+        raise ValueError(
+            f"labels must be a list of integers, -1 for unlabeled, got {values.dtype} {list(values.shape)}"
+        )
+    known = np.unique(values[values >= 0])
+    if values.size and values.min() < -1:
+        raise ValueError(f"labels must be -1 (unlabeled) or at least 0, got {values.min()}")
+    ids = np.where(values < 0, -1, np.searchsorted(known, values)).astype(np.int64)
+    size = config.data.image_size if config else None
+    source = from_arrays(images, ids, classes=[str(v) for v in known], image_size=size)
+    config = config or arrays_recipe(source.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(config, out=Path(folder) / "run" if out is None else out, source=source, output=output)
+        model = load_model(run, device=pick_device(config.device))
+        classifier = Classifier(model, None if out is None else run)
+    classifier.classes_ = known
+    return classifier
+
+
+def arrays_recipe(shape: tuple[int, int, int]) -> Train:
+    """The training that `fit` does unless it is told: minutes on a CPU for small images.
+
+    shape: (C, H, W) of the images.
+    """
+    train = Train(
+        net=Net("small"),
+        optim=Optim(lr=0.1, warmup=30),
+        ema=Ema(decay=0.99, warmup=True, buffers="averaged"),
+        steps=1000,
+        batch=32,
+        uratio=4,
+        eval_every=250,
+        save_every=250,
+        log_every=25,
+    )
+    tiny = min(shape[1:]) < 16
+    return replace(train, weak="affine", strong="affine") if tiny else train
+
+
+def load(
+    path: Path | str,
+    *,
+    checkpoint: str = "last",
+    weights: str = "ema",
+    device: str = "auto",
+    algorithms: tuple[type, ...] = (),
+) -> Classifier:
+    """The classifier of a run folder.
+
+    checkpoint: "last", "best" or a step; weights: "ema" or "raw"; algorithms: config classes from outside the
+    package that the run's config.json names.
+    """
+    run = Run(path, algorithms)
+    return Classifier(load_model(run, checkpoint=checkpoint, weights=weights, device=pick_device(device)), run)

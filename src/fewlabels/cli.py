@@ -1,0 +1,91 @@
+"""The command line: finds the command, turns every foreseen error into one sentence. Imports no torch itself."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import fewlabels
+
+COMMANDS = {
+    "train": "train a classifier: fewlabels train [ALGORITHM] --data NAME|FOLDER [options]",
+    "evaluate": "measure a run on its test images or on others: fewlabels evaluate RUN",
+    "predict": "classify your own pictures: fewlabels predict RUN PATH... -o FILE",
+    "split": "show which images a data name labels: fewlabels split NAME",
+}
+
+HELP = """\
+fewlabels {version}: train an accurate image classifier from a few labels and many unlabeled pictures.
+
+usage: fewlabels COMMAND [options]
+
+{commands}
+
+`fewlabels COMMAND --help` lists the options of a command. Without any, `fewlabels train` trains FixMatch
+on 40 labels of the handwritten digits that ship with scikit-learn.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
+        code = 1
+    sys.exit(code)
+
+
+def run(args: list[str]) -> int:
+    """Run the command line `args`; returns the exit status."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+        print(HELP.format(version=fewlabels.__version__, commands=commands), end="")
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"fewlabels {fewlabels.__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
+    try:
+        command = importlib.import_module(f"fewlabels.commands.{args[0]}")
+        code: int = command.main(args[1:])
+    except KeyboardInterrupt:
+        return complain("stopped; nothing was saved since the last checkpoint", 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _explain(error)
+    return code
+
+
+def _explain(error: Exception) -> int:
+    """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
+    from fewlabels.interrupt import Interrupted
+    from fewlabels.train import Diverged
+
+    if isinstance(error, Interrupted):
+        return complain(str(error), 128 + error.signum)
+    if isinstance(error, Diverged):
+        return complain(str(error), 1)
+    if isinstance(error, ValueError):
+        return complain(str(error), 2)
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return complain(f"{name}{error.strerror}", 1)
+    if type(error).__name__ == "OutOfMemoryError":
+        return complain("the GPU has not enough memory for this; try a smaller --batch or --uratio", 1)
+    raise error
+
+
+def complain(sentence: str, code: int = 2) -> int:
+    print(f"fewlabels: {' '.join(sentence.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,137 @@
+"""fewlabels evaluate"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fewlabels.commands.options import parse
+from fewlabels.data import names
+from fewlabels.evaluate import evaluate
+from fewlabels.run import Run
+from fewlabels.step import pick_device
+from fewlabels.train import load_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Measure a run: accuracy, precision, recall, F1, per class, confusion matrix, medians over the evaluations."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    data: str | None = None
+    """Another data set or folder to measure on; default: the run's own."""
+    root: str | None = None
+    """Folder of the named data sets; default: the run's own."""
+    checkpoint: str = "last"
+    """last, best or a step."""
+    weights: str = "ema"
+    """ema or raw."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+    list: bool = False
+    """Only list the checkpoints that are kept."""
+
+
+def main(args: list[str]) -> int:
+    command = parse(Command, args, prog="fewlabels evaluate")
+    run = Run(command.run)
+    if command.list:
+        _list(run, command.json)
+        return 0
+    data = run.config.data
+    if command.data is not None:
+        data = replace(data, name=str(names.parse(command.data)), labels=None, seed=None, valid=None)
+        if names.parse(command.data).folder:
+            data = replace(data, image_size=run.data["shape"][1])
+    if command.root is not None:
+        data = replace(data, root=command.root)
+    run.checkpoint(command.checkpoint)  # complain about the run before the data are read
+    result = evaluate(
+        run,
+        load_source(data),
+        checkpoint=command.checkpoint,
+        weights=command.weights,
+        device=pick_device(command.device),
+    )
+    if command.json:
+        print(json.dumps(result))
+    else:
+        _show(run, result)
+    return 0
+
+
+def _list(run: Run, as_json: bool) -> None:
+    records = {r["step"]: r for r in run.metrics("eval")}
+    rows: list[dict[str, Any]] = []
+    for checkpoint in run.checkpoints():
+        record = records.get(checkpoint.step)
+        part = next((p for p in ("test", "valid", "train") if record and p in record), None)
+        accuracy = record[part]["ema"]["accuracy"] if record and part else None
+        rows.append(
+            {
+                "step": checkpoint.step,
+                "best": checkpoint.best,
+                "accuracy": accuracy,
+                "path": str(checkpoint.path),
+            }
+        )
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        kind = "best" if row["best"] else "    "
+        accuracy = f"{row['accuracy']:6.2f} %" if row["accuracy"] is not None else "        "
+        print(f"step {row['step']:>8}  {kind}  {accuracy}  {row['path']}")
+
+
+def _show(run: Run, result: dict[str, Any]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(
+        f"{run.path}: {result['weights']} weights of step {result['step']} on {result['n']} "
+        f"{result['measured_on']} images"
+    )
+    top = Table(box=None, pad_edge=False)
+    for column in ("accuracy %", "top-5 %", "loss", "geometric mean %"):
+        top.add_column(column, justify="right")
+    top5 = "-" if result["top5"] is None else f"{result['top5']:.2f}"
+    top.add_row(f"{result['accuracy']:.2f}", top5, f"{result['loss']:.4f}", f"{result['geometric_mean']:.2f}")
+    out.print(top, "")
+    averages = Table(box=None, pad_edge=False)
+    for column in ("", "precision %", "recall %", "F1 %"):
+        averages.add_column(column, justify="right")
+    for name in ("macro", "weighted"):
+        averages.add_row(name, *(f"{result[f'{name}_{m}']:.2f}" for m in ("precision", "recall", "f1")))
+    out.print(averages, "")
+    if "last1" in result:
+        medians = "  ".join(f"{n}: {result[f'last{n}']:.2f}" for n in (1, 10, 20, 50))
+        out.print(f"median accuracy of the last evaluations  {medians}")
+        out.print(
+            f"mean of the last 10: {result['mean10']:.2f}  20: {result['mean20']:.2f}  best: {result['best']:.2f}\n"
+        )
+    _classes(out, result)
+
+
+def _classes(out: Console, result: dict[str, Any]) -> None:
+    """Accuracy per class and the confusion matrix (up to 20 classes)."""
+    names_ = list(result["per_class"])
+    confusion = result["confusion"]
+    table = Table(box=None, pad_edge=False, title="rows: true class, columns: prediction", title_justify="left")
+    for column in ("class", "accuracy %"):
+        table.add_column(column, justify="right")
+    small = len(confusion) <= 20
+    if small:
+        for i in range(len(confusion)):
+            table.add_column(str(i), justify="right")
+    rows = [row for row in confusion if sum(row)]
+    for name, row in zip(names_, rows, strict=True):
+        counts = [str(n) if n else "." for n in row] if small else []
+        table.add_row(name, f"{result['per_class'][name]:.2f}", *counts)
+    out.print(table)

@@ -1,0 +1,80 @@
+"""fewlabels predict"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from fewlabels.commands.options import UsageError, parse
+from fewlabels.model import load_model
+from fewlabels.predict import predict, targets
+from fewlabels.run import Run
+from fewlabels.step import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Classify image files, or all images in folders, with a trained run."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")]
+    """Image files and folders."""
+    output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
+    """File to write: .csv (path,label,confidence), .json, or .npy (class numbers, with a .json of the names);
+    default: the CSV on standard output."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    probabilities: bool = False
+    """Write the probability of every class too."""
+    checkpoint: str = "last"
+    """last, best or a step."""
+    weights: str = "ema"
+    """ema or raw."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def main(args: list[str]) -> int:
+    command = parse(Command, args, prog="fewlabels predict")
+    if not command.paths:
+        raise UsageError("fewlabels predict needs image files or folders after the run")
+    if command.output is not None:
+        for path in targets(Path(command.output)):
+            if path.exists() and not command.overwrite:
+                raise UsageError(f"{path} exists; name another file, or add --overwrite")
+            if not path.parent.is_dir():
+                raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
+    device = pick_device(command.device)
+    model = load_model(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
+    with Progress(console=Console(stderr=True), transient=True, disable=not _live(command.progress)) as bar:
+        task = bar.add_task("predicting", total=None)
+        show: Callable[[int, int], None] = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
+    if command.output is None:
+        sys.stdout.write(found.csv(command.probabilities))
+    else:
+        for path in found.write(Path(command.output), probabilities=command.probabilities):
+            print(f"wrote {path}", file=sys.stderr)
+    if found.unknown_classes:
+        print(f"class folders that the run does not know: {', '.join(found.unknown_classes)}", file=sys.stderr)
+    if found.accuracy is not None:
+        print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
+    for name, reason in found.corrupt:
+        print(f"could not read {name}: {reason}", file=sys.stderr)
+    if found.corrupt:
+        print(f"fewlabels: {len(found.corrupt)} file(s) could not be read", file=sys.stderr)
+    return 1 if found.corrupt else 0
+
+
+def _live(wanted: bool) -> bool:
+    return wanted and sys.stderr.isatty()

@@ -1,0 +1,163 @@
+"""fewlabels train"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fewlabels import parallel
+from fewlabels.algorithms import ALGORITHMS, Supervised
+from fewlabels.commands.options import UsageError, parse
+from fewlabels.config import Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.recipes import recipe
+from fewlabels.run import Run, RunError
+from fewlabels.train import Output, resume, train
+
+FREE_TO_CHANGE = ("device", "keep")
+"""Settings that a resumed run may have otherwise than it began: they do not touch the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Train a classifier from few labels and many unlabeled images.
+
+    The defaults shown here are those of the recipe for the algorithm and the data set that were named.
+    """
+
+    train: Annotated[Train, tyro.conf.arg(name="")]
+    out: str | None = None
+    """Run folder; default: runs/DATA-ALGORITHM-sSEED, then -2, -3."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+    resume: str | None = None
+    """Go on with this run folder."""
+    config: str | None = None
+    """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
+    baseline: bool = False
+    """Train the supervised baseline too: the same labels, views and steps without the unlabeled images."""
+    dry_run: bool = False
+    """Show the settings and what they will cost, and stop."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def main(args: list[str]) -> int:
+    command = read(args)
+    lead = int(parallel.environment_rank()) == 0
+    if command.dry_run:
+        from fewlabels.estimate import estimate
+
+        config, lines = estimate(command.train)
+        print(json.dumps(to_dict(config), indent=1))
+        print("\n".join(lines))
+        return 0
+    output = Output(command.progress, print) if lead else Output()
+    run = _run(command, output)
+    results = {algorithm_name(run.config.algorithm): run}
+    if command.baseline:
+        results["supervised"] = _baseline(run, output)
+    if lead:
+        print(table(results))
+    return 0
+
+
+def read(args: list[str]) -> Command:
+    """The command with its defaults from recipe and --config; `--resume` takes them from the run."""
+    prog, names = "fewlabels train", list(ALGORITHMS)
+    plain = Command(train=Train())
+    if any(a in ("-h", "--help") for a in args):
+        rest = [a for a in args if a not in ("-h", "--help")]
+        first = parse(Command, rest, prog=prog, default=plain, positional=names)
+        parse(Command, args, prog=prog, default=_defaults(first), positional=names)
+    first = parse(Command, args, prog=prog, default=plain, positional=names)
+    command = parse(Command, args, prog=prog, default=_defaults(first), positional=names)
+    if command.resume is not None:
+        _check_resume(command, args)
+    return command
+
+
+def _defaults(first: Command) -> Command:
+    """What the options that were not given mean, once algorithm, data, --config and --resume are known."""
+    if first.resume is not None:
+        run = Run(first.resume)
+        return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
+    file = _read_config(first.config) if first.config else {}
+    algorithm, data = first.train.algorithm, first.train.data.name
+    named = file.get("algorithm")
+    plain = Train()
+    if type(algorithm) is type(plain.algorithm) and named:
+        named = named.get("name") if isinstance(named, dict) else named
+        algorithm = ALGORITHMS.get(str(named), type(algorithm))()
+    if data == plain.data.name and isinstance(file.get("data"), dict):
+        data = str(file["data"].get("name", data))
+    base = recipe(algorithm_name(algorithm), data)
+    if file:
+        base = from_dict(file, base)
+    shown = parse_data_base(data) == "digits" and not isinstance(algorithm, Supervised)
+    return Command(train=base, baseline=shown)
+
+
+def parse_data_base(name: str) -> str:
+    from fewlabels.data.names import parse as parse_name
+
+    return parse_name(name).base
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(name).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {name} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"--config {name} is not a JSON file") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {name} must hold an object of settings")
+    inner = content.get("train", content)
+    return dict(inner)
+
+
+def _check_resume(command: Command, args: list[str]) -> None:
+    if command.out is not None or command.overwrite or command.config is not None:
+        raise UsageError(
+            "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite and --config"
+        )
+    run = Run(str(command.resume))
+    for name, value in difference(command.train, run.config).items():
+        if name not in FREE_TO_CHANGE:
+            old = difference(run.config, command.train).get(name)
+            raise RunError(
+                f"{run.path} was started with {name} {old} and cannot be resumed with {value}; start a new run"
+            )
+
+
+def _run(command: Command, output: Output) -> Run:
+    if command.resume is not None:
+        return resume(command.resume, config=command.train, output=output)
+    return train(command.train, out=command.out, overwrite=command.overwrite, output=output)
+
+
+def _baseline(run: Run, output: Output) -> Run:
+    """The supervised run in the folder `baseline` of a run, begun, resumed or finished."""
+    path = run.path / "baseline"
+    if path.is_dir() and Run(path).checkpoints():
+        return resume(path, output=output)
+    config = replace(run.config, algorithm=Supervised(view="strong"))
+    output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
+    return train(config, out=path, overwrite=path.is_dir(), output=output)
+
+
+def table(results: dict[str, Run]) -> str:
+    """The closing lines: accuracy of each run."""
+    width = max(map(len, results))
+    lines = []
+    for name, run in results.items():
+        result = run.result
+        lines.append(
+            f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
+            f"(median of the last 20 evaluations {result['last20']:.2f} %, {result['seconds']:.0f} s, {run.path})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,229 @@
+"""`Train` and its parts: the one place where a setting's name, type, default, unit and range is written.
+
+The command line, config.json, the printed summary and the checks all come from these dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_type_hints
+
+import tyro
+
+from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
+from fewlabels.checked import Checked, Range
+
+Main = tyro.conf.arg(name="")
+"""The field that an option of the part's own name sets: `--data X` is `Data.name`."""
+
+if TYPE_CHECKING:
+    Choice: TypeAlias = AnyAlgorithm
+else:  # the same union, with the names that the command line knows
+    Choice = Union[tuple(Annotated[cls, tyro.conf.subcommand(name=name)] for name, cls in ALGORITHMS.items())]  # noqa: UP007
+
+
+@dataclass(frozen=True)
+class Data(Checked):
+    """What to learn from: a named data set or a folder, and which of its labels are known."""
+
+    name: Annotated[str, Main] = "digits@40"
+    """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder with
+    `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`."""
+    _: KW_ONLY
+    root: str | None = None
+    """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
+    labels: Annotated[int | None, Range(1, None)] = None
+    """Labels to keep in all (SIZE of the name); default: every label there is."""
+    seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
+    """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
+    valid: Annotated[int | None, Range(0, None)] = None
+    """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
+    rule: Literal["fixmatch", "balanced"] = "fixmatch"
+    """Who picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each class."""
+    unlabeled: Literal["all", "rest"] = "all"
+    """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not."""
+    normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
+    """Scaling of the pixels; `auto`: the named set's mean and std, measured ones for own images."""
+    image_size: Annotated[int | None, Range(4, 4096)] = None
+    """Side in pixels to which own images are resized and cropped; default: chosen from the images."""
+    skip_corrupt: bool = False
+    """Go on without the image files that cannot be read, instead of stopping before the training."""
+
+
+@dataclass(frozen=True)
+class Net(Checked):
+    """The network."""
+
+    name: Annotated[str, Main] = "wrn-28-2"
+    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small` or `small-WIDTH`."""
+    _: KW_ONLY
+    dropout: Annotated[float, Range(0, 1, high_open=True)] = 0.0
+    """Probability of dropping a feature."""
+    slope: Annotated[float, Range(0, 1)] = 0.1
+    """Slope of the leaky ReLU on the negative side (wide residual nets)."""
+    bn_momentum: Annotated[float | None, Range(0, 1)] = None
+    """Weight of the newest batch in the running statistics; default: the net's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim(Checked):
+    """SGD with momentum and its schedule; weights of norm layers and biases are not decayed."""
+
+    lr: Annotated[float, Range(0, None, low_open=True)] = 0.03
+    """Learning rate at the start (after the warm-up)."""
+    momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of the momentum."""
+    weight_decay: Annotated[float, Range(0, None)] = 5e-4
+    """Coupled L2 decay of convolution and linear weights."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr."""
+    warmup: Annotated[int, Range(0, None)] = 0
+    """Steps of linear warm-up from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema(Checked):
+    """The exponential moving average of the weights, which is the model that gets evaluated."""
+
+    decay: Annotated[float, Range(0, 1, high_open=True)] = 0.999
+    """Weight of the old average in each step."""
+    warmup: bool = False
+    """Start with the smaller decay (1 + t) / (10 + t), for short runs."""
+    buffers: Literal["live", "averaged"] = "live"
+    """Batch-norm statistics of the average: the live ones of the net, or averaged like the weights."""
+    when: Literal["after", "before"] = "after"
+    """Whether the average takes in the weights after or before the optimizer's step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Checked):
+    """A training, whole: with the data it determines every number of the result."""
+
+    algorithm: Choice = field(default_factory=FixMatch)
+    """The algorithm and its own settings."""
+    data: Data = field(default_factory=Data)
+    """The images and which labels are known."""
+    net: Net = field(default_factory=Net)
+    """The network."""
+    optim: Optim = field(default_factory=Optim)
+    """The optimizer and its schedule."""
+    ema: Ema = field(default_factory=Ema)
+    """The moving average of the weights."""
+    steps: Annotated[int, Range(1, None)] = 2**20
+    """Training steps."""
+    batch: Annotated[int, Range(1, None)] = 64
+    """Labeled images per step, over all devices."""
+    uratio: Annotated[int, Range(1, None)] = 7
+    """Unlabeled images per labeled one in each step."""
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 1
+    """Seed of the initial weights, of the order of the images and of the augmentation."""
+    weak: Literal["auto", "ms", "s", "m", "x", "affine"] = "auto"
+    """Weak view: m mirrors, s shifts, ms both, x neither; `auto`: what suits the data set."""
+    shift: Annotated[int | None, Range(0, None)] = None
+    """Largest shift of the weak view in pixels; default: what suits the data set."""
+    strong: Literal["auto", "rand:kekmodel", "cta", "cutout", "affine", "none"] = "auto"
+    """Strong view: RandAugment, CTAugment, cutout alone, small affine moves; `auto`: what suits the data set."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the net's forward and backward; `auto`: bf16 on a GPU that has it, else fp32."""
+    compile: bool = False
+    """Compile the step with torch.compile (a minute at the start, faster steps)."""
+    deterministic: bool = False
+    """Only deterministic GPU kernels: slower, the same bits every time. The CPU always is."""
+    sync_bn: bool = False
+    """Batch-norm statistics over all GPUs instead of each GPU's own."""
+    eval_every: Annotated[int, Range(1, None)] = 1024
+    """Steps between evaluations; the last step always evaluates."""
+    save_every: Annotated[int, Range(1, None)] = 1024
+    """Steps between checkpoints; the last step always saves."""
+    log_every: Annotated[int, Range(1, None)] = 64
+    """Steps over which logged values are averaged."""
+    keep: Annotated[int, Range(1, None)] = 2
+    """Newest checkpoints to keep, beside the best one."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` for the known word nearest to `word`, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def algorithm_name(algorithm: object) -> str:
+    """The command-line name of an algorithm's config (the class name in lower case for one of the user's own)."""
+    names: dict[type, str] = {cls: name for name, cls in ALGORITHMS.items()}
+    return names.get(type(algorithm), type(algorithm).__name__.lower())
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values; an algorithm carries its name first."""
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name == "algorithm":
+            out[f.name] = {"name": algorithm_name(value), **to_dict(value)}
+        elif dataclasses.is_dataclass(value):
+            out[f.name] = to_dict(value)
+        else:
+            out[f.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def from_dict(values: Mapping[str, Any], default: Train | None = None, algorithms: Iterable[type] = ()) -> Train:
+    """A `Train` from nested plain values; what is missing comes from `default`. Unknown keys are refused."""
+    known = {**ALGORITHMS, **{cls.__name__.lower(): cls for cls in algorithms}}
+    return typing.cast(Train, _build(Train, values, default or Train(), known, ()))
+
+
+def _build(cls: type, values: Any, default: Any, algorithms: Mapping[str, type], path: tuple[str, ...]) -> Any:
+    where = ".".join(path) or "the configuration"
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must hold named values, got {json.dumps(values)}")
+    hints = get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"{where} has no setting {key!r}{nearest(key, fields)}")
+        old = getattr(default, key) if default is not None else None
+        if key == "algorithm" and cls is Train:
+            given[key] = _algorithm(value, old, algorithms)
+        elif dataclasses.is_dataclass(hints[key]):
+            given[key] = _build(hints[key], value, old, algorithms, (*path, key))
+        else:
+            given[key] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(default, **given) if default is not None else cls(**given)
+
+
+def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
+    value = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else value
+    if not isinstance(value, dict):
+        raise ValueError(f"algorithm must be a name or named values, got {json.dumps(value)}")
+    name = value.pop("name", algorithm_name(default))
+    if name not in algorithms:
+        raise ValueError(
+            f"there is no algorithm {name!r}{nearest(str(name), algorithms)} (known: {', '.join(algorithms)})"
+        )
+    cls = algorithms[name]
+    return _build(cls, value, default if type(default) is cls else None, algorithms, ("algorithm",))
+
+
+def difference(config: Train, default: Train) -> dict[str, Any]:
+    """What `config` says otherwise than `default`, by dotted name."""
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        return out
+
+    old = flat(to_dict(default))
+    return {k: v for k, v in flat(to_dict(config)).items() if k not in old or old[k] != v}

@@ -1,0 +1,189 @@
+"""What a reader returns: images, labels, and how they are usually augmented; checked here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+Progress: TypeAlias = Callable[[int, int], object]
+"""Called as ``progress(done, total)``, from the thread that asked."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How images of a source are augmented and normalised unless the run says otherwise."""
+
+    flip: bool = True
+    """Whether a mirrored image keeps its meaning (not so for digits)."""
+    shift: int = 4
+    """Largest shift of the weak view, in pixels."""
+    weak: Literal["ms", "s", "affine"] = "ms"
+    """FixMatch's words: "ms" mirror and shift, "s" shift only; "affine" is for very small images."""
+    strong: str = "rand:kekmodel"
+    mean: tuple[float, ...] | None = None
+    """Per channel, of images in 0..1; None: measured on the training images."""
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a named source without loading it."""
+
+    classes: int
+    shape: tuple[int, int, int]
+    """(C, H, W)"""
+    train: int
+    test: int
+    style: Style
+
+
+# Mean and standard deviation of kekmodel/FixMatch-pytorch, dataset/cifar.py.
+FACTS: dict[str, Facts] = {
+    "digits": Facts(
+        10, (1, 8, 8), 1437, 360, Style(flip=False, shift=1, weak="affine", strong="affine")
+    ),
+    "cifar10": Facts(
+        10, (3, 32, 32), 50_000, 10_000, Style(mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
+    ),
+    "cifar100": Facts(
+        100, (3, 32, 32), 50_000, 10_000, Style(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+    ),
+}  # fmt: skip
+
+
+def own_style(height: int) -> Style:
+    """The style of pictures that we know nothing about: FixMatch's, with 4 px of 32 scaled to their
+    height."""
+    return Style(shift=round(height / 8))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set in memory. Raises ValueError when the parts do not fit together."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Display names; the label is the position."""
+    images: Images
+    """Training images, uint8 ``[N, H, W, C]``."""
+    labels: Labels
+    """int64 ``[N]``, 0 .. K-1, or -1 where the label is unknown."""
+    test_images: Images
+    """uint8 ``[T, H, W, C]``; T may be 0."""
+    test_labels: Labels
+    """int64 ``[T]``, 0 .. K-1."""
+    style: Style
+    notes: tuple[str, ...] = ()
+    """Sentences that the run prints."""
+
+    def __post_init__(self) -> None:
+        _check_images(f"the training images of {self.name}", self.images)
+        _check_images(f"the test images of {self.name}", self.test_images)
+        if len(self.images) == 0:
+            raise ValueError(f"{self.name} has no training images")
+        if self.test_images.shape[1:] != self.images.shape[1:]:
+            raise ValueError(
+                f"the test images of {self.name} are {_shape(self.test_images)}, "
+                f"the training images {_shape(self.images)}; they must be equal in height, width and channels"
+            )
+        count = len(self.classes)
+        if count < 2:
+            raise ValueError(f"{self.name} has {count} class{'' if count else 'es'}; at least 2 are needed")
+        if len(set(self.classes)) < count:
+            twice = next(c for c in self.classes if self.classes.count(c) > 1)
+            raise ValueError(f"{self.name} has the class name {twice!r} twice")
+        _check_labels(f"the labels of {self.name}", self.labels, len(self.images), count, least=-1)
+        _check_labels(
+            f"the test labels of {self.name}", self.test_labels, len(self.test_images), count, least=0
+        )
+        histogram = self.histogram()
+        if not histogram.any():
+            raise ValueError(f"{self.name} has no labeled image; every label is -1 (unknown)")
+        missing = [self.classes[c] for c in np.flatnonzero(histogram == 0)]
+        if missing:
+            note = f"{self.name} has no labeled image of {first(missing)}; such a class cannot be learned"
+            object.__setattr__(self, "notes", (*self.notes, note))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        _, h, w, c = self.images.shape
+        return c, h, w
+
+    def histogram(self) -> Labels:
+        """Training images with a known label per class, int64 ``[K]``; unknown labels are not counted."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).astype(np.int64)
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel of images in 0..1: the style's, or measured on the
+        training images."""
+        mean, std = (
+            channel_statistics(self.images)
+            if self.style.mean is None or self.style.std is None
+            else (self.style.mean, self.style.std)
+        )
+        return self.style.mean or mean, self.style.std or std
+
+
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation per channel of v / 255, exact up to the last float64 operation.
+
+    Images are uint8 ``[N, H, W, C]``. From histograms, so that no float copy of the set is made. A constant
+    channel gets the standard deviation 1: normalising it must not divide by zero.
+    """
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(
+            0, len(images), 4096
+        ):  # np.bincount widens to int64: eight bytes a pixel, so in pieces
+            counts += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+        share = counts / counts.sum()
+        mean = float(share @ values)
+        std = float(np.sqrt(share @ (values - mean) ** 2))
+        means.append(mean)
+        stds.append(std if np.count_nonzero(counts) > 1 else 1.0)
+    return tuple(means), tuple(stds)
+
+
+def first(items: Sequence[object], most: int = 10) -> str:
+    """The first items for a sentence: ``a, b, c and 7 more``."""
+    text = ", ".join(str(item) for item in items[:most])
+    return text if len(items) <= most else f"{text} and {len(items) - most} more"
+
+
+def _shape(images: Images) -> str:
+    return "x".join(str(n) for n in images.shape[1:])
+
+
+def _check_images(what: str, images: Images) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        got = (
+            f"{images.dtype} {list(images.shape)}"
+            if isinstance(images, np.ndarray)
+            else type(images).__name__
+        )
+        raise ValueError(f"{what} must be uint8 [N, H, W, C], got {got}")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"{what} have no pixels: their shape is {list(images.shape)}")
+
+
+def _check_labels(what: str, labels: Labels, n: int, classes: int, *, least: int) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (n,):
+        got = (
+            f"{labels.dtype} {list(labels.shape)}"
+            if isinstance(labels, np.ndarray)
+            else type(labels).__name__
+        )
+        raise ValueError(f"{what} must be int64 [{n}], one per image, got {got}")
+    wrong = labels[(labels < least) | (labels >= classes)]
+    if len(wrong):
+        unknown = " (or -1 where unknown)" if least < 0 else ""
+        raise ValueError(f"{what} must lie in 0 .. {classes - 1}{unknown}, got {wrong[0]}")

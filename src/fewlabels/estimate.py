@@ -1,0 +1,128 @@
+"""What a training will cost, measured on a few small steps: parameters, memory, time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fewlabels.config import Train
+from fewlabels.data import names
+from fewlabels.data.source import FACTS, Source, Style
+from fewlabels.data.split import make_split
+from fewlabels.log import duration
+from fewlabels.step import Trainer, parameters, pick_device
+from fewlabels.train import load_source, resolve, resolve_data
+
+SAMPLE = 48
+"""Images of a measured step on the CPU, at most; a GPU measures whole steps."""
+
+
+def estimate(config: Train) -> tuple[Train, list[str]]:
+    """The resolved configuration, and sentences about what it costs on this machine.
+
+    Trains a few steps on noise; a folder is read, a named data set is not.
+    """
+    config = replace(config, data=resolve_data(config.data))
+    name = names.parse(config.data.name)
+    facts = FACTS.get(name.base)
+    if facts is None or name.folder:
+        source = load_source(config.data)
+        shape, classes, images = source.shape, len(source.classes), len(source.images)
+        style = source.style
+    else:
+        shape, classes, images, style = facts.shape, facts.classes, facts.train, facts.style
+    device = pick_device(config.device)
+    trainer, share = _sample(config, _noise(shape, classes, style), device)
+    used = _activations(trainer, share)
+    seconds = _seconds(trainer, share)
+    weights = 16 * parameters(trainer.objective)
+    pixels = images * shape[1] * shape[2] * (4 if shape[0] == 3 else shape[0])
+    views = trainer.algorithm.views
+    each = config.batch * len(views.labeled), config.batch * config.uratio * len(views.unlabeled)
+    labels = "all" if config.data.labels is None else str(config.data.labels)
+    kept = {k: getattr(trainer.config, k) for k in ("weak", "strong", "shift")}
+    size = "x".join(map(str, shape))
+    lines = {
+        "data": f"{config.data.name}: {images} images of {size}, {classes} classes, {labels} labels",
+        "net": f"{config.net.name}, {parameters(trainer.net):,} parameters",
+        "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
+        f"{each[0]} labeled and {each[1]} unlabeled views",
+        "memory": f"about {_size(used + weights + pixels)} on {device}, beside the program itself: {_size(pixels)} "
+        f"images, {_size(weights)} weights and optimizer, {_size(used)} activations",
+        "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
+        f"({1000 * seconds:.0f} ms each, from a sample)",
+    }
+    return replace(config, **kept), [f"{name:8}{text}" for name, text in lines.items()]
+
+
+def _noise(shape: tuple[int, int, int], classes: int, style: Style) -> Source:
+    """Noise images of this shape, four of each class."""
+    channels, height, width = shape
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * classes, height, width, channels), dtype=np.uint8)
+    labels = np.arange(4 * classes) % classes
+    return Source(
+        "noise",
+        tuple(map(str, range(classes))),
+        images,
+        labels,
+        images[:0],
+        labels[:0],
+        style,
+    )
+
+
+def _sample(config: Train, source: Source, device: torch.device) -> tuple[Trainer, float]:
+    """A trainer with a smaller batch, and how many of its steps make one of the real ones."""
+    batch = config.batch
+    if device.type == "cpu":
+        batch = max(1, min(config.batch, SAMPLE // (1 + 2 * config.uratio)))
+        if batch % 4 and config.batch % 4 == 0:
+            batch += 4 - batch % 4
+    small = resolve(replace(config, batch=batch, compile=False), source)
+    split = make_split(source, labels=None, seed=1)
+    half = (0.5,) * source.shape[0]
+    trainer = Trainer(small, source, split, device=device, mean=half, std=half)
+    return trainer, config.batch / batch
+
+
+def _activations(trainer: Trainer, share: float) -> int:
+    """Bytes that the backward pass keeps, scaled to the whole batch."""
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    batch = trainer.batch(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        losses = trainer.objective(batch, trainer.average.net)
+    weights = {p.untyped_storage().data_ptr() for p in trainer.objective.parameters()}
+    used = sum(size for pointer, size in kept.items() if pointer not in weights)
+    losses.total.backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return int(used * share)
+
+
+def _seconds(trainer: Trainer, share: float) -> float:
+    """Seconds of one whole step: the fastest of three after a warm-up."""
+    best = float("inf")
+    for step in range(4):
+        start = time.perf_counter()
+        trainer.step(step)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        if step:
+            best = min(best, time.perf_counter() - start)
+    return best * share
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

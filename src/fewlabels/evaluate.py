@@ -1,0 +1,108 @@
+"""Measuring a net: while it trains (`Evaluator`) and afterwards (`evaluate`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewlabels.data.source import Source, channel_statistics
+from fewlabels.data.split import Split
+from fewlabels.data.store import Store
+from fewlabels.metrics import curve, scores
+from fewlabels.model import load_model, logits_of
+from fewlabels.run import Run
+from fewlabels.step import Trainer
+
+TRAIN_EXAMPLES = 10_000
+"""Labeled images, at most, on which the training accuracy is measured (as google-research/fixmatch does)."""
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation that torchvision's pretrained nets expect."""
+
+
+def pixel_statistics(kind: str, source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels scaled to [0, 1], that `Data.normalize` means."""
+    channels = source.shape[0]
+    style = source.style
+    if kind == "auto":
+        kind = "measured" if style.mean is None else "mean-std"
+    if kind == "minus-one-one":
+        return (0.5,) * channels, (0.5,) * channels
+    if kind == "measured":
+        return channel_statistics(source.images)
+    if kind == "imagenet":
+        if channels != 3:
+            raise ValueError(f"Data.normalize imagenet needs images of 3 channels, {source.name} has {channels}")
+        return IMAGENET
+    if style.mean is None or style.std is None:
+        raise ValueError(f"Data.normalize mean-std: there are no published numbers for {source.name}; use measured")
+    return style.mean, style.std
+
+
+class Evaluator:
+    """Scores of the averaged and the raw net on the test, validation and labeled training images."""
+
+    def __init__(self, trainer: Trainer, source: Source, split: Split) -> None:
+        self.trainer, self.classes = trainer, source.classes
+        device = trainer.device
+        self.parts: dict[str, tuple[Store, torch.Tensor, torch.Tensor]] = {}
+        if len(source.test_labels):
+            test = Store(source.test_images, device)
+            rows = torch.arange(len(test), device=device)
+            self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
+        for name, chosen in (("valid", split.validation), ("train", split.labeled[:TRAIN_EXAMPLES])):
+            if len(chosen):
+                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(device)
+                self.parts[name] = trainer.store, rows, trainer.labels[rows]
+
+    @property
+    def main(self) -> str:
+        """The part that the reported accuracy is measured on: test, else valid, else train."""
+        return next(iter(self.parts))
+
+    @property
+    def chooser(self) -> str:
+        """The part whose accuracy says which checkpoint is the best: more than one validation image, else `main`."""
+        return "valid" if "valid" in self.parts and len(self.parts["valid"][1]) > 1 else self.main
+
+    def record(self) -> dict[str, Any]:
+        """``record[part][weights]`` holds `metrics.scores`; ``record["score"]`` is what `best` goes by."""
+        out: dict[str, Any] = {}
+        for part, (store, rows, labels) in self.parts.items():
+            out[part] = {}
+            for which, net in (("ema", self.trainer.ema), ("raw", self.trainer.net)):
+                values = scores(logits_of(net, self.trainer.normalize, store, rows), labels, self.classes)
+                out[part][which] = {k: v for k, v in values.items() if k != "confusion"}
+        return {**out, "score": out[self.chooser]["ema"]["accuracy"]}
+
+
+def evaluate(
+    run: Run,
+    source: Source,
+    *,
+    checkpoint: str = "last",
+    weights: str = "ema",
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Scores of a run's model on the test images of `source`, or on all its labeled images if it has no test part.
+
+    The keys are those of `metrics.scores`, the run's curve (`metrics.curve`: last1 ... best, of the evaluations
+    during training), `step`, `weights` and `measured_on`. Raises ValueError where the classes or the image shape
+    are not the run's.
+    """
+    model = load_model(run, checkpoint=checkpoint, weights=weights, device=device)
+    if source.classes != model.classes:
+        extra = sorted(set(source.classes) - set(model.classes))
+        what = f"classes that the run does not know ({', '.join(extra)})" if extra else "other classes than the run"
+        raise ValueError(f"{source.name} has {what}; the run knows {', '.join(model.classes)}")
+    part = "test" if len(source.test_labels) else "train"
+    known = source.labels >= 0
+    images = source.test_images if part == "test" else source.images[known]
+    labels = source.test_labels if part == "test" else source.labels[known]
+    values = scores(model.logits(images), torch.from_numpy(labels), model.classes)
+    evals = [r for r in run.metrics("eval") if r["step"] <= model.step]
+    main = next((p for p in ("test", "valid", "train") if evals and p in evals[-1]), None)
+    accuracies = [r[main][weights]["accuracy"] for r in evals] if main else []
+    return {**values, **curve(accuracies), "step": model.step, "weights": weights, "measured_on": part}

@@ -1,0 +1,98 @@
+"""The formulas of the methods as pure functions of tensors: no state, no configuration, no random numbers.
+
+Shapes: N examples, K classes. Losses are one value per example, ``[N]``, float32; the caller takes the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each example.
+
+    Args:
+        logits: ``[N, K]``.
+        target: class numbers ``[N]`` int64, or distributions ``[N, K]``; for these it is
+            ``-sum_k target_k log softmax(logits)_k``.
+
+    Returns:
+        ``[N]`` float32.
+    """
+    return F.cross_entropy(logits.float(), target, reduction="none")
+
+
+def squared_error(logits: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of ``softmax(logits)`` from the distributions `target`, mean over classes, ``[N]``.
+
+    MixMatch (Berthelot et al. 2019, eq. 4).
+    """
+    return (logits.float().softmax(1) - target).square().mean(1)
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """Class numbers ``[N]`` as distributions ``[N, K]`` float32."""
+    return F.one_hot(y, classes).float()
+
+
+def smooth(target: Tensor, smoothing: float) -> Tensor:
+    """Label smoothing ``t - s (t - 1/K)`` of distributions ``[N, K]`` (Szegedy et al. 2016, section 7)."""
+    return torch.lerp(target, torch.full_like(target, 1 / target.shape[1]), smoothing)
+
+
+def sharpen(probs: Tensor, temperature: float) -> Tensor:
+    """``p^(1/T)``, normalised over the classes ``[N, K]`` (MixMatch, eq. 7): ``softmax(log(p) / T)``."""
+    powered = probs ** (1 / temperature)
+    return powered / powered.sum(1, keepdim=True)
+
+
+def mixup(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """``share a + (1 - share) b`` with one share in [0, 1] per example, ``[N]`` (Zhang et al. 2018)."""
+    share = share.to(a.dtype).view(-1, *[1] * (a.dim() - 1))
+    return share * a + (1 - share) * b
+
+
+def offsets(batch: int, parts: int) -> list[int]:
+    """Where to cut `batch` rows into `parts` consecutive parts: ``parts + 1`` numbers from 0 to `batch`.
+
+    What does not divide goes to the last parts, one row each (google-research/fixmatch, libml/layers.py).
+    """
+    small, extra = divmod(batch, parts)
+    sizes = [small + (i >= parts - extra) for i in range(parts)]
+    return [sum(sizes[:i]) for i in range(parts + 1)]
+
+
+def interleave(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Swap rows between batches of equal size, so that each one has some of the first; its own inverse.
+
+    Cut each of n batches into n parts and swap part i of batch 0 with part i of batch i
+    (google-research/fixmatch, libml/layers.py). For the statistics of batch normalisation only.
+    """
+    n = len(batches)
+    cuts = offsets(len(batches[0]), n)
+    parts = [[batch[a:b] for a, b in pairwise(cuts)] for batch in batches]
+    for i in range(1, n):
+        parts[0][i], parts[i][i] = parts[i][i], parts[0][i]
+    return [torch.cat(part) for part in parts]
+
+
+def ramp(progress: Tensor, steps: int, length: int) -> Tensor:
+    """Linear ramp ``min(1, step / length)`` of the 0-d `progress` = step / steps."""
+    return (progress * (steps / length)).clamp(0, 1)
+
+
+def cosine(step: int, steps: int, warmup: int = 0) -> float:
+    """Factor of the learning rate at `step` of `steps`: ``cos(7 pi / 16 * share)``, which ends at 0.195.
+
+    FixMatch (Sohn et al. 2020, section 2.3); during the first `warmup` steps ``step / warmup`` instead, and
+    the share counts from there (kekmodel/FixMatch-pytorch, train.py).
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, math.cos(7 / 16 * math.pi * (step - warmup) / max(1, steps - warmup)))

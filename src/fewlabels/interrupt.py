@@ -1,0 +1,54 @@
+"""SIGINT and SIGTERM end a training after the step that is under way, on all ranks alike."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import torch
+
+from fewlabels import parallel
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved its state, and can be resumed; the message says how."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class Stop:
+    """Remembers the signal; a second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def agreed(self, step: int, device: torch.device) -> int:
+        """The signal that ends the training after `step`, or 0. Several ranks compare every tenth step."""
+        if not parallel.active():
+            return self.signum
+        return 0 if step % 10 else int(parallel.maximum(torch.tensor(self.signum, device=device)))
+
+
+@contextlib.contextmanager
+def catch() -> Iterator[Stop]:
+    """Within the block the signals are remembered; elsewhere than in the main thread nothing is caught."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)

@@ -1,0 +1,378 @@
+"""One training step and everything that it touches: data, views, net, average, optimizer."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels import augment, nets, parallel
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.augment.pixels import Normalize
+from fewlabels.augment.views import View
+from fewlabels.config import Ema, Optim, Train
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.data.store import Store, draw_rows
+from fewlabels.functional import cosine
+from fewlabels.rng import Rng, philox
+from fewlabels.types import Batch, Info, Losses
+
+
+class Autocast(nn.Module):
+    """A net whose features are computed in lower precision and leave, like the logits, in float32."""
+
+    def __init__(self, net: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.net, self.kind, self.dtype = net, device.type, dtype
+        self.dim: int = net.dim  # type: ignore[assignment]
+
+    def features(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.kind, self.dtype, enabled=self.dtype is not None):
+            f: Tensor = self.net.features(x)  # type: ignore[operator]
+        return f.float()
+
+    def head(self, f: Tensor) -> Tensor:
+        logits: Tensor = self.net.head(f)  # type: ignore[operator]
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class Objective(nn.Module):
+    """Net and algorithm as one module, so that both take part in distributed training and in compilation."""
+
+    def __init__(self, net: Autocast, algorithm: Algorithm) -> None:
+        super().__init__()
+        self.net, self.algorithm = net, algorithm
+
+    def forward(self, batch: Batch, ema: nn.Module) -> Losses:
+        losses: Losses = self.algorithm(batch, self.net, ema)
+        return losses
+
+
+class Average:
+    """Exponential moving average of a net."""
+
+    def __init__(self, net: Autocast, config: Ema) -> None:
+        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self.config = config
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        """Take in the weights of `net`; `step` counts from 0."""
+        decay = self.config.decay
+        if self.config.warmup:
+            decay = min(decay, (1 + step) / (10 + step))
+        old: list[Tensor] = list(self.net.parameters())
+        new: list[Tensor] = list(net.parameters())
+        mine, live = list(self.net.buffers()), list(net.buffers())
+        averaged = self.config.buffers == "averaged"
+        old += [b for b in mine if averaged and b.is_floating_point()]
+        new += [b for b in live if averaged and b.is_floating_point()]
+        torch._foreach_lerp_(old, new, 1 - decay)
+        for a, b in zip(mine, live, strict=True):
+            if not (averaged and a.is_floating_point()):
+                a.copy_(b)
+
+
+def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
+    """SGD; L2 decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        fused=device.type == "cuda",
+    )
+
+
+def learning_rate(config: Optim, step: int, steps: int) -> float:
+    """Learning rate of step `step`, counted from 0."""
+    if config.schedule == "cosine":
+        return config.lr * cosine(step, steps, config.warmup)
+    return config.lr * min(1.0, step / max(1, config.warmup)) if step < config.warmup else config.lr
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this rank. Raises ValueError for one that is not there."""
+    if name == "auto":
+        name = f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"Train.device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"Train.device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or (device.index or 0) >= count:
+            raise ValueError(f"device {name} is not there: this machine has {count or 'no'} usable CUDA GPU(s)")
+        device = torch.device("cuda", parallel.local_rank() if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """dtype of autocast, None for float32."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("Train.precision fp16 needs a GPU; on the CPU use fp32 or bf16")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+class Trainer:
+    """The state of a training and its step.
+
+    `source` holds the images, `split` says which are labeled; `mean` and `std` are per channel, in units of
+    pixels scaled to [0, 1].
+    """
+
+    def __init__(
+        self,
+        config: Train,
+        source: Source,
+        split: Split,
+        *,
+        device: torch.device,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        self.config, self.device = config, device
+        self.rank, self.world = parallel.rank(), parallel.world()
+        for name, value in (("batch", config.batch), ("batch * uratio", config.batch * config.uratio)):
+            if value % self.world:
+                raise ValueError(f"Train.{name} is {value}, which {self.world} ranks cannot share equally")
+        self.store = Store(source.images, device)
+        self.shape = self.store.shape
+        self.labeled = torch.from_numpy(split.labeled).to(device)
+        self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
+        self.labels = torch.from_numpy(source.labels).to(device)
+        self.normalize = Normalize(self.shape, mean, std).to(device)
+
+        assert config.weak != "auto" and config.strong != "auto" and config.shift is not None
+        weak = config.weak
+        self.views = nn.ModuleDict(
+            {
+                "weak": augment.weak_view(weak, self.shape, shift=config.shift),
+                "strong": augment.strong_view(
+                    config.strong,
+                    self.shape,
+                    flip=weak in ("m", "ms"),
+                    shift=config.shift if "s" in weak else 0,
+                ),
+            }
+        ).to(device)
+
+        torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
+        net = nets.build(
+            config.net.name,
+            classes=len(source.classes),
+            shape=self.shape,
+            dropout=config.net.dropout,
+            slope=config.net.slope,
+            bn_momentum=config.net.bn_momentum,
+        )
+        if config.sync_bn:
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        counts = torch.bincount(self.labels[self.labeled], minlength=len(source.classes)).cpu()
+        info = Info(
+            classes=len(source.classes),
+            shape=self.shape,
+            features=net.dim,
+            labeled_counts=counts,
+            unlabeled=len(split.unlabeled),
+            steps=config.steps,
+            batch=config.batch,
+            unlabeled_batch=config.batch * config.uratio,
+        )
+        self.dtype = dtype = pick_precision(config.precision, device)
+        """Of autocast; None for float32."""
+        algorithm = config.algorithm.build(info).to(device)
+        if algorithm.views.unlabeled and not len(split.unlabeled):
+            raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
+        strong = self.views["strong"]
+        uses_strong = "strong" in (*algorithm.views.labeled, *algorithm.views.unlabeled)
+        self.learner = strong if isinstance(strong, augment.CTAugment) and uses_strong else None
+        self.objective = Objective(Autocast(net, device, dtype), algorithm).train()
+        self.average = Average(self.objective.net, config.ema)
+        self.optimizer = make_optimizer(self.objective, config.optim, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        self.forward: nn.Module = self.objective
+        if self.world > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            self.forward = nn.parallel.DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+        if config.compile:
+            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.data_seconds = 0.0
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+
+    @property
+    def images_per_step(self) -> int:
+        """Labeled and unlabeled images of one step over all ranks (each counted once, however many views)."""
+        return self.config.batch * (1 + self.config.uratio * bool(self.algorithm.views.unlabeled))
+
+    def notes(self) -> list[str]:
+        """Sentences that the user should know before the training."""
+        notes = []
+        if self.shape[0] not in (1, 3) and self.config.strong.startswith(("rand", "cta")):
+            notes.append(
+                f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
+                "which need 1 or 3 channels, leave them as they are"
+            )
+        return notes
+
+    @property
+    def net(self) -> nn.Module:
+        """The net itself, without the autocast around it."""
+        return self.objective.net.net
+
+    @property
+    def ema(self) -> nn.Module:
+        """The averaged net, in evaluation mode."""
+        return self.average.net.net
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return self.objective.algorithm
+
+    def batch(self, step: int) -> Batch:
+        """The batch of step `step`, a function of the seed and the step (and of a learning view's state)."""
+        config = self.config
+        rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
+        wanted = self.algorithm.views
+
+        def draw(n: int, batch: int, purpose: str) -> Tensor:
+            rows = draw_rows(n, batch, step, config.seed, purpose)
+            return torch.from_numpy(rng.shard(rows)).to(self.device, non_blocking=True)
+
+        def look(pixels: Tensor, names: tuple[str, ...], purpose: str) -> list[Tensor]:
+            views = [cast(View, self.views[n]) for n in names]
+            purposes = [f"{purpose}/{i}/{n}" for i, n in enumerate(names)]
+            return [v(pixels, v.draw(rng, len(pixels), p)) for v, p in zip(views, purposes, strict=True)]
+
+        labeled = self.labeled[draw(len(self.labeled), config.batch, "labeled")]
+        x = look(self.store.take(labeled), wanted.labeled, "labeled")
+        if self.learner is not None:
+            policy = self.learner.probe(rng, len(labeled), "probe")
+            self.probe = policy, self.normalize(self.learner.probe_forward(x[0], policy))
+        u: list[Tensor] = []
+        index = torch.empty(0, dtype=torch.int64, device=self.device)
+        if wanted.unlabeled:
+            index = draw(len(self.unlabeled), config.batch * config.uratio, "unlabeled")
+            u = look(self.store.take(self.unlabeled[index]), wanted.unlabeled, "unlabeled")
+        return Batch(
+            x=tuple(map(self.normalize, x)),
+            y=self.labels[labeled],
+            u=tuple(map(self.normalize, u)),
+            index=index,
+            progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),
+            rng=rng,
+        )
+
+    def step(self, step: int) -> None:
+        """Train one step; `step` counts from 0. Nothing here waits for the device."""
+        start = time.perf_counter()
+        batch = self.batch(step)
+        self.data_seconds += time.perf_counter() - start
+        torch.manual_seed(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optim, step, self.config.steps)
+        losses: Losses = self.forward(batch, self.average.net)
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        if self.config.ema.when == "before":
+            self.average.update(self.objective.net, step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.config.ema.when == "after":
+            self.average.update(self.objective.net, step)
+        self._learn(batch)
+        self._accumulate(step, losses)
+
+    def _learn(self, batch: Batch) -> None:
+        """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
+        if self.learner is not None:
+            policy, images = self.probe
+            with torch.no_grad():
+                probs = self.average.net(images).softmax(1)
+            self.learner.learn(policy, probs.gather(1, batch.y[:, None])[:, 0])
+
+    def _accumulate(self, step: int, losses: Losses) -> None:
+        finite = torch.isfinite(losses.total.detach())
+        if not self.scaler.is_enabled():  # fp16 overflows now and then, and its scaler skips those steps
+            self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
+        for name, value in losses.log.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.count += 1
+
+    def read_log(self) -> dict[str, float]:
+        """Means of the logged values since the last call, over all ranks; waits for the device."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        values = parallel.mean(torch.stack([self.sums[n].float() for n in names]) / self.count).tolist()
+        self.sums, self.count = {}, 0
+        return dict(zip(names, values, strict=True))
+
+    def last_values(self) -> dict[str, float]:
+        """Means so far of the window that is being logged, without closing it."""
+        return {n: float(v) / self.count for n, v in self.sums.items()}
+
+    def nonfinite_step(self) -> int | None:
+        """First step with a loss that was not finite, on any rank; waits for the device."""
+        bad = parallel.maximum(self.bad_step)
+        return None if int(bad) < 0 else int(bad)
+
+    def average_statistics(self) -> None:
+        """Give every rank the mean batch-norm statistics of all ranks."""
+        if self.world > 1:
+            for net in (self.objective.net, self.average.net):
+                for buffer in net.buffers():
+                    if buffer.is_floating_point():
+                        buffer.copy_(parallel.mean(buffer))
+
+    def weights(self) -> dict[str, Mapping[str, Tensor]]:
+        return {"raw": self.net.state_dict(), "ema": self.ema.state_dict()}
+
+    def state(self) -> dict[str, Any]:
+        """All state beside the weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "views": self.views.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "sums": self.sums,
+            "count": self.count,
+        }
+
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        self.net.load_state_dict(weights["raw"])
+        self.ema.load_state_dict(weights["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.views.load_state_dict(state["views"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.sums = {n: v.to(self.device) for n, v in state["sums"].items()}
+        self.count = state["count"]
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,103 @@
+"""The values that pass between the loop, the views, the algorithms and the nets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from fewlabels.rng import Rng
+
+
+class Views(NamedTuple):
+    """Which views of each labeled and each unlabeled image an algorithm wants: ``"weak"`` or ``"strong"``.
+
+    Repeated names are independent draws: ``unlabeled=("weak", "weak")`` is MixMatch's pair.
+    """
+
+    labeled: tuple[str, ...] = ("weak",)
+    unlabeled: tuple[str, ...] = ("weak", "strong")
+
+
+class Batch(NamedTuple):
+    """What an algorithm sees in one step: B labeled images, M unlabeled ones, on one rank.
+
+    There is no field for the true labels of unlabeled images: that leak cannot be written.
+    """
+
+    x: tuple[Tensor, ...]
+    """Labeled views, each ``[B, C, H, W]`` float, normalised."""
+    y: Tensor
+    """Labels, ``[B]`` int64."""
+    u: tuple[Tensor, ...]
+    """Unlabeled views, each ``[M, C, H, W]`` float, normalised."""
+    index: Tensor  # type: ignore[assignment]  # a batch is no sequence to search
+    """Rows of the unlabeled set, ``[M]`` int64 (for per-image state)."""
+    progress: Tensor
+    """step / steps, 0-d float32 on the device; the last step sees (T - 1) / T."""
+    rng: Rng
+
+
+class Losses(NamedTuple):
+    total: Tensor
+    """Scalar; the only thing with a gradient."""
+    log: Mapping[str, Tensor]
+    """Detached scalars by name; the loop decides when to read them."""
+
+
+class Guess(NamedTuple):
+    """What the slots of `PseudoLabel` see; K classes."""
+
+    weak_logits: Tensor
+    """``[M, K]``, with gradient (CAP needs it by design; everything else reads `probs`)."""
+    strong_logits: Tensor
+    """``[M, K]``, with gradient."""
+    probs: Tensor
+    """``[M, K]``, softmax of `weak_logits`, detached, after `align`."""
+    labeled_logits: Tensor
+    """``[B, K]``, with gradient."""
+    y: Tensor
+    """``[B]`` int64."""
+    index: Tensor  # type: ignore[assignment]  # a batch is no sequence to search
+    """``[M]`` int64, rows of the unlabeled set."""
+    progress: Tensor
+    """0-d float32, step / steps."""
+
+
+class Info(NamedTuple):
+    """What an algorithm's config is told about the run when it builds the algorithm."""
+
+    classes: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of the images."""
+    features: int
+    """Width D of the net's features, for heads of the algorithm's own."""
+    labeled_counts: Tensor
+    """Labeled images per class, ``[K]`` int64."""
+    unlabeled: int
+    """Size of the unlabeled set."""
+    steps: int
+    batch: int
+    """Labeled images per step, over all ranks."""
+    unlabeled_batch: int
+    """Unlabeled images per step, over all ranks."""
+
+
+class Net(Protocol):
+    """The network protocol: ``net(x) == net.head(net.features(x))``."""
+
+    dim: int
+    """Width D of the features."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits, ``[N, C, H, W] -> [N, K]``."""
+        ...
+
+    def features(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W] -> [N, D]``."""
+        ...
+
+    def head(self, f: Tensor) -> Tensor:
+        """``[N, D] -> [N, K]``."""
+        ...

@@ -1,0 +1,147 @@
+"""The inputs and weights that the golden numbers were made with, and the original's training loop."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewlabels.nets import WideResNetTF
+from fewlabels.rng import Rng
+from fewlabels.types import Batch, Losses
+
+STEPS = 2**20
+"""train_kimg 65536 in batches that count 64 images each."""
+
+
+def entries(kind: str) -> dict[str, Any]:
+    """All entries of one kind (forward, trajectories, ...) in the JSON files beside this one, by name."""
+    found: dict[str, Any] = {}
+    for path in sorted(Path(__file__).parent.glob("*.json")):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            found |= content.get(kind, {})
+    return found
+
+
+def u(seed: int, *shape: int) -> np.ndarray:
+    """The hash of the JSON file: float32 in [-1, 1)."""
+    h = np.arange(math.prod(shape), dtype=np.uint64) + np.uint64(0x9E3779B9 * (seed + 1) % 2**32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h &= np.uint64(2**32 - 1)
+        h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
+    h &= np.uint64(2**32 - 1)
+    h ^= h >> np.uint64(16)
+    return (h.astype(np.float64) / 2**32 * 2 - 1).astype(np.float32).reshape(shape)
+
+
+def images(seed: int, *shape: int) -> Tensor:
+    """``[..., H, W, C]`` of the recipe as ``[..., C, H, W]``."""
+    return torch.from_numpy(u(seed, *shape)).movedim(-1, -3).contiguous()
+
+
+def to_tf(w: Tensor) -> Tensor:
+    """A kernel in TensorFlow's layout: [kh, kw, in, out] and [in, out]."""
+    return w.permute(2, 3, 1, 0) if w.dim() == 4 else w.t() if w.dim() == 2 else w
+
+
+def from_tf(w: Tensor) -> Tensor:
+    return w.permute(3, 2, 0, 1) if w.dim() == 4 else w.t() if w.dim() == 2 else w
+
+
+@torch.no_grad()
+def fill(parameters: list[nn.Parameter], names: list[str], shapes: list[list[int]] | None = None) -> None:
+    """Give the parameters the recipe's weights; their order is that of TensorFlow's variables."""
+    assert len(parameters) == len(names)
+    for k, (parameter, name) in enumerate(zip(parameters, names, strict=True)):
+        shape = list(to_tf(parameter).shape)
+        assert shapes is None or shape == shapes[k], name
+        s = torch.from_numpy(u(1000 + k, *shape))
+        if "kernel" in name:
+            w = s * math.sqrt(6 / math.prod(shape[:-1])) * (4 if "dense" in name else 1)
+        elif "gamma" in name:
+            w = 1 + 0.1 * s
+        else:
+            w = 0.1 * s
+        parameter.copy_(from_tf(w))
+
+
+def net(config: dict[str, Any], classes: int = 10) -> WideResNetTF:
+    assert config["arch"] == "resnet"
+    return WideResNetTF(classes, 3, config["filters"], config["repeat"], config["scales"])
+
+
+def statistics(net: nn.Module) -> dict[str, Tensor]:
+    """Running statistics under the names of TensorFlow."""
+    found: dict[str, Tensor] = {}
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for i, norm in enumerate(norms):
+        scope = "classify/batch_normalization" + (f"_{i}" if i else "")
+        assert norm.running_mean is not None and norm.running_var is not None
+        found[f"{scope}/moving_mean:0"] = norm.running_mean
+        found[f"{scope}/moving_variance:0"] = norm.running_var
+    return found
+
+
+def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
+    """The same batch in every step; MixUp is off, so that nothing is drawn."""
+    if views == 1:
+        pictures: tuple[Tensor, ...] = (images(3, unlabeled, 32, 32, 3),)
+    else:
+        pictures = tuple(images(3, unlabeled, views, 32, 32, 3).unbind(1))
+    progress = torch.tensor(step / STEPS)
+    labels = torch.tensor([0, 3, 6, 4])
+    return Batch(
+        (images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step)
+    )
+
+
+class Run:
+    """SGD with Nesterov momentum, L2 on kernels, cosine; the EMA takes in the weights of before each step."""
+
+    def __init__(
+        self, config: dict[str, Any], names: list[str], algorithm: nn.Module, classes: int = 10
+    ) -> None:
+        self.config, self.algorithm = config, algorithm
+        self.net = net(config, classes)
+        self.parameters = [*self.net.parameters(), *algorithm.parameters()]
+        fill(self.parameters, names)
+        self.kernels = [p for p in self.parameters if p.dim() > 1]
+        rest = [p for p in self.parameters if p.dim() == 1]
+        decayed = {"params": self.kernels, "weight_decay": config["wd"]}
+        self.sgd = torch.optim.SGD([decayed, {"params": rest}], lr=1.0, momentum=0.9, nesterov=True)
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.ema_net = copy.deepcopy(self.net)
+
+    def step(
+        self, batch: Batch, factor: Callable[[int, int], float], step: int
+    ) -> tuple[Losses, float, float]:
+        """Losses, ``sum 0.5 w^2`` over the kernels, and the learning rate."""
+        self.net.train()
+        self.ema_model().train()
+        losses: Losses = self.algorithm(batch, self.net, self.ema_net)
+        decay = sum(float(0.5 * p.detach().double().square().sum()) for p in self.kernels)
+        lr = self.config["lr"] * factor(step, STEPS)
+        for group in self.sgd.param_groups:
+            group["lr"] = lr
+        self.sgd.zero_grad()
+        losses.total.backward()
+        for shadow, p in zip(self.ema, self.parameters, strict=True):
+            shadow.lerp_(p.detach(), 0.001)
+        self.sgd.step()
+        return losses, decay, lr
+
+    @torch.no_grad()
+    def ema_model(self) -> nn.Module:
+        """The averaged weights with the live running statistics."""
+        self.ema_net.load_state_dict(self.net.state_dict())
+        for p, shadow in zip(self.ema_net.parameters(), self.ema, strict=False):
+            p.copy_(shadow)
+        return self.ema_net

@@ -1,0 +1,195 @@
+"""FixMatch, its slots and the supervised baseline against slow loops in NumPy, with their gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, on_ranks, shard, softmax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fewlabels.algorithms import FixMatch, PseudoLabel, Supervised
+from fewlabels.parts import at_least
+from fewlabels.rng import Rng
+from fewlabels.types import Batch, Guess, Views
+
+
+def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.ndarray) -> Batch:
+    def images(z: np.ndarray) -> Tensor:
+        return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
+
+    index = torch.arange(len(weak))
+    return Batch(
+        (images(x),), torch.tensor(y), (images(weak), images(strong)), index, torch.tensor(0.5), Rng(0, 0)
+    )
+
+
+def loss(algorithm: nn.Module, batch: Batch) -> dict[str, float]:
+    net = Identity()
+    losses = algorithm(batch, net, net)
+    losses.total.backward()
+    return {name: float(value) for name, value in losses.log.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    tau=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    lambda_u=st.sampled_from([0.0, 1.0, 2.5]),
+    target=st.sampled_from(["hard", "soft"]),
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_fixmatch(seed: int, tau: float, lambda_u: float, target: str, temperature: float) -> None:
+    rng = np.random.default_rng(seed)
+    b, m = 3, 7
+    x, weak, strong = (rng.normal(size=(n, K)) * 2 for n in (b, m, m))
+    y = rng.integers(0, K, b)
+
+    eye = np.eye(K)
+    loss_x = np.mean([cross_entropy(eye[y[i]], x[i]) for i in range(b)])
+    terms, mask, gradient, confidences = [], [], np.zeros((m, K)), []
+    for j in range(m):
+        sharp = softmax(weak[j] / temperature)
+        seen = sharp if target == "hard" else softmax(weak[j])
+        q = eye[sharp.argmax()] if target == "hard" else sharp
+        confidences.append(seen.max())
+        mask.append(float(seen.max() >= tau))
+        terms.append(mask[j] * cross_entropy(q, strong[j]))
+        gradient[j] = lambda_u * mask[j] * (softmax(strong[j]) - q) / m
+
+    batch = batch_of_logits(x, y, weak, strong)
+    config = FixMatch(tau=tau, lambda_u=lambda_u, target=target, temperature=temperature)
+    got = loss(config.build(info(b, m)), batch)
+    expected = {
+        "loss": loss_x + lambda_u * np.mean(terms),
+        "loss_x": loss_x,
+        "loss_u": np.mean(terms),
+        "mask": np.mean(mask),
+        "confidence": np.mean(confidences),
+    }
+    assert got == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    np.testing.assert_allclose(batch.u[1].grad.flatten(1), gradient, atol=1e-6)
+    assert not batch.u[0].grad.any(), "nothing flows into the targets"
+    by_hand = np.stack([(softmax(x[i]) - eye[y[i]]) / b for i in range(b)])
+    np.testing.assert_allclose(batch.x[0].grad.flatten(1), by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (FixMatch(), 0.9303298),  # kekmodel and LeeDoYup, hard
+        (FixMatch(temperature=0.5), 0.9303298),  # kekmodel, hard, T = 0.5
+        (FixMatch(target="soft", temperature=0.5), 0.9305491),  # LeeDoYup, soft
+    ],
+)
+def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None:
+    weak = torch.tensor([[4.0, 0, 0], [1, 0.5, 0], [0, 6, 0]])
+    strong = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 2]])
+    x = torch.zeros(1, 3)
+    batch = Batch((x,), torch.tensor([0]), (weak, strong), torch.arange(3), torch.tensor(0.0), Rng(0, 0))
+    net = Identity()
+    log = config.build(info(1, 3))(batch, net, net).log
+    assert float(log["loss_u"]) == pytest.approx(expected, abs=2e-7)
+    if config.temperature == 1:
+        assert float(log["mask"]) == pytest.approx(2 / 3)
+        assert float(log["confidence"]) == pytest.approx((0.964663 + 0.506480 + 0.995067) / 3, abs=1e-6)
+
+
+def test_a_confidence_of_exactly_tau_counts() -> None:
+    guess = Guess(
+        *[torch.empty(0)] * 2, torch.tensor([[0.75, 0.25], [0.7499999, 0.25]]), *[torch.empty(0)] * 4
+    )
+    assert at_least(0.75)(guess).tolist() == [1.0, 0.0]
+
+
+def test_soft_targets_survive_probabilities_of_zero() -> None:
+    weak = np.array([[0.0, -200.0, -300.0, 0.0, -500.0]])
+    batch = batch_of_logits(weak, np.array([0]), weak, weak)
+    got = loss(FixMatch(target="soft", tau=0.0, temperature=0.5).build(info(1, 1)), batch)
+    assert got["loss_u"] == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_without_confident_images_it_is_supervised() -> None:
+    batch = make_batch(0, 6, 12, 2)
+    net = Plain(48)
+    grads = []
+    for config in (FixMatch(tau=1.0), Supervised()):
+        net.zero_grad()
+        losses = config.build(info(6, 12))(batch, net, net)
+        losses.total.backward()
+        grads.append((float(losses.total.detach()), net.a.grad.clone(), net.b.grad.clone()))
+    assert grads[0][0] == pytest.approx(grads[1][0], rel=1e-6)
+    torch.testing.assert_close(grads[0][1:], grads[1][1:], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_supervised(smoothing: float) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(6, K)), rng.integers(0, K, 6)
+    target = np.eye(K)[y]
+    target = target - smoothing * (target - 1 / K)
+    expected = np.mean([cross_entropy(target[i], x[i]) for i in range(6)])
+    empty = np.zeros((0, K))
+    got = loss(Supervised(smoothing=smoothing).build(info(6, 0)), batch_of_logits(x, y, empty, empty))
+    assert got == pytest.approx({"loss": expected, "loss_x": expected}, rel=1e-6)
+
+
+def test_views() -> None:
+    assert FixMatch().build(info(1, 7)).views == Views(("weak",), ("weak", "strong"))
+    assert Supervised().build(info(1, 7)).views == Views(("weak",), ())
+    assert Supervised(view="strong").build(info(1, 7)).views == Views(("strong",), ())
+
+
+class CountingSlot(nn.Module):
+    """A slot with state, which notes when it was called."""
+
+    def __init__(self, name: str, calls: list[str], value: object) -> None:
+        super().__init__()
+        self.name, self.calls, self.value = name, calls, value
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, guess: Guess) -> Tensor:
+        self.calls.append(self.name)
+        self.seen += len(guess.index)
+        return self.value(guess)
+
+
+def test_slots_are_called_in_order_and_see_aligned_probabilities() -> None:
+    rng = np.random.default_rng(5)
+    x, weak, strong = (rng.normal(size=(n, K)) for n in (2, 4, 4))
+    y = np.array([1, 3])
+    calls: list[str] = []
+    algorithm = PseudoLabel(
+        weigh=CountingSlot("weigh", calls, lambda g: torch.tensor([2.0, 0.5])),
+        select=CountingSlot("select", calls, lambda g: g.probs[:, 0]),
+        target=CountingSlot("target", calls, lambda g: g.probs.argmax(1)),
+        align=CountingSlot("align", calls, lambda g: g.probs.flip(1)),
+        lambda_u=3.0,
+    )
+    got = loss(algorithm, batch_of_logits(x, y, weak, strong))
+    assert calls == ["align", "target", "select", "weigh"]
+
+    eye = np.eye(K)
+    probs = softmax(weak)[:, ::-1]
+    loss_x = (2.0 * cross_entropy(eye[1], x[0]) + 0.5 * cross_entropy(eye[3], x[1])) / 2
+    loss_u = np.mean([probs[j, 0] * cross_entropy(eye[probs[j].argmax()], strong[j]) for j in range(4)])
+    assert got["loss_x"] == pytest.approx(loss_x, rel=1e-5)
+    assert got["loss_u"] == pytest.approx(loss_u, rel=1e-5)
+    assert got["loss"] == pytest.approx(loss_x + 3 * loss_u, rel=1e-5)
+    assert got["mask"] == pytest.approx(probs[:, 0].mean(), rel=1e-5)
+    state = algorithm.state_dict()
+    assert {key: float(value) for key, value in state.items()} == {
+        f"{slot}.seen": 4.0 for slot in ("align", "target", "select", "weigh")
+    }
+
+
+def test_two_ranks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_batch(2, 4, 12, 2)
+    net = Plain(48)
+    algorithm = FixMatch(tau=0.4).build(info(4, 12))
+    one = algorithm(batch, net, net).total
+    two = on_ranks(monkeypatch, 2, lambda rank: algorithm(shard(batch, rank, 2), net, net).total)
+    assert 0 < float(algorithm(batch, net, net).log["mask"]) < 1
+    torch.testing.assert_close(sum(two) / 2, one)

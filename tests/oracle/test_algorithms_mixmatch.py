@@ -1,0 +1,328 @@
+"""MixMatch and ReMixMatch with mixing on, against slow loops in NumPy over single images."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from algorithm_oracles import (
+    FixedRng,
+    K,
+    Plain,
+    cross_entropy,
+    info,
+    logits,
+    make_batch,
+    on_ranks,
+    shard,
+    softmax,
+)
+from torch import nn
+
+from fewlabels.algorithms import MixMatch, ReMixMatch, remixmatch
+from fewlabels.parts import DistributionAlignment
+from fewlabels.types import Batch, Views
+
+B = 5
+
+
+def draws(groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.beta(0.5, 0.5, groups * B), rng.permutation(groups * B)
+
+
+def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
+    return p ** (1 / temperature) / (p ** (1 / temperature)).sum()
+
+
+def mixed(
+    images: list[np.ndarray], labels: list[np.ndarray], share: np.ndarray, order: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every example with its partner: example i with share max(m, 1 - m), example order[i] with the rest."""
+    out = []
+    for i, m in enumerate(share):
+        m = max(m, 1 - m)
+        image = m * images[i] + (1 - m) * images[order[i]]
+        out.append((image, m * labels[i] + (1 - m) * labels[order[i]]))
+    return out
+
+
+def arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    x, *u = (t.double().numpy() for t in (*batch.x, *batch.u))
+    return x, np.eye(K)[batch.y.numpy()], u
+
+
+@pytest.mark.parametrize("mix", ["xxy.yxy", "."])
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.9])
+def test_mixmatch(mix: Any, progress: float) -> None:
+    net = Plain(48)
+    share, order = draws(3)
+    rng = FixedRng(share, order)
+    batch = make_batch(0, B, B, 2, progress)._replace(rng=rng)
+    config = MixMatch(beta=0.6, w_match=20, temperature=0.4, ramp_steps=30, mix=mix)
+    losses = config.build(info(B, B, steps=100))(batch, net, net)
+
+    x, onehot, u = arrays(batch)
+    mean = [sum(softmax(logits(net, view[j])) for view in u) / 2 for j in range(B)]
+    guess = [sharpen(p, 0.4) for p in mean]
+    examples = list(zip([*x, *u[0], *u[1]], [*onehot, *guess, *guess], strict=True))
+    if mix == "xxy.yxy":
+        examples = mixed([e[0] for e in examples], [e[1] for e in examples], share, order)
+        assert rng.used == 3 * B and rng.parameters == {(0.6, 0.6)}
+    loss_x = np.mean([cross_entropy(label, logits(net, image)) for image, label in examples[:B]])
+    loss_u = np.mean([((softmax(logits(net, image)) - label) ** 2).mean() for image, label in examples[B:]])
+    weight = 20 * min(1.0, progress * 100 / 30)
+    expected = {
+        "loss": loss_x + weight * loss_u,
+        "loss_x": loss_x,
+        "loss_u": loss_u,
+        "confidence": np.mean([p.max() for p in mean]),
+    }
+    assert {name: float(value) for name, value in losses.log.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def aligned(p: np.ndarray, recent: list[np.ndarray], p_data: np.ndarray) -> np.ndarray:
+    p_model = np.mean(recent, axis=0)
+    q = p * (1e-6 + p_data / p_data.sum()) / (1e-6 + p_model / p_model.sum())
+    return q / q.sum()
+
+
+def rotated(image: np.ndarray, label: int) -> np.ndarray:
+    """The original's four: nothing; both axes flipped; transposed, then rows or columns flipped."""
+    transposed = image.transpose(0, 2, 1)
+    return (image, image[:, ::-1, ::-1], transposed[:, ::-1], transposed[:, :, ::-1])[label]
+
+
+@pytest.mark.parametrize("redux", ["swap", "mean", "1st"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strong_views": 2},
+        {"use_xe": False, "mix": "."},
+        {"align": False, "w_rot": 0.0},
+        {"w_kl": 0.0, "strong_views": 2},
+    ],
+)
+def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net = Plain(48)
+    config = ReMixMatch(redux=redux, ramp_steps=80, temperature=0.6, **{"w_kl": 0.7, "w_rot": 0.3, **options})
+    views = 1 + config.strong_views
+    algorithm = config.build(info(B, B, steps=100))
+    recent, p_data = [np.full(K, 1 / K)] * 128, np.full(K, 1 / K)
+
+    for step in range(3):  # the state of the alignment goes on
+        share, order = draws(1 + views, step)
+        batch = make_batch(step, B, B, views, 0.4)._replace(rng=FixedRng(share, order))
+        losses = algorithm(batch, net, net)
+
+        x, onehot, u = arrays(batch)
+        own = np.array([[softmax(logits(net, image)) for image in view] for view in u])
+        if redux == "swap":
+            probs = np.array([own[(v + 1) % views] for v in range(views)])
+        elif redux == "mean":
+            probs = np.array([own.mean(0)] * views)
+        else:
+            probs = np.array([own[0]] * views)
+        p_data = 0.999 * p_data + 0.001 * onehot.mean(0)
+        guess = [aligned(p, recent, p_data) if config.align else p for p in probs.reshape(-1, K)]
+        guess = [sharpen(p, 0.6) for p in guess]
+        recent = [*recent[1:], probs.reshape(-1, K).mean(0)]
+
+        examples = list(zip([*x, *np.concatenate(u)], [*onehot, *guess], strict=True))
+        if config.mix == "xxy.yxy":
+            examples = mixed([e[0] for e in examples], [e[1] for e in examples], share, order)
+        expected = {"confidence": np.mean(probs.max(-1))}
+        expected["loss_x"] = np.mean(
+            [cross_entropy(label, logits(net, image)) for image, label in examples[:B]]
+        )
+        expected["loss_u"] = np.mean(
+            [
+                cross_entropy(label, logits(net, image))
+                if config.use_xe
+                else ((softmax(logits(net, image)) - label) ** 2).mean()
+                for image, label in examples[B:]
+            ]
+        )
+        expected["loss"] = expected["loss_x"] + 1.5 * 0.5 * expected["loss_u"]
+        if config.w_kl:
+            expected["loss_kl"] = np.mean([cross_entropy(guess[j], logits(net, u[1][j])) for j in range(B)])
+            expected["loss"] += 0.7 * 0.5 * expected["loss_kl"]
+        if config.w_rot:
+            weight = algorithm.rotation.weight.detach().double().numpy()
+            a = net.a.detach().double().numpy()
+            terms = []
+            for j, label in enumerate([0, 0, 1, 2, 3]):  # 5 images in four consecutive quarters
+                z = weight @ np.tanh(rotated(u[1][j], label).reshape(-1) @ a)
+                terms.append(cross_entropy(np.eye(4)[label], z))
+            expected["loss_rot"] = np.mean(terms)
+            expected["loss"] += 0.3 * expected["loss_rot"]
+        assert {name: float(value) for name, value in losses.log.items()} == pytest.approx(expected, rel=2e-5)
+
+
+def test_distribution_alignment_forgets_after_128_batches() -> None:
+    rng = np.random.default_rng(0)
+    align = DistributionAlignment(K)
+    recent, p_data = [np.full(K, 1 / K)] * 128, np.full(K, 1 / K)
+    for step in range(140):
+        probs = softmax(rng.normal(size=(6, K)) + np.array([3, 1, 0, 0, 0]))
+        y = rng.integers(0, 2, 4)
+        p_data = 0.999 * p_data + 0.001 * np.eye(K)[y].mean(0)
+        expected = np.stack([aligned(p, recent, p_data) for p in probs])
+        got = align(torch.tensor(probs).float(), torch.eye(K)[torch.tensor(y)])
+        np.testing.assert_allclose(got, expected, rtol=1e-4, err_msg=str(step))
+        recent = [*recent[1:], probs.mean(0)]
+    assert all(abs(p - np.full(K, 1 / K)).max() > 0.01 for p in recent), "no uniform start is left"
+    np.testing.assert_allclose(align.recent, recent, rtol=1e-5)
+    np.testing.assert_allclose(align.p_data, p_data, rtol=1e-5)
+    assert set(align.state_dict()) == {"recent", "p_data"}
+
+
+CONFIGS = [
+    MixMatch(ramp_steps=10),
+    ReMixMatch(ramp_steps=10),
+    ReMixMatch(ramp_steps=10, redux="1st", strong_views=2),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same global batch: the same losses, gradients and buffers, as the net has no batch norm."""
+    torch.manual_seed(0)
+    rows, net = 6 * world // 2, Plain(48)
+    algorithm = config.build(info(rows, rows))
+    batch = make_batch(1, rows, rows, len(algorithm.views.unlabeled))
+    copies = [(copy.deepcopy(algorithm), copy.deepcopy(net)) for _ in range(world)]
+
+    one = algorithm(batch, net, net)
+    one.total.backward()
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        mine, my_net = copies[rank]
+        losses = mine(shard(batch, rank, world), my_net, my_net)
+        losses.total.backward()
+        return dict(losses.log)
+
+    logs = on_ranks(monkeypatch, world, work)
+    for name, value in one.log.items():
+        torch.testing.assert_close(
+            sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name
+        )
+    for single, *shares in zip(
+        [*net.parameters(), *algorithm.parameters()],
+        *([*my_net.parameters(), *mine.parameters()] for mine, my_net in copies),
+        strict=True,
+    ):
+        torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-4, atol=1e-6)
+    for mine, _ in copies:
+        torch.testing.assert_close(mine.state_dict(), algorithm.state_dict(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", [MixMatch(ramp_steps=10), ReMixMatch(ramp_steps=10, redux="1st")])
+def test_the_guesses_are_constants(config: Any) -> None:
+    """The gradient is the finite difference of the loss while the guesses stay as they are."""
+    torch.manual_seed(0)
+    net = Plain(48)
+    algorithm = config.build(info(B, B))
+    batch = make_batch(3, B, B, len(algorithm.views.unlabeled))
+    state = copy.deepcopy(algorithm.state_dict())
+    algorithm(batch, net, net).total.backward()
+    analytic = float((net.b.grad * torch.ones_like(net.b)).sum())
+
+    frozen = copy.deepcopy(net)  # what guesses is another net with the same weights
+
+    class Split(nn.Module):
+        """Answers calls without gradient from `frozen`, calls with gradient from `net`."""
+
+        dim = net.dim
+
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return net.features(x)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return net(x) if torch.is_grad_enabled() else frozen(x)
+
+    values = []
+    for shift in (1e-2, -1e-2):
+        algorithm.load_state_dict(state)
+        with torch.no_grad():
+            net.b += shift
+        values.append(float(algorithm(batch, Split(), Split()).total.detach()))
+        with torch.no_grad():
+            net.b -= shift
+    assert (values[0] - values[1]) / 2e-2 == pytest.approx(analytic, rel=2e-2, abs=2e-3)
+
+
+@pytest.mark.parametrize("redux", ["swap", "mean", "1st"])
+@pytest.mark.parametrize("align", [True, False])
+def test_guesses_carry_no_gradient(redux: Any, align: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    guessed: list[torch.Tensor] = []
+    sharpen = remixmatch.sharpen
+    monkeypatch.setattr(remixmatch, "sharpen", lambda p, t: guessed.append(p) or sharpen(p, t))
+    net = Plain(48)
+    ReMixMatch(redux=redux, align=align).build(info(B, B))(make_batch(0, B, B, 2), net, net)
+    assert [p.requires_grad for p in guessed] == [False]
+
+
+class Norm(Plain):
+    """With batch norm, and a note of how many rows each training pass had and whether it moved the statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(48)
+        self.norm = nn.BatchNorm1d(self.dim, momentum=0.1)
+        self.moves: list[bool] = []
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.norm.running_mean.clone()
+        f = self.norm(super().features(x))
+        self.moves.append(not torch.equal(before, self.norm.running_mean))
+        return f
+
+
+@pytest.mark.parametrize(
+    ("config", "passes"),
+    [
+        (MixMatch(), [False, False, True, False, False]),
+        (ReMixMatch(), [False, False, False, False, True, False]),  # 2 guesses, 3 mixed, rotation
+        (ReMixMatch(redux="1st", w_kl=0, w_rot=0), [False, False, False, True]),
+        (ReMixMatch(strong_views=3, redux="1st"), [False] * 6 + [True, False]),
+    ],
+)
+def test_which_pass_moves_the_running_statistics(config: Any, passes: list[bool]) -> None:
+    net = Norm()
+    algorithm = config.build(info(B, B))
+    batch = make_batch(0, B, B, len(algorithm.views.unlabeled))
+    algorithm(batch, net, net).total.backward()
+    assert net.moves == passes
+    assert net.norm.track_running_stats and net.norm.training
+
+
+def test_views() -> None:
+    assert MixMatch().build(info(4, 4)).views == Views(("weak",), ("weak", "weak"))
+    assert ReMixMatch().build(info(4, 4)).views == Views(("weak",), ("weak", "strong"))
+    views = ReMixMatch(strong_views=3).build(info(4, 4)).views
+    assert views == Views(("weak",), ("weak", "strong", "strong", "strong"))
+
+
+@pytest.mark.parametrize("config", [MixMatch(), ReMixMatch()])
+def test_needs_equal_batches(config: Any) -> None:
+    name = type(config).__name__
+    with pytest.raises(ValueError, match=rf"^{name} needs uratio 1, .* got 28 unlabeled and 4 labeled ones$"):
+        config.build(info(4, 28))
+
+
+def test_rotation_needs_square_images() -> None:
+    with pytest.raises(
+        ValueError, match=r"^ReMixMatch rotates images .* got 4 x 6; resize them, or set w_rot to 0$"
+    ):
+        ReMixMatch().build(info(4, 4, shape=(3, 4, 6)))
+    algorithm = ReMixMatch(w_rot=0).build(info(4, 4, shape=(3, 4, 6)))
+    net = Plain(72)
+    losses = algorithm(make_batch(0, 4, 4, 2, shape=(3, 4, 6)), net, net)
+    assert "loss_rot" not in losses.log
+    assert not list(algorithm.parameters())

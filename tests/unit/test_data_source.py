@@ -1,0 +1,145 @@
+"""Sources: the checks at the boundary, arrays, digits, pixel statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from fewlabels.data.arrays import as_images, from_arrays
+from fewlabels.data.names import parse
+from fewlabels.data.source import FACTS, channel_statistics
+from fewlabels.data.sources import load
+
+IMAGES = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3)
+LABELS = np.array([0, 1, -1, 1, 0, -1])
+
+
+def test_arrays_are_kept_as_they_are() -> None:
+    source = from_arrays(IMAGES, LABELS, IMAGES[:2], [1, 0], classes=["cat", "dog"])
+    assert source.images is IMAGES
+    assert source.shape == (3, 4, 5)
+    assert source.labels.dtype == np.int64 and source.labels.tolist() == [0, 1, -1, 1, 0, -1]
+    assert source.test_labels.tolist() == [1, 0]
+    assert source.classes == ("cat", "dog")
+    assert source.histogram().tolist() == [2, 2]
+    assert source.notes == ()
+    assert source.style.shift == 0 and source.style.strong == "rand:kekmodel"
+
+
+def test_other_forms_of_the_same_images() -> None:
+    for same in (torch.from_numpy(IMAGES), IMAGES.astype(np.int32), IMAGES.tolist()):
+        assert np.array_equal(from_arrays(same, LABELS.tolist()).images, IMAGES)
+    grey = from_arrays(IMAGES[..., 0], torch.from_numpy(LABELS))
+    assert grey.shape == (1, 4, 5) and np.array_equal(grey.images[..., 0], IMAGES[..., 0])
+    assert from_arrays(np.repeat(IMAGES, 2, 3), LABELS).shape == (6, 4, 5)
+
+
+def test_floats_are_rounded_to_bytes() -> None:
+    source = from_arrays(IMAGES / np.float32(255), LABELS)
+    assert np.array_equal(source.images, IMAGES)
+    assert source.notes == ("the images were floats; they were rounded to 8 bits",)
+
+
+def test_default_classes_are_numbers_up_to_the_largest_label() -> None:
+    source = from_arrays(IMAGES, [0, 2, -1, 2, 0, -1], IMAGES[:1], [3])
+    assert source.classes == ("0", "1", "2", "3")
+    assert source.notes == ("arrays has no labeled image of 1, 3; such a class cannot be learned",)
+
+
+NAN = np.full((6, 4, 5, 3), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given_", "sentence"),
+    [
+        ({"images": NAN}, "images contain NaN or infinite"),
+        ({"images": IMAGES.astype(np.float32)}, r"float32 must lie in 0..1, got 0.0 to 255.0"),
+        ({"images": IMAGES.astype(np.int64) - 1}, r"int64 must lie in 0..255, got -1"),
+        ({"images": IMAGES > 3}, "got bool"),
+        ({"images": IMAGES[0, 0]}, r"\[N, H, W, C\] or \[N, H, W\], got the shape \[5, 3\]"),
+        ({"images": np.zeros((6, 3, 32, 32), np.uint8)}, r"look like \[N, C, H, W\]"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "arrays has no training images"),
+        ({"images": IMAGES[:, :0]}, "have no pixels"),
+        ({"images": ["a.png", 3]}, "images must be"),
+        ({"images": [IMAGES[0], IMAGES[0, :2]]}, "images cannot be made one array"),
+        ({"images": {}}, "images must be an array of numbers, got dict"),
+        ({"labels": LABELS[:5]}, r"must be int64 \[6\], one per image, got int64 \[5\]"),
+        ({"labels": LABELS.astype(float)}, r"labels must be integers \[N\], got float64"),
+        ({"labels": ["a", "b"] * 3}, r"labels must be integers \[N\]"),
+        ({"labels": LABELS - 1}, r"must lie in 0 .. 0 \(or -1|at least 2"),
+        ({"labels": LABELS * 2 - 1, "classes": "ab"}, r"must lie in 0 .. 1 \(or -1 where unknown\), got -3"),
+        ({"labels": [-1] * 6, "classes": "ab"}, "has no labeled image; every label is -1"),
+        ({"labels": [0] * 6}, "has 1 class; at least 2"),
+        ({"classes": ["a", "a"]}, "class name 'a' twice"),
+        ({"test_images": IMAGES}, "test_images and test_labels belong together"),
+        ({"test_images": IMAGES[:, :3], "test_labels": LABELS * 0}, "equal in height, width and channels"),
+        ({"test_images": IMAGES, "test_labels": LABELS}, r"test labels of arrays must lie in 0 .. 1, got -1"),
+        ({"image_size": 8}, "image_size is for picture files"),
+    ],
+)
+def test_what_does_not_fit_is_said(given_: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        from_arrays(**({"images": IMAGES, "labels": LABELS} | given_))
+
+
+def test_picture_files_as_images(tmp_path: Any) -> None:
+    files = []
+    for i in range(4):
+        files.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(files[-1])
+    source = from_arrays(files[:3], [0, 1, -1], files[3:], [1])
+    assert source.shape == (3, 8, 8)
+    assert source.images[:, 0, 0, 0].tolist() == [0, 40, 80] and source.test_images[0, 7, 7, 2] == 120
+    assert from_arrays(files[:3], [0, 1, -1], image_size=4).shape == (3, 4, 4)
+
+
+def test_digits_are_scikit_learns_with_its_train_test_split() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    source, facts = load(parse("digits")), FACTS["digits"]
+    data = load_digits()
+    train, test = train_test_split(np.arange(1797), test_size=360, random_state=0)
+    assert len(source.images) == facts.train == 1437 and len(source.test_images) == facts.test == 360
+    assert source.shape == facts.shape and len(source.classes) == facts.classes
+    assert np.array_equal(source.labels, data.target[np.sort(train)])
+    assert np.array_equal(source.test_labels, data.target[np.sort(test)])
+    expected = np.floor(data.images[np.sort(test)] * 255 / 16 + 0.5)
+    assert np.array_equal(source.test_images[..., 0], expected)
+    assert source.images.max() == 255
+
+
+def test_named_sources_can_be_resized() -> None:
+    source = load(parse("digits"), image_size=16)
+    assert source.shape == (1, 16, 16) and source.test_images.shape == (360, 16, 16, 1)
+    small = Image.fromarray(load(parse("digits")).images[5, :, :, 0])
+    assert np.array_equal(source.images[5, :, :, 0], np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5)))
+def test_channel_statistics_are_numpys(images: Any) -> None:
+    mean, std = channel_statistics(images)
+    flat = images.reshape(-1, images.shape[-1]) / 255
+    np.testing.assert_allclose(mean, flat.mean(0), atol=1e-12)
+    spread = flat.std(0)
+    np.testing.assert_allclose(std, np.where(np.ptp(flat, axis=0) == 0, 1, spread), atol=1e-9)
+
+
+def test_statistics_of_the_style_come_first() -> None:
+    source = load(parse("digits"))
+    mean, std = source.mean_std()
+    np.testing.assert_allclose([mean[0], std[0]], [(source.images / 255).mean(), (source.images / 255).std()])
+    assert FACTS["cifar10"].style.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_as_images_names_what_it_refuses() -> None:
+    with pytest.raises(ValueError, match="the query must be"):
+        as_images(IMAGES[0, 0], "the query")

@@ -1,0 +1,184 @@
+"""`make_split` and the split as a value; the rules themselves are in tests/oracle/test_splits.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewlabels.data.arrays import from_arrays
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split, make_split
+
+
+def source_of(labels: list[int], classes: int = 3) -> Source:
+    images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    return from_arrays(images, labels, classes=[f"class{c}" for c in range(classes)])
+
+
+@st.composite
+def sources(draw: st.DrawFn, unknown: bool | None = None) -> Source:
+    """Three classes with three known images or more; perhaps images of unknown label between them."""
+    low = 0 if unknown is False or (unknown is None and draw(st.booleans())) else -1
+    more = draw(st.lists(st.integers(low, 2), max_size=40))
+    return source_of(draw(st.permutations([0, 1, 2] * 3 + more + ([-1] if low else []))))
+
+
+@settings(deadline=None)
+@given(sources(), st.data())
+def test_the_parts_fit_together(source: Source, data: st.DataObject) -> None:
+    rule = data.draw(st.sampled_from(["fixmatch", "balanced"]))
+    labels = data.draw(st.none() | st.sampled_from([3, 6]))
+    valid = data.draw(st.integers(0, 3))
+    kind = data.draw(st.sampled_from(["all", "rest"]))
+    everything = set(range(len(source.labels)))
+    known = {int(row) for row in np.flatnonzero(source.labels >= 0)}
+    try:
+        split = make_split(source, labels=labels, seed=3, valid=valid, rule=rule, unlabeled=kind)
+    except ValueError as error:
+        assert "no unlabeled image" in str(error) and kind == "rest" and (labels is None or len(known) == 9)
+        return
+    labeled, validation = set(split.labeled.tolist()), set(split.validation.tolist())
+    unlabeled = split.unlabeled.tolist()
+    assert len(set(unlabeled)) == len(unlabeled) and len(validation) == valid == len(split.validation)
+    assert set(unlabeled) == everything - validation - (labeled if kind == "rest" else set())
+    assert labeled <= known and validation <= known
+    assert split.labeled.tolist() == sorted(labeled)
+    assert len(labeled) == (len(known) - valid if labels is None else labels)
+    assert split.targets.tolist() == source.labels[split.labeled].tolist()
+    assert list(split.class_counts) == [int((split.targets == c).sum()) for c in range(3)]
+    if rule == "balanced" or labels is None or len(known) < len(everything):
+        assert not labeled & validation
+    overlap = len(labeled & validation)
+    assert any("labeled ones too" in note for note in split.notes) == (overlap > 0)
+
+
+def test_published_protocol_takes_validation_from_the_head_of_the_stream() -> None:
+    source = source_of([2, 0, 0, 1, 1, 2, 0, 1, 2])
+    split = make_split(source, labels=3, seed=0, valid=4)
+    # the stream by hand: class 0, 1, 2, 0, 1, 2, ..., each class in file order
+    stream = [1, 3, 0, 2, 4, 5, 6, 7, 8]
+    assert split.validation.tolist() == stream[:4]
+    assert split.unlabeled.tolist() == stream[4:]
+    assert split.labeled.tolist() == [0, 1, 3]  # seed 0: the first of each class
+    assert split.notes == ("3 of the 4 validation images are labeled ones too, as in FixMatch's protocol",)
+
+
+def test_balanced_keeps_file_order_and_apart() -> None:
+    source = source_of([2, 0, 0, 1, 1, 2, 0, 1, 2])
+    split = make_split(source, labels=6, seed=5, valid=3, rule="balanced")
+    assert split.class_counts == (2, 2, 2)
+    assert sorted(split.validation) == sorted(set(range(9)) - set(split.labeled.tolist()))
+    assert split.unlabeled.tolist() == split.labeled.tolist()
+
+
+def test_unknown_labels_are_unlabeled_only() -> None:
+    source = source_of([-1, 0, 1, 2, -1, 0, 1, 2, -1])
+    split = make_split(source, labels=None, seed=1, valid=3)
+    assert split.validation.tolist() == [1, 2, 3]
+    assert split.labeled.tolist() == [5, 6, 7] and split.class_counts == (1, 1, 1)
+    assert split.unlabeled.tolist() == [5, 6, 7, 0, 4, 8]
+    assert "were taken from those of known label that are not labeled ones" in split.notes[0]
+
+
+def test_validation_of_own_pictures_never_overlaps() -> None:
+    source = source_of([0, 1, 2, 0, 1, 2, -1])
+    split = make_split(source, labels=3, seed=1, valid=3)
+    assert sorted([*split.labeled, *split.validation]) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="valid=4 is more than arrays can spare: 3 images of known label are left"):
+        make_split(source, labels=3, seed=1, valid=4)
+
+
+@settings(deadline=None)
+@given(sources(unknown=False), st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
+def test_splits_of_one_seed_are_nested(source: Source, seed: int, a: int, b: int) -> None:
+    small, large = (make_split(source, labels=n, seed=seed, valid=0) for n in sorted((a, b)))
+    assert set(small.labeled.tolist()) <= set(large.labeled.tolist())
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"labels": 8}, "labels=8 is more than arrays has: 7 images have a known label"),
+        ({"labels": 0}, "labels must be at least 1"),
+        ({"labels": 6, "rule": "balanced"}, "needs 2 images of each class of arrays, but class 'class2' has 1"),
+        ({"labels": 4, "rule": "balanced"}, "multiple of the 3 classes, got 4"),
+        ({"labels": 3, "valid": -1}, "valid must be at least 0"),
+        ({"labels": 3, "valid": 8}, "valid=8 is more than arrays can spare: 7 images of known label are there"),
+        ({"labels": None, "valid": 7}, "valid=7 is more"),
+        ({"labels": 3, "valid": 7}, "no unlabeled image of arrays is left"),
+        ({"labels": None, "unlabeled": "rest"}, "no unlabeled image of arrays is left"),
+        ({"labels": 3, "seed": -1}, "seed must lie in 0 .. 4294967295, got -1"),
+        ({"labels": 3, "rule": "cadr"}, "rule 'cadr' is not known; allowed are fixmatch, balanced"),
+        ({"labels": 3, "unlabeled": "none"}, "allowed are all, rest"),
+    ],
+)
+def test_what_cannot_be_is_said(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make_split(source_of([0, 0, 0, 1, 1, 1, 2]), **({"seed": 1} | asked))
+
+
+def test_classes_without_a_label_are_noted() -> None:
+    split = make_split(source_of([0, 0, 1, 1, 2, 2]), labels=1, seed=1)
+    assert split.class_counts == (1, 0, 0)
+    assert split.notes == ("no label was picked of class1, class2; such a class cannot be learned",)
+
+
+def test_a_class_that_no_image_has_is_no_ones_turn() -> None:
+    split = make_split(source_of([0, 0, 3, 3, 3, -1], classes=5), labels=4, seed=1)
+    assert split.class_counts == (2, 0, 0, 2, 0)
+
+
+@settings(deadline=None)
+@given(sources(), st.none() | st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_json_is_lossless(source: Source, labels: int | None, seed: int) -> None:
+    split = make_split(source, labels=labels, seed=seed)
+    back = Split.from_json(split.to_json())
+    assert back == split and hash(back) == hash(split) and back.fingerprint == split.fingerprint
+    for field in ("source", "rule", "seed", "labels", "valid", "class_counts", "notes"):
+        assert getattr(back, field) == getattr(split, field)
+    for field in ("labeled", "targets", "validation", "unlabeled"):
+        rows = getattr(back, field)
+        assert rows.dtype == np.int64 and rows.tolist() == getattr(split, field).tolist()
+
+
+def test_fingerprint_is_over_the_meaning() -> None:
+    source = source_of([0, 1, 2] * 4)
+    base: dict[str, Any] = {"labels": 6, "seed": 1, "valid": 2}
+    split = make_split(source, **base)
+    assert make_split(source, **base) == split
+    changes: list[dict[str, Any]] = [{"seed": 2}, {"labels": 3}, {"valid": 1}, {"unlabeled": "rest"}]
+    changes.append({"rule": "balanced"})
+    assert len({make_split(source, **(base | c)).fingerprint for c in changes} | {split.fingerprint}) == 6
+    other = source_of([0, 2, 1] * 4)  # the same rows may be picked, but with other labels
+    assert make_split(other, **base) != split
+    assert split != "split"
+
+
+def test_fingerprint_stays_the_same_over_versions() -> None:
+    """Saved runs refuse to resume on another split, so this number must never change."""
+    import hashlib
+
+    split = make_split(source_of([0, 1, 2] * 2), labels=3, seed=0, valid=1)
+    assert (split.labeled.tolist(), split.validation.tolist()) == ([0, 1, 2], [0])
+    digest = hashlib.sha256(b"fewlabels split 1\nfixmatch\n")
+    for rows in ([0, 1, 2], [0, 1, 2], [0], [1, 2, 3, 4, 5]):
+        digest.update(b"".join(n.to_bytes(8, "little") for n in [len(rows), *rows]))
+    assert split.fingerprint == digest.hexdigest()
+
+
+def test_changed_or_foreign_files_are_refused() -> None:
+    text = make_split(source_of([0, 1, 2] * 3), labels=3, seed=1).to_json()
+    raw = json.loads(text)
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        Split.from_json(json.dumps(raw | {"labeled": [0, 1, 3]}))
+    for broken in ("", "[]", "{}", "3", text[:-5], json.dumps(raw | {"format": 2})):
+        with pytest.raises(ValueError, match="not the JSON of a split"):
+            Split.from_json(broken)
+    raw["unlabeled"]["zlib_int64_base64"] = "AAAA"
+    with pytest.raises(ValueError, match="not the JSON of a split"):
+        Split.from_json(json.dumps(raw))
