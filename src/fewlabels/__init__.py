@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fewlabels.config import Data, Ema, Net, Optim, Train
     from fewlabels.recipes import recipe
     from fewlabels.run import Run
-    from fewlabels.train import resume, train
+    from fewlabels.training import resume, train
     from fewlabels.types import Batch, Guess, Info, Losses, Views
 
 _MODULES = {
@@ -31,7 +31,7 @@ _MODULES = {
     "config": ("Data", "Ema", "Net", "Optim", "Train"),
     "recipes": ("recipe",),
     "run": ("Run",),
-    "train": ("resume", "train"),
+    "training": ("resume", "train"),
     "types": ("Batch", "Guess", "Info", "Losses", "Views"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

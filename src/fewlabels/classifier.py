@@ -16,7 +16,7 @@ from fewlabels.model import Model, load_model
 from fewlabels.predict import predict
 from fewlabels.run import Run
 from fewlabels.step import pick_device
-from fewlabels.train import Output, train
+from fewlabels.training import Output, train
 
 
 class Classifier:
@@ -38,7 +38,7 @@ class Classifier:
                 name, reason = found.corrupt[0]
                 raise ValueError(f"could not read {len(found.corrupt)} image file(s), such as {name}: {reason}")
             return found.probabilities
-        probabilities: NDArray[np.float32] = self.model.logits(as_images("images", images)[0]).softmax(1).numpy()
+        probabilities: NDArray[np.float32] = self.model.logits(as_images(images)).softmax(1).numpy()
         return probabilities
 
     def predict(self, images: Any) -> NDArray[Any]:

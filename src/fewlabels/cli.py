@@ -70,7 +70,7 @@ def run(args: list[str]) -> int:
 def _explain(error: Exception) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
     from fewlabels.interrupt import Interrupted
-    from fewlabels.train import Diverged
+    from fewlabels.training import Diverged
 
     if isinstance(error, Interrupted):
         return complain(str(error), 128 + error.signum)

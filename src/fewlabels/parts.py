@@ -49,8 +49,8 @@ class DistributionAlignment(nn.Module):
     remixmatch_no_cta.py: `p_model` is the mean of the last 128 batch means of the guesses, `p_data` the
     running mean of the labels with decay 0.999; both start uniform. Over all ranks.
 
-    The original leaves open which comes first, reading or updating; running it shows that `p_data` has the newest
-    labels and `p_model` not yet the newest guesses, and so it is here.
+    The original leaves open which comes first, reading or updating; running it shows that `p_data` has the
+    newest labels and `p_model` not yet the newest guesses, and so it is here.
     """
 
     recent: Tensor

@@ -91,10 +91,12 @@ class Run:
         try:
             if path.is_dir():
                 shutil.rmtree(path)
-            (path / "checkpoints").mkdir(parents=True)
+            path.mkdir(parents=True)
+            # First, as it is what `check_free` knows a run by: one that was killed right here can be overwritten.
+            files.write_json(path / "config.json", {"fewlabels": fewlabels.__version__, "train": to_dict(config)})
             files.write_file(path / "split.json", split.to_json().encode())
             files.write_json(path / "data.json", dict(data))
-            files.write_json(path / "config.json", {"fewlabels": fewlabels.__version__, "train": to_dict(config)})
+            (path / "checkpoints").mkdir()
         except OSError as error:
             raise RunError(f"cannot write the run folder {path}: {error.strerror}") from None
         return cls(path)
@@ -136,11 +138,18 @@ class Run:
     def data(self) -> dict[str, Any]:
         """What data.json says: classes, shape, mean, std, source."""
         data: dict[str, Any] = self._read("data.json")
+        if not isinstance(data, dict) or not {"classes", "shape", "mean", "std"} <= data.keys():
+            raise RunError(f"{self.path / 'data.json'} does not describe the data of a run")
         return data
 
     @property
     def split(self) -> Split:
-        return Split.from_json(self._text("split.json"))
+        try:
+            return Split.from_json(self._text("split.json"))
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(f"{self.path / 'split.json'} is damaged: {error}") from None
 
     @property
     def finished(self) -> bool:

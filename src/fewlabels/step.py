@@ -112,13 +112,14 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"Train.device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"Train.device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
-            raise ValueError(f"device {name} is not there: this machine has {count or 'no'} usable CUDA GPU(s)")
+            have = f"has the CUDA GPUs 0 to {count - 1}" if count else "has no usable CUDA GPU"
+            raise ValueError(f"device {name} is not there: this machine {have}")
         device = torch.device("cuda", parallel.local_rank() if device.index is None else device.index)
         torch.cuda.set_device(device)
     return device

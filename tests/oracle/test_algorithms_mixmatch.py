@@ -270,7 +270,7 @@ def test_guesses_carry_no_gradient(redux: Any, align: bool, monkeypatch: pytest.
 
 
 class Norm(Plain):
-    """With batch norm, and a note of how many rows each training pass had and whether it moved the statistics."""
+    """With batch norm, and a note for each pass whether it moved the running statistics."""
 
     def __init__(self) -> None:
         super().__init__(48)

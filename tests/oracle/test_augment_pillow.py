@@ -78,9 +78,7 @@ REFERENCE: dict[Op, Callable[[Image.Image, float, int, int], Image.Image]] = {
 }
 # Wider than any policy draws.
 WIDE: dict[Op, Callable[[np.random.Generator], NDArray[np.float64]]] = {
-    **dict.fromkeys(
-        (Op.IDENTITY, Op.AUTOCONTRAST, Op.EQUALIZE, Op.INVERT, Op.BLUR, Op.SMOOTH), lambda g: g.random(N)
-    ),
+    **dict.fromkeys((Op.IDENTITY, Op.AUTOCONTRAST, Op.EQUALIZE, Op.INVERT, Op.BLUR, Op.SMOOTH), lambda g: g.random(N)),
     **dict.fromkeys((Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS), lambda g: g.uniform(0, 3, N)),
     Op.POSTERIZE: lambda g: g.integers(1, 9, N).astype(float),
     Op.SOLARIZE: lambda g: g.uniform(0, 256, N).round(g.integers(0, 3)),
@@ -139,6 +137,15 @@ def test_whole_operation_needs_no_blend(op: Op) -> None:
     images = photos(32, 32, "RGB")
     pixels = apply(pack(torch.from_numpy(images)), np.full(N, op), np.ones(N), (3, 32, 32))
     assert differing(pixels, reference(images, lambda im, i: REFERENCE[op](im, 1.0, 0, 0))) == 0
+
+
+@pytest.mark.parametrize("op", [Op.TRANSLATE_X, Op.TRANSLATE_Y])
+def test_translation_just_short_of_half_a_pixel(op: Op) -> None:
+    """Where 16.16 fixed point would read the neighbour; Pillow translates in floating point."""
+    images = photos(24, 37, "RGB")[:4]
+    value = np.array([0.499999, 3.499999, -0.500001, -2.500001])
+    pixels = apply(pack(torch.from_numpy(images)), np.full(4, op), value, (3, 24, 37))
+    assert differing(pixels, reference(images, lambda im, i: REFERENCE[op](im, float(value[i]), 0, 0))) == 0
 
 
 @pytest.mark.parametrize("size", [(2, 9), (4, 3), (5, 5), (96, 96)], ids=str)
@@ -209,9 +216,7 @@ def test_cutout_view(mode: str) -> None:
     images = photos(24, 37, mode)
     view = Cutout((images.shape[3], 24, 37), flip=False, shift=3)
     draw = view.draw(Rng(1, 2), N, "u")
-    expected = reference(
-        images, lambda im, i: kekmodel_cutout(weakly(im, draw.weak.moves[i], 3), draw.box[i])
-    )
+    expected = reference(images, lambda im, i: kekmodel_cutout(weakly(im, draw.weak.moves[i], 3), draw.box[i]))
     assert differing(view(pack(torch.from_numpy(images)), draw), expected) == 0
 
 
@@ -262,9 +267,6 @@ def test_ctaugment_sequence(size: tuple[int, int], mode: str) -> None:
     assert differing(view(pixels, draw), reference(images, one)) == 0
     probe = view.probe(Rng(1, 2), N, "x")
     assert (
-        differing(
-            view.probe_forward(pixels, probe), reference(images, lambda im, i: policy(im, probe.policy, i))
-        )
-        == 0
+        differing(view.probe_forward(pixels, probe), reference(images, lambda im, i: policy(im, probe.policy, i))) == 0
     )
     assert torch.equal(pixels, before)

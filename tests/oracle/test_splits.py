@@ -41,9 +41,7 @@ def test_label_arrays_are_the_golden_ones(name: str) -> None:
     assert sha256(golden_labels(name)) == GOLDEN["label_arrays"][name]["sha256"]
 
 
-@pytest.mark.parametrize(
-    "entry", GOLDEN["create_split"], ids=lambda e: f"{e['labels']}.{e['seed']}@{e['size']}"
-)
+@pytest.mark.parametrize("entry", GOLDEN["create_split"], ids=lambda e: f"{e['labels']}.{e['seed']}@{e['size']}")
 def test_proportional_pick_is_create_split(entry: dict[str, Any]) -> None:
     labels = golden_labels(entry["labels"])
     chosen = proportional_pick(labels, entry["size"], entry["seed"])
@@ -132,9 +130,7 @@ def test_rules_equal_the_slow_programs(labels: list[int], seed: int, data: st.Da
 @given(label_lists(), st.data())
 def test_given_weights_equal_the_slow_program(labels: list[int], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.floats(0.01, 1), min_size=max(labels) + 1, max_size=max(labels) + 1))
-    assert interleaved_order(np.array(labels), np.array(weights)).tolist() == slow_create_unlabeled(
-        labels, weights
-    )
+    assert interleaved_order(np.array(labels), np.array(weights)).tolist() == slow_create_unlabeled(labels, weights)
 
 
 @settings(deadline=None)

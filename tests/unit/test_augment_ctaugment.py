@@ -241,8 +241,7 @@ def test_bins_below_the_threshold_are_not_drawn() -> None:
     assert p[member == NAMES.index("rescale"), 1].min() >= 1 / 6
     solarize = p[member == NAMES.index("solarize"), 0]
     assert (
-        abs(np.histogram(solarize, 17, (0, 1))[0] / len(solarize) - 1 / 17).max()
-        < 5 * (1 / 17 / len(solarize)) ** 0.5
+        abs(np.histogram(solarize, 17, (0, 1))[0] / len(solarize) - 1 / 17).max() < 5 * (1 / 17 / len(solarize)) ** 0.5
     )
     counts = np.bincount(member, minlength=19)
     assert abs(counts / len(member) - 1 / 19).max() < 5 * (1 / 19 / len(member)) ** 0.5

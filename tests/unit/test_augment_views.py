@@ -102,9 +102,7 @@ def test_ranks_share_one_draw(kind: str, name: str) -> None:
     images = pack(noise(32, 16, 16, 3))
     view = make(kind, name)
     whole = view(images, view.draw(Rng(1, 2), 32, "u"))
-    parts = [
-        view(rows, view.draw(Rng(1, 2, rank=r, world=2), 16, "u")) for r, rows in enumerate(images.chunk(2))
-    ]
+    parts = [view(rows, view.draw(Rng(1, 2, rank=r, world=2), 16, "u")) for r, rows in enumerate(images.chunk(2))]
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -261,9 +259,7 @@ class TestAffine:
         """Against a slow loop that reads four neighbours, black outside."""
         h, w = 5, 8
         images = noise(6, h, w, c)
-        view = Affine(
-            (c, h, w), degrees=30, scale=0.3, shear=0.3, shift=1.5, brightness=0.4, noise=0.1, cutout=2
-        )
+        view = Affine((c, h, w), degrees=30, scale=0.3, shear=0.3, shift=1.5, brightness=0.4, noise=0.1, cutout=2)
         draw = view.draw(Rng(0, 0), 6, "u")
         out = unpack(view(pack(images), draw), (c, h, w)).numpy()
         wrong = 0
@@ -288,9 +284,7 @@ class TestAffine:
         assert wrong <= 1
 
     def test_draws(self) -> None:
-        view = Affine(
-            (1, 8, 8), degrees=20, scale=0.2, shear=0, shift=1.2, brightness=0.4, noise=0.15, cutout=3
-        )
+        view = Affine((1, 8, 8), degrees=20, scale=0.2, shear=0, shift=1.2, brightness=0.4, noise=0.15, cutout=3)
         draw = view.draw(Rng(0, 0), 20000, "u")
         a, b, tx = draw.matrix[:, 0].T
         d, e, ty = draw.matrix[:, 1].T
@@ -307,6 +301,8 @@ class TestAffine:
             assert abs(value - centre).max() <= reach * 1.0001
             assert abs(value - centre).max() > reach * 0.99
             assert abs(value.mean() - centre) < 0.03 * reach
+        drawn = np.corrcoef([turn, size, tx, ty, draw.brightness]) - np.eye(5)
+        assert abs(drawn).max() < 0.04  # independent
         deviation = draw.noise.reshape(20000, -1).std(1)
         assert abs(deviation.mean() - 0.075) < 0.002 and deviation.max() < 0.15 * 1.5
         assert (draw.box[:, 2] - draw.box[:, 0] == 2).all()

@@ -219,7 +219,7 @@ def test_a_number_is_accepted_exactly_when_it_is_in_the_range(value: float) -> N
     if 0 <= value <= 1:
         assert Config(tau=value).tau == value
     else:
-        with pytest.raises(ValueError, match="^Config[.]tau must be"):
+        with pytest.raises(ValueError, match=r"^Config\.tau must be"):
             Config(tau=value)
 
 

@@ -71,9 +71,7 @@ def test_cifar10_is_read_in_the_official_order(cifar10: Path) -> None:
     check(cifar10)
 
 
-def test_root_comes_from_the_environment(
-    cifar10: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_root_comes_from_the_environment(cifar10: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ML_DATA", str(cifar10))
     assert len(load(parse("cifar10")).images) == 50
     monkeypatch.delenv("ML_DATA")
@@ -152,6 +150,6 @@ def test_a_download_with_a_wrong_checksum_is_refused(
     server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tv.CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(DataUnavailable, match="cannot be downloaded .*corrupted"):
+    with pytest.raises(DataUnavailable, match=r"cannot be downloaded .*corrupted"):
         load(parse("cifar10"), root=tmp_path / "new")
     assert not (tmp_path / "new" / "cifar-10-batches-py").exists()

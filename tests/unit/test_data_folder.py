@@ -129,7 +129,7 @@ def test_corrupt_pictures_stop_or_are_left_out(put: Put, tmp_path: Path) -> None
     assert "13 of 21 pictures cannot be read and were left out" in source.notes[-1]
     for row in (1, 3):
         put(f"labeled/1/{row}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="no picture of 1 in .*labeled can be read"):
+    with pytest.raises(ValueError, match=r"no picture of 1 in .*labeled can be read"):
         read_folder(root, skip_corrupt=True)
 
 
@@ -180,7 +180,7 @@ def test_what_is_missing_is_said(put: Put, tmp_path: Path, files: list[str], sen
 def test_a_folder_that_is_none(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes(put, (8, 8), (8, 8))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="there is no folder 'fotos'$"):
+    with pytest.raises(ValueError, match=r"there is no folder 'fotos'$"):
         load(parse("fotos/"))
     for text in ("./photos@40", "photos/@40-5", "./photos.1@40"):
         with pytest.raises(ValueError, match="carries no split, give labels, seed and valid as options"):

@@ -25,9 +25,7 @@ from fewlabels.data.names import DataName, parse
         (" cifar10.2-7 ", "cifar10", 2, None, 7),
     ],
 )
-def test_parts_of_a_name(
-    text: str, base: str, seed: int | None, labels: int | None, valid: int | None
-) -> None:
+def test_parts_of_a_name(text: str, base: str, seed: int | None, labels: int | None, valid: int | None) -> None:
     assert parse(text) == DataName(base, seed, labels, valid, folder=False)
 
 
@@ -42,9 +40,7 @@ def test_folders_are_taken_whole(text: str) -> None:
     st.none() | st.integers(1, 10**9),
     st.none() | st.integers(0, 10**9),
 )
-def test_text_and_name_are_the_same_thing(
-    base: str, seed: int | None, labels: int | None, valid: int | None
-) -> None:
+def test_text_and_name_are_the_same_thing(base: str, seed: int | None, labels: int | None, valid: int | None) -> None:
     name = DataName(base, seed, labels, valid)
     assert parse(str(name)) == name
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
@@ -131,13 +130,6 @@ def test_channel_statistics_are_numpys(images: Any) -> None:
     np.testing.assert_allclose(mean, flat.mean(0), atol=1e-12)
     spread = flat.std(0)
     np.testing.assert_allclose(std, np.where(np.ptp(flat, axis=0) == 0, 1, spread), atol=1e-9)
-
-
-def test_statistics_of_the_style_come_first() -> None:
-    source = load(parse("digits"))
-    mean, std = source.mean_std()
-    np.testing.assert_allclose([mean[0], std[0]], [(source.images / 255).mean(), (source.images / 255).std()])
-    assert FACTS["cifar10"].style.mean == (0.4914, 0.4822, 0.4465)
 
 
 def test_as_images_names_what_it_refuses() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_draws_depend_on_seed_purpose_and_epoch_only() -> None:
     draws = [draw_rows(1000, 50, 3, *key).tolist() for key in ((1, "a"), (2, "a"), (1, "b"))]
     assert draws[0] != draws[1] != draws[2] != draws[0]
     # Philox of numpy, keyed by the seed and the first 8 bytes of sha256(purpose), counter word 2 the epoch
-    key = np.array([1, int.from_bytes(__import__("hashlib").sha256(b"a").digest()[:8], "little")], np.uint64)
+    key = np.array([1, int.from_bytes(hashlib.sha256(b"a").digest()[:8], "little")], np.uint64)
     oracle = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 0], np.uint64)))
     assert draws[0] == oracle.permutation(1000)[150:200].tolist()
 

@@ -60,9 +60,7 @@ class Affine(View):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}.")
         if not 0 <= scale < 1 or not 0 <= brightness <= 1:
-            raise ValueError(
-                f"scale must lie in [0, 1) and brightness in [0, 1], not {scale} and {brightness}."
-            )
+            raise ValueError(f"scale must lie in [0, 1) and brightness in [0, 1], not {scale} and {brightness}.")
         self.degrees, self.scale, self.shear, self.shift = degrees, scale, shear, shift
         self.brightness, self.noise, self.cutout = brightness, noise, cutout
 

@@ -132,9 +132,7 @@ class CTAugment(View):
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth}.")
         if not 0 <= threshold <= 1 or not 0 <= decay < 1:
-            raise ValueError(
-                f"threshold must lie in [0, 1] and decay in [0, 1), not {threshold} and {decay}."
-            )
+            raise ValueError(f"threshold must lie in [0, 1] and decay in [0, 1), not {threshold} and {decay}.")
         self.weak = Weak(shape, flip, shift)
         self.depth, self.threshold, self.decay, self.cutout = depth, threshold, decay, cutout
         self.register_buffer("rates", torch.from_numpy(_EXISTS.astype(np.float32)))

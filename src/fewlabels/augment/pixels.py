@@ -28,9 +28,7 @@ def packable(channels: int) -> bool:
 def pack(images: Tensor) -> Tensor:
     """Images, uint8 ``[N, H, W, C]``, as pixels: int32 ``[N, H*W]``, or uint8 ``[N, H*W, C]``."""
     if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(
-            f"images must be uint8 of dimensions N, H, W, C, not {images.dtype} {list(images.shape)}."
-        )
+        raise ValueError(f"images must be uint8 of dimensions N, H, W, C, not {images.dtype} {list(images.shape)}.")
     n, h, w, c = images.shape
     if not packable(c):
         return images.reshape(n, h * w, c)

@@ -15,7 +15,7 @@ from fewlabels.data import names
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
 from fewlabels.step import pick_device
-from fewlabels.train import load_source
+from fewlabels.training import load_source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,15 +50,21 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
 
 
 def _unknown(word: str, cls: type, prog: str, positional: list[str]) -> str:
+    command = prog.removeprefix("fewlabels ")
+    if word in positional:
+        return f"{command} takes one algorithm, and {word!r} is a second one"
     if not word.startswith("-"):
         kind = "algorithm" if positional else "argument"
         known = f" (known: {', '.join(positional)})" if positional else ""
-        return f"{prog} has no {kind} {word!r}{nearest(word, positional)}{known}"
+        return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
     option = word.partition("=")[0].replace("_", "-")
     for name, algorithm in ALGORITHMS.items():
         if option in options(algorithm):
             return f"{option} is an option of {name}, not of the algorithm that is trained here"
-    return f"{prog} has no option {word.partition('=')[0]}{nearest(option, options(cls))}"
+    known = [*options(cls), *(name for algorithm in ALGORITHMS.values() if positional for name in options(algorithm))]
+    names = [name.lstrip("-") for name in known]
+    hint = nearest(option.lstrip("-"), names).replace("mean ", "mean --")
+    return f"{command} has no option {word.partition('=')[0]}{hint}"
 
 
 def options(cls: type, prefix: str = "") -> list[str]:
@@ -82,22 +88,29 @@ def options(cls: type, prefix: str = "") -> list[str]:
 
 
 def _first_sentence(box: str) -> str:
-    """What tyro says in its frame, without the frame and without the help that follows."""
+    """What tyro says in its frame, without frame, title and the help that follows, in our words."""
+    framed = box.startswith("╭")  # tyro draws frames with lines, or in ASCII with a ruler under the title
+    lines = [line.strip("│ ") for line in box.splitlines() if line[:1] not in ("╭", "╰")]
     text: list[str] = []
-    for line in box.splitlines():
-        inner = line.strip("│ ")
-        if line[:1] in ("╭", "╰"):
-            continue
-        if inner and set(inner) == {"─"}:
+    for line in lines if framed else lines[2:]:
+        if line and set(line) <= {"─", "-"}:
             break
-        text.append(inner)
-    sentence = " ".join(text)
-    # our own checks name class and field already; tyro's words for a number are Python's
-    sentence = re.sub(r"^Error parsing [\w.]+: (?=[A-Z]\w*\.)", "", sentence)
-    sentence = re.sub(
-        r"^Error parsing (--[\w.-]+): .*?(int|float)\b.*: ('.*')$",
-        r"\1 must be a number (\2), got \3",
-        sentence,
-    )
-    sentence = re.sub(r"^Missing from (.*?): (\S+) (.*?)\.? \(required\)", r"\1 needs \2: \3", sentence)
+        text.append(line)
+    sentence = " ".join(" ".join(text).split())
+    for pattern, ours in _REPHRASED:
+        sentence = re.sub(pattern, ours, sentence)
     return sentence or "the command line cannot be understood"
+
+
+_REPHRASED = (
+    # our own checks name class and field already
+    (r"^Error parsing [\w.]+: (?=[A-Z]\w*\.)", ""),
+    (r"^Error parsing (\S+): .*\bint\b.*: ('.*')$", r"\1 must be a whole number, got \2"),
+    (r"^Error parsing (\S+): .*\bfloat\b.*: ('.*')$", r"\1 must be a number, got \2"),
+    (r"^Missing from fewlabels (.*?): (\S+) (.*?)\.? \(required\)", r"\1 needs \2: \3"),
+    (r"^Missing value for argument '(\S+)'.*", r"\1 needs a value"),
+    (r"^Cannot select subcommand '(\S+)' .* used the flag '(\S+)'\..*", r"name the algorithm first: \1 before \2"),
+    (r"^The subcommand '(\S+)' was already .* the flag '(\S+)'\..*", r"name the algorithm first: \1 before \2"),
+    (r"^invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)\.$", r"\2 must be one of \3, got \1"),
+)
+"""tyro's sentences, and ours: thing, what is allowed, what was given."""

@@ -47,7 +47,7 @@ class Command:
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels predict")
     if not command.paths:
-        raise UsageError("fewlabels predict needs image files or folders after the run")
+        raise UsageError("predict needs image files or folders after the run")
     if command.output is not None:
         for path in targets(Path(command.output)):
             if path.exists() and not command.overwrite:

@@ -13,7 +13,7 @@ from fewlabels import files
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
 from fewlabels.data.names import parse as parse_name
-from fewlabels.train import load_source, resolve_data, split_of
+from fewlabels.training import load_source, resolve_data, split_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,8 @@ def main(args: list[str]) -> int:
     out = Path(command.out).expanduser() if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
+    if out and not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
     source = load_source(data)
     split = split_of(data, source)
     result = {

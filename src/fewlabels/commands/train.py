@@ -15,7 +15,7 @@ from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.recipes import recipe
 from fewlabels.run import Run, RunError
-from fewlabels.train import Output, resume, train
+from fewlabels.training import Output, resume, train
 
 FREE_TO_CHANGE = ("device", "keep")
 """Settings that a resumed run may have otherwise than it began: they do not touch the result."""

@@ -43,9 +43,7 @@ def read_folder(
         unlabeled, more = scan(root / "unlabeled", root)
         others += more
         if not unlabeled:
-            notes.append(
-                f"{root / 'unlabeled'} holds no pictures; the labeled ones serve as the unlabeled set"
-            )
+            notes.append(f"{root / 'unlabeled'} holds no pictures; the labeled ones serve as the unlabeled set")
     else:
         notes.append(f"{root} has no folder 'unlabeled'; the labeled pictures serve as the unlabeled set")
     test: dict[str, list[Path]] = {}
@@ -132,6 +130,4 @@ def _check_classes(labeled: Path, by_class: dict[str, list[Path]]) -> None:
         raise ValueError(f"{labeled} has one class only ({next(iter(by_class))}); at least 2 are needed")
     empty = sorted(name for name, paths in by_class.items() if not paths)
     if empty:
-        raise ValueError(
-            f"{labeled} has class folders without pictures: {first(empty)}; fill them or remove them"
-        )
+        raise ValueError(f"{labeled} has class folders without pictures: {first(empty)}; fill them or remove them")

@@ -73,15 +73,11 @@ def parse(text: str) -> DataName:
     base = match["base"]
     if base not in FACTS:
         raise ValueError(_unknown(base, text))
-    seed, labels, valid = (
-        None if match[part] is None else int(match[part]) for part in ("seed", "labels", "valid")
-    )
+    seed, labels, valid = (None if match[part] is None else int(match[part]) for part in ("seed", "labels", "valid"))
     if seed is not None and seed > MAX_SEED:
         raise ValueError(f"data name {text!r} has the seed {seed}; allowed are 0 to {MAX_SEED}")
     if labels == 0:
-        raise ValueError(
-            f"data name {text!r} asks for 0 labels; give at least 1, or no @SIZE for all of them"
-        )
+        raise ValueError(f"data name {text!r} asks for 0 labels; give at least 1, or no @SIZE for all of them")
     return DataName(base, seed, labels, valid)
 
 

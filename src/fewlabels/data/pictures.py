@@ -57,8 +57,7 @@ def find_images(path: Path | str) -> list[Path]:
 
 
 def scan(path: Path, within: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """`find_images`, and the files that are no pictures. Links may lead anywhere in `within` (default:
-    `path`)."""
+    """`find_images`, and the files that are no pictures. Links may lead anywhere in `within` (default: `path`)."""
     if path.is_file():
         return [path], []
     if not path.is_dir():
@@ -71,33 +70,33 @@ def scan(path: Path, within: Path | None = None) -> tuple[list[Path], list[Path]
     return sorted(images, key=Path.as_posix), sorted(others, key=Path.as_posix)
 
 
-def _walk(
-    folder: Path, within: Path, above: tuple[Path, ...], images: list[Path], others: list[Path]
-) -> None:
+def _walk(folder: Path, within: Path, above: tuple[Path, ...], images: list[Path], others: list[Path]) -> None:
     above = (*above, folder.resolve())
     try:
-        entries = [Path(entry) for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        with os.scandir(folder) as listing:  # its entries know their kind without another look at the disk
+            entries = [entry for entry in listing if not entry.name.startswith(".")]
     except OSError as error:
         raise ValueError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from error
     for entry in entries:
-        _check_link(entry, within)
-        if entry.is_symlink() and entry.resolve() in above:
-            raise ValueError(f"{str(entry)!r} is a symbolic link to a folder that it lies in")
+        path = folder / entry.name
+        linked = entry.is_symlink()
+        if linked:
+            _check_link(path, within)
+            if path.resolve() in above:
+                raise ValueError(f"{str(path)!r} is a symbolic link to a folder that it lies in")
         if entry.is_dir():
-            _walk(entry, within, above, images, others)
-        elif entry.exists() and not entry.is_file():
-            others.append(entry)  # a pipe or a device: opening one could wait for ever
-        elif entry.suffix.lower() in SUFFIXES or _looks_like_picture(entry):
-            images.append(entry)  # also a dangling link: decoding lists it as unreadable
+            _walk(path, within, above, images, others)
+        elif not entry.is_file() and not (linked and not path.exists()):
+            others.append(path)  # a pipe or a device: opening one could wait for ever
+        elif path.suffix.lower() in SUFFIXES or _looks_like_picture(path):
+            images.append(path)  # also a dangling link: decoding lists it as unreadable
         else:
-            others.append(entry)
+            others.append(path)
 
 
 def _check_link(path: Path, within: Path) -> None:
     if path.is_symlink() and not path.resolve().is_relative_to(within):
-        raise ValueError(
-            f"{str(path)!r} is a symbolic link that leaves {str(within)!r}; copy what it points to"
-        )
+        raise ValueError(f"{str(path)!r} is a symbolic link that leaves {str(within)!r}; copy what it points to")
 
 
 def _looks_like_picture(path: Path) -> bool:
@@ -135,8 +134,12 @@ def decode(path: Path | str, channels: int, size: int | tuple[int, int] | None) 
     """
     assert channels in (1, 3)
     with _opened(Path(path)) as picture:
-        picture.load()
-        image = _eight_bit(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
+        picture.load()  # first: TIFF files turn themselves here
+        ImageOps.exif_transpose(picture, in_place=True)
+        image = _eight_bit(picture)
+        mode = "L" if channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
         if size is not None:
             image = fit(image, size)
         return np.array(image, np.uint8).reshape(image.height, image.width, channels)
@@ -193,7 +196,11 @@ def _header(path: Path) -> _Header:
     with _opened(path) as picture:
         height, width = picture.height, picture.width
         if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
-            height, width = width, height
+            if picture.format == "TIFF":  # Pillow's reader turns these itself, by version at opening or at loading
+                picture.load()
+                height, width = picture.height, picture.width
+            else:
+                height, width = width, height
         grey = picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I")
         if picture.mode == "P":
             palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -286,10 +293,7 @@ def read_pictures(
 
 def _names(paths: Sequence[Path], broken: dict[int, str], base: Path | None) -> str:
     return first(
-        [
-            f"{paths[row].relative_to(base).as_posix() if base else paths[row]} ({broken[row]})"
-            for row in sorted(broken)
-        ]
+        [f"{paths[row].relative_to(base).as_posix() if base else paths[row]} ({broken[row]})" for row in sorted(broken)]
     )
 
 

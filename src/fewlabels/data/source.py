@@ -99,9 +99,7 @@ class Source:
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise ValueError(f"{self.name} has the class name {twice!r} twice")
         _check_labels(f"the labels of {self.name}", self.labels, len(self.images), count, least=-1)
-        _check_labels(
-            f"the test labels of {self.name}", self.test_labels, len(self.test_images), count, least=0
-        )
+        _check_labels(f"the test labels of {self.name}", self.test_labels, len(self.test_images), count, least=0)
         histogram = self.histogram()
         if not histogram.any():
             raise ValueError(f"{self.name} has no labeled image; every label is -1 (unknown)")
@@ -120,16 +118,6 @@ class Source:
         """Training images with a known label per class, int64 ``[K]``; unknown labels are not counted."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).astype(np.int64)
 
-    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel of images in 0..1: the style's, or measured on the
-        training images."""
-        mean, std = (
-            channel_statistics(self.images)
-            if self.style.mean is None or self.style.std is None
-            else (self.style.mean, self.style.std)
-        )
-        return self.style.mean or mean, self.style.std or std
-
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation per channel of v / 255, exact up to the last float64 operation.
@@ -141,9 +129,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     means, stds = [], []
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
-        for start in range(
-            0, len(images), 4096
-        ):  # np.bincount widens to int64: eight bytes a pixel, so in pieces
+        for start in range(0, len(images), 4096):  # np.bincount widens to int64: eight bytes a pixel, so in pieces
             counts += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
         share = counts / counts.sum()
         mean = float(share @ values)
@@ -165,11 +151,7 @@ def _shape(images: Images) -> str:
 
 def _check_images(what: str, images: Images) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        got = (
-            f"{images.dtype} {list(images.shape)}"
-            if isinstance(images, np.ndarray)
-            else type(images).__name__
-        )
+        got = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{what} must be uint8 [N, H, W, C], got {got}")
     if 0 in images.shape[1:]:
         raise ValueError(f"{what} have no pixels: their shape is {list(images.shape)}")
@@ -177,11 +159,7 @@ def _check_images(what: str, images: Images) -> None:
 
 def _check_labels(what: str, labels: Labels, n: int, classes: int, *, least: int) -> None:
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (n,):
-        got = (
-            f"{labels.dtype} {list(labels.shape)}"
-            if isinstance(labels, np.ndarray)
-            else type(labels).__name__
-        )
+        got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, np.ndarray) else type(labels).__name__
         raise ValueError(f"{what} must be int64 [{n}], one per image, got {got}")
     wrong = labels[(labels < least) | (labels >= classes)]
     if len(wrong):

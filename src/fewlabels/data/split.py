@@ -113,9 +113,7 @@ class Split:
         except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
             raise ValueError(f"this is not the JSON of a split: {error!r}") from error
         if split.fingerprint != raw["fingerprint"]:
-            raise ValueError(
-                "the split was changed after it was written: its fingerprint does not fit its indices"
-            )
+            raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
         return split
 
 
@@ -164,9 +162,7 @@ def _weights(room: Indices, weights: NDArray[np.float64] | None) -> NDArray[np.f
     return np.where(room > 0, weights, -np.inf)  # a class without images is never its turn
 
 
-def proportional_pick(
-    labels: Indices, size: int, seed: int, weights: NDArray[np.float64] | None = None
-) -> Indices:
+def proportional_pick(labels: Indices, size: int, seed: int, weights: NDArray[np.float64] | None = None) -> Indices:
     """FixMatch's labeled images, in the order of their choice, int64 ``[size]``.
 
     Classes are served in proportion to `weights` (None: their counts over the largest count), rows within a
@@ -314,13 +310,9 @@ def make_split(
         notes.append(f"no label was picked of {first(without)}; such a class cannot be learned")
     shared = len(np.intersect1d(validation, labeled))
     if shared:
-        notes.append(
-            f"{shared} of the {valid} validation images are labeled ones too, as in FixMatch's protocol"
-        )
+        notes.append(f"{shared} of the {valid} validation images are labeled ones too, as in FixMatch's protocol")
     if valid and not everything:
-        notes.append(
-            f"the {valid} validation images were taken from those of known label that are not labeled ones"
-        )
+        notes.append(f"the {valid} validation images were taken from those of known label that are not labeled ones")
     return Split(
         source=source.name,
         rule=rule,

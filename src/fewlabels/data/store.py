@@ -29,17 +29,13 @@ class Store:
         flat = images.reshape(n, h * w, c)
         if c == 3:
             self._data = torch.empty(n, h * w, dtype=torch.int32, device=device)
-            for start in range(
-                0, n, 4096
-            ):  # in pieces: the packed copy on the host is a third larger than the set
+            for start in range(0, n, 4096):  # in pieces: the packed copy on the host is a third larger than the set
                 piece = flat[start : start + 4096]
                 packed = np.zeros((*piece.shape[:2], 4), np.uint8)
                 packed[..., :3] = piece
                 self._data[start : start + 4096] = torch.from_numpy(packed.view("<i4")[..., 0]).to(device)
         else:
-            one = np.array(
-                flat[..., 0] if c == 1 else flat, order="C"
-            )  # a copy, so that the caller's may change
+            one = np.array(flat[..., 0] if c == 1 else flat, order="C")  # a copy, so that the caller's may change
             self._data = torch.from_numpy(one).to(device)
 
     def __len__(self) -> int:
