@@ -111,7 +111,7 @@ class Lines:
 
     def update(self, step: int, text: str) -> None:
         now = time.perf_counter()
-        if self.alive and now - self.said > 30:
+        if self.alive and text and now - self.said > 30:
             self.said = now
             left = (now - self.start) / max(1, step - self.first) * (self.steps - step)
             self.line(f"step {step}/{self.steps}  {text}  {duration(left)} left")

@@ -57,6 +57,16 @@ def maximum(x: Tensor) -> Tensor:
     return x
 
 
+@contextlib.contextmanager
+def first() -> Iterator[None]:
+    """Rank 0 runs the block before the others do, so that it alone downloads what is missing."""
+    if rank() != 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
 def barrier() -> None:
     if active():
         dist.barrier()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -31,10 +31,15 @@ class Autocast(nn.Module):
         super().__init__()
         self.net, self.kind, self.dtype = net, device.type, dtype
         self.dim: int = net.dim  # type: ignore[assignment]
+        self.compiled: Callable[[Tensor], Tensor] | None = None
+
+    def compile_features(self) -> None:
+        """Compile what costs the time, the features; the rules around them stay as they are."""
+        self.compiled = torch.compile(self.net.features)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> Tensor:
         with torch.autocast(self.kind, self.dtype, enabled=self.dtype is not None):
-            f: Tensor = self.net.features(x)  # type: ignore[operator]
+            f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
         return f.float()
 
     def head(self, f: Tensor) -> Tensor:
@@ -217,7 +222,7 @@ class Trainer:
             ids = [device.index] if device.type == "cuda" else None
             self.forward = nn.parallel.DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
         if config.compile:
-            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+            self.objective.net.compile_features()
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.data_seconds = 0.0
@@ -339,6 +344,10 @@ class Trainer:
         """First step with a loss that was not finite, on any rank; waits for the device."""
         bad = parallel.maximum(self.bad_step)
         return None if int(bad) < 0 else int(bad)
+
+    def finite(self) -> bool:
+        """Whether every weight is a finite number; the same on all ranks, waits for the device."""
+        return bool(torch.stack([p.isfinite().all() for p in self.objective.parameters()]).all())
 
     def average_statistics(self) -> None:
         """Give every rank the mean batch-norm statistics of all ranks."""

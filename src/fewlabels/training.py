@@ -113,7 +113,8 @@ def train(
         device = pick_device(config.device)
         if source is None:
             config = replace(config, data=resolve_data(config.data))
-            source = load_source(config.data)
+            with parallel.first():
+                source = load_source(config.data)
         else:
             config = replace(config, data=_in_memory(config.data, source))
         config = resolve(config, source)
@@ -244,7 +245,9 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
                 desk.tick(step)
                 continue
             if (bad := trainer.nonfinite_step()) is not None:
-                raise Diverged(_autopsy(trainer, run, bad, saved))
+                raise Diverged(_autopsy(trainer, run, f"the loss was not finite at step {bad + 1}", saved))
+            if saves and not trainer.finite():  # else the checkpoint would be the last, but no good one
+                raise Diverged(_autopsy(trainer, run, f"the weights were not finite after step {step}", saved))
             if logs:
                 desk.log(step)
             if evaluates or saves:
@@ -265,11 +268,11 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         desk.finish()
 
 
-def _autopsy(trainer: Trainer, run: Run | None, bad: int, saved: int) -> str:
+def _autopsy(trainer: Trainer, run: Run | None, what: str, saved: int) -> str:
     terms = ", ".join(f"{n} {v:g}" for n, v in trainer.read_log().items() if n.startswith("loss"))
     last = f"the last good checkpoint is step {saved}" if saved else "there is no checkpoint yet"
-    advice = f"in {run.path}" if run else ""
+    where = f" in {run.path}" if run else ""
     return (
-        f"the loss was not finite at step {bad + 1} ({terms} since the last log point); {last} {advice}; "
+        f"{what} ({terms} since the last log point); {last}{where}; "
         f"try a smaller --optim.lr (it is {trainer.config.optim.lr:g})"
     )

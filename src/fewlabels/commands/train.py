@@ -147,7 +147,7 @@ def _baseline(run: Run, output: Output) -> Run:
         return resume(path, output=output)
     config = replace(run.config, algorithm=Supervised(view="strong"))
     output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
-    return train(config, out=path, overwrite=path.is_dir(), output=output)
+    return train(config, out=path, overwrite=path.is_dir(), output=output._replace(say=lambda text: None))
 
 
 def table(results: dict[str, Run]) -> str:
