@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fewlabels.algorithms.base import Algorithm
     from fewlabels.classifier import Classifier, fit, load
     from fewlabels.config import Data, Ema, Net, Optim, Train
+    from fewlabels.data.arrays import from_arrays
+    from fewlabels.data.source import Source
     from fewlabels.recipes import recipe
     from fewlabels.run import Run
     from fewlabels.training import resume, train
@@ -29,6 +31,8 @@ _MODULES = {
     "algorithms.base": ("Algorithm",),
     "classifier": ("Classifier", "fit", "load"),
     "config": ("Data", "Ema", "Net", "Optim", "Train"),
+    "data.arrays": ("from_arrays",),
+    "data.source": ("Source",),
     "recipes": ("recipe",),
     "run": ("Run",),
     "training": ("resume", "train"),
@@ -52,10 +56,12 @@ __all__ = [
     "PseudoLabel",
     "ReMixMatch",
     "Run",
+    "Source",
     "Supervised",
     "Train",
     "Views",
     "fit",
+    "from_arrays",
     "load",
     "recipe",
     "resume",

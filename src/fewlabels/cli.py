@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure a run on its test images or on others: fewlabels evaluate RUN",
     "predict": "classify your own pictures: fewlabels predict RUN PATH... -o FILE",
     "split": "show which images a data name labels: fewlabels split NAME",
+    "data": "list, fetch, check, show and convert data sets: fewlabels data COMMAND",
 }
 
 HELP = """\
@@ -70,11 +71,14 @@ def run(args: list[str]) -> int:
 def _explain(error: Exception) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
     from fewlabels.interrupt import Interrupted
+    from fewlabels.run import NotWritten
     from fewlabels.training import Diverged
 
-    if isinstance(error, Interrupted):
-        return complain(str(error), 128 + error.signum)
-    if isinstance(error, Diverged):
+    if isinstance(error, Interrupted | Diverged):
+        code = 128 + error.signum if isinstance(error, Interrupted) else 1
+        # every rank stops; one says so
+        return complain(str(error), code) if os.environ.get("RANK", "0") == "0" else code
+    if isinstance(error, NotWritten):
         return complain(str(error), 1)
     if isinstance(error, ValueError):
         return complain(str(error), 2)

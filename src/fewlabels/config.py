@@ -21,6 +21,18 @@ from fewlabels.checked import Checked, Range
 Main = tyro.conf.arg(name="")
 """The field that an option of the part's own name sets: `--data X` is `Data.name`."""
 
+Classes = Annotated[
+    tuple[int | str, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="CLASS,...",
+        instance_from_str=lambda args: tuple(word.strip() for word in args[0].split(",") if word.strip()),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]
+"""Class numbers or names, separated by commas on the command line; none mean all."""
+
 if TYPE_CHECKING:
     Choice: TypeAlias = AnyAlgorithm
 else:  # the same union, with the names that the command line knows
@@ -33,24 +45,65 @@ class Data(Checked):
 
     name: Annotated[str, Main] = "digits@40"
     """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder with
-    `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`."""
+    `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`, a table `FILE.csv` (path, label, split), a `.tfrecord`
+    file, or `hf:OWNER/NAME` of the Hugging Face hub."""
     _: KW_ONLY
     root: str | None = None
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
     labels: Annotated[int | None, Range(1, None)] = None
-    """Labels to keep in all (SIZE of the name); default: every label there is."""
+    """Labels to keep in all (SIZE of the name), or of the largest class with `imbalance`; default: every one."""
     seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
     """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
     valid: Annotated[int | None, Range(0, None)] = None
     """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
-    rule: Literal["fixmatch", "balanced"] = "fixmatch"
-    """Who picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each class."""
-    unlabeled: Literal["all", "rest"] = "all"
-    """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not."""
+    rule: Literal["fixmatch", "balanced", "cadr", "realmix", "usb"] | None = None
+    """Whose rule picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each
+    class, `cadr` and `usb` make long tails, `realmix` takes the labels out of the unlabeled set; default: what
+    the name says, else `fixmatch`."""
+    unlabeled: str | None = None
+    """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not (`rest`); default:
+    `rest` under `realmix`, else `all`."""
+    imbalance: Annotated[float | None, Range(1, None)] = None
+    """How many times as many labels the first class gets as the last (gamma; `cadr` and `usb`)."""
+    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = None
+    """The same for the unlabeled images (`cadr` and `usb`)."""
+    imbalance_test: Annotated[float | None, Range(1, None)] = None
+    """The same for the test images."""
+    head_unlabeled: Annotated[int | None, Range(1, None)] = None
+    """Unlabeled images of the largest class (`usb`); default: all that are left."""
+    reverse: bool = False
+    """Turn the tail of the unlabeled and test images round: the last class is the largest."""
+    prior: Literal["data", "rand", "equal"] = "data"
+    """Shares of the classes: as in the data, random by the seed (`cadr`), or taken in turn (`realmix`)."""
+    candidates: Annotated[int | None, Range(1, None)] = None
+    """Pick labels among this many first images only (`realmix`)."""
+    keep_labeled: Classes = ()
+    """Classes, by number or name, whose labels are kept after the pick; default: all."""
+    keep_unlabeled: Classes = ()
+    """Classes whose unlabeled images are kept."""
+    keep_test: Classes = ()
+    """Classes whose test images are kept."""
+    remap: bool = False
+    """Give the net outputs for the classes of `keep_labeled` only."""
+    oversample: Annotated[int | None, Range(1, None)] = None
+    """Repeat labeled images of small classes, and drop some of large ones, up to this many in all."""
+    split: str | None = None
+    """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
     normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
     """Scaling of the pixels; `auto`: the named set's mean and std, measured ones for own images."""
     image_size: Annotated[int | None, Range(4, 4096)] = None
-    """Side in pixels to which own images are resized and cropped; default: chosen from the images."""
+    """Side in pixels to which own images are brought; default: chosen from the images."""
+    fit: Literal["crop", "pad", "centre"] = "crop"
+    """How: `crop` resizes the shorter side and cuts out the centre, `pad` resizes the longer side and fills up
+    with black, `centre` cuts out the centre without resizing."""
+    labeled: str | None = None
+    """Folder of the labeled pictures, in place of `labeled/` in the folder that `name` is."""
+    test: str | None = None
+    """Folder of the test pictures, in place of `test/`."""
+    label_from: Literal["folder", "suffix"] = "folder"
+    """Whether the class is the folder of a picture or the end of its name (`12_cat.png`)."""
+    classes: str | None = None
+    """JSON file of display names: {"folder or number": "name"}, or a list."""
     skip_corrupt: bool = False
     """Go on without the image files that cannot be read, instead of stopping before the training."""
 
@@ -149,10 +202,19 @@ class Train(Checked):
     keep: Annotated[int, Range(1, None)] = 2
     """Newest checkpoints to keep, beside the best one."""
 
+    def __post_init__(self) -> None:
+        algorithm: Any = self.algorithm
+        outside = not isinstance(algorithm, type | AnyAlgorithm)
+        if outside and dataclasses.is_dataclass(algorithm) and hasattr(algorithm, "build"):
+            # from outside the package: no member of the union, which is what the command line offers
+            object.__setattr__(self, "algorithm", FixMatch())
+        super().__post_init__()
+        object.__setattr__(self, "algorithm", algorithm)
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``"; did you mean X?"`` for the known word nearest to `word`, or nothing."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {match[0]}?" if match else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import sys
@@ -18,7 +19,7 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.evaluate import Evaluator
 from fewlabels.metrics import curve
-from fewlabels.run import Run
+from fewlabels.run import NotWritten, Run
 from fewlabels.step import Trainer, parameters
 
 
@@ -61,8 +62,9 @@ class Desk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.close()
-        if self.run:
-            self.recorder.close()
+        if self.run:  # a full disk fails again when the files are closed: the first sentence is the one to hear
+            with contextlib.suppress(NotWritten) if error else contextlib.nullcontext():
+                self.recorder.close()
 
     def tick(self, step: int) -> None:
         """A step without anything to write."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fewlabels import files
-from fewlabels.run import Run
+from fewlabels.run import NotWritten, Run
 
 SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
@@ -25,11 +27,22 @@ class Recorder:
         """Open for appending after `step`: what a killed run wrote beyond it is taken back."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = run.path / "metrics.jsonl"
+        self.run, path = run, run.path / "metrics.jsonl"
         kept = [r for r in run.metrics() if r["step"] <= step]
-        files.write_file(self.path, "".join(json.dumps(r) + "\n" for r in kept).encode())
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
+        with self._disk():
+            files.write_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+            self.file = path.open("a")
+            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
+        threading.excepthook = _said_once
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Says in one sentence what a full disk says inside."""
+        try:
+            yield
+        except OSError as error:
+            what = f"could not write the records of {self.run.path}: {error.strerror}"
+            raise NotWritten(f"{what}; {self.run.last_saved()}") from None
 
     def _scalars(self, values: Mapping[str, float | None], step: int) -> None:
         for tag, value in values.items():
@@ -42,14 +55,14 @@ class Recorder:
 
     def log(self, step: int, values: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """A log point: means over the last `log_every` steps; `timing` in milliseconds, and the learning rate."""
-        self._line({"kind": "log", "step": step, **values, **timing})
         tags = {f"train/{n}": v for n, v in values.items()}
         tags |= {f"time/{n}" if n.endswith("_ms") else f"train/{n}": v for n, v in timing.items()}
-        self._scalars(tags, step)
+        with self._disk():
+            self._line({"kind": "log", "step": step, **values, **timing})
+            self._scalars(tags, step)
 
     def evaluation(self, step: int, record: Mapping[str, Any]) -> None:
         """An evaluation: `record[part][weights]` holds scores, part is test, valid or train."""
-        self._line({"kind": "eval", "step": step, **record})
         tags: dict[str, float | None] = {}
         for part in ("test", "valid", "train"):
             for weights, values in record.get(part, {}).items():
@@ -58,12 +71,21 @@ class Recorder:
                         tags |= {f"{part}/{weights}/class/{c}": v for c, v in value.items()}
                     elif isinstance(value, float):
                         tags[f"{part}/{weights}/{name}"] = value
-        self._scalars(tags, step)
-        self.board.flush()
+        with self._disk():
+            self._line({"kind": "eval", "step": step, **record})
+            self._scalars(tags, step)
+            self.board.flush()
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        threading.excepthook = threading.__excepthook__
+        with self._disk(), contextlib.closing(self.board), self.file:
+            pass
+
+
+def _said_once(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands an error of the disk to our next call; Python would print it besides."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 class Display(Protocol):
@@ -105,8 +127,8 @@ class Bar:
 class Lines:
     """Plain lines for a pipe or a log file: evaluations, and a sign of life every half minute."""
 
-    def __init__(self, steps: int, step: int, *, alive: bool = True) -> None:
-        self.steps, self.alive = steps, alive
+    def __init__(self, steps: int, step: int, *, alive: bool = True, what: str = "step") -> None:
+        self.steps, self.alive, self.what = steps, alive, what
         self.start, self.first, self.said = time.perf_counter(), step, time.perf_counter()
 
     def update(self, step: int, text: str) -> None:
@@ -114,7 +136,7 @@ class Lines:
         if self.alive and text and now - self.said > 30:
             self.said = now
             left = (now - self.start) / max(1, step - self.first) * (self.steps - step)
-            self.line(f"step {step}/{self.steps}  {text}  {duration(left)} left")
+            self.line(f"{self.what} {step}/{self.steps}  {text}  {duration(left)} left")
 
     def line(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -136,13 +158,34 @@ class Silence:
         pass
 
 
-def display(title: str, steps: int, step: int, *, progress: bool | None) -> Display:
-    """A bar on a terminal, plain lines elsewhere; `progress` False leaves out the bar, None everything."""
+def display(title: str, steps: int, step: int, *, progress: bool | None, what: str = "step") -> Display:
+    """A bar on a terminal, plain lines elsewhere; `progress` False leaves out the bar, None everything.
+
+    what: the word for one of `steps`.
+    """
     if progress is None:
         return Silence()
     if progress and Console(stderr=True).is_terminal:
         return Bar(title, steps, step)
-    return Lines(steps, step, alive=progress)
+    return Lines(steps, step, alive=progress, what=what)
+
+
+@contextlib.contextmanager
+def reading(progress: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """What shows how far pictures are read, as ``show(done, total)``; a `display` from the first call on."""
+    shown: list[Display] = []
+
+    def show(done: int, total: int) -> None:
+        if not shown and done < total:  # those from the cache come all at once
+            shown.append(display("reading pictures", total, 0, progress=progress, what="picture"))
+        for one in shown:
+            one.update(done, "read")
+
+    try:
+        yield show
+    finally:
+        for one in shown:
+            one.close()
 
 
 def duration(seconds: float) -> str:

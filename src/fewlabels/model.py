@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewlabels import nets
 from fewlabels.augment.pixels import Normalize
+from fewlabels.data.pictures import Fit
 from fewlabels.data.store import Store
 from fewlabels.run import Run, RunError
 
@@ -45,6 +46,8 @@ class Model:
     weights: str
     """"ema" or "raw"."""
     device: torch.device
+    fit: Fit = "crop"
+    """How picture files are brought to `shape`; see `fewlabels.data.pictures.fit`."""
 
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
@@ -87,4 +90,4 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit)

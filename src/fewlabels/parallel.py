@@ -62,9 +62,11 @@ def first() -> Iterator[None]:
     """Rank 0 runs the block before the others do, so that it alone downloads what is missing."""
     if rank() != 0:
         barrier()
-    yield
-    if rank() == 0:
-        barrier()
+    try:
+        yield
+    finally:
+        if rank() == 0:
+            barrier()
 
 
 def barrier() -> None:

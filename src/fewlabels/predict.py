@@ -135,7 +135,7 @@ def predict(
 
     def read(file: Path) -> NDArray[np.uint8] | Unreadable:
         try:
-            return decode(file, channels, (height, width))
+            return decode(file, channels, (height, width), model.fit)
         except Unreadable as error:
             return error
 

@@ -35,6 +35,10 @@ class RunError(ValueError):
     """A run folder that cannot be used as asked; the message is one sentence for the user."""
 
 
+class NotWritten(RunError):
+    """The disk did not take it; what was saved before is as it was."""
+
+
 class Checkpoint(NamedTuple):
     path: Path
     step: int
@@ -99,7 +103,7 @@ class Run:
             (path / "checkpoints").mkdir()
         except OSError as error:
             raise RunError(f"cannot write the run folder {path}: {error.strerror}") from None
-        return cls(path)
+        return cls(path, (type(config.algorithm),))
 
     @staticmethod
     def check_free(path: Path, *, overwrite: bool) -> None:
@@ -211,6 +215,11 @@ class Run:
                 problems.append(str(error))
         raise RunError(problems[0] if problems else f"{self.path} has no checkpoint yet, so it cannot be resumed")
 
+    def last_saved(self) -> str:
+        """Where a run that stops now can be resumed, for a sentence."""
+        steps = [c.step for c in self.checkpoints() if not c.best]
+        return f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
+
     def save(
         self,
         step: int,
@@ -223,7 +232,7 @@ class Run:
     ) -> Checkpoint:
         """Write a checkpoint in one atomic step, then drop the older ones beyond `keep`.
 
-        Raises RunError, leaving every earlier checkpoint in place, if it cannot be written.
+        Raises NotWritten, leaving every earlier checkpoint in place, if it cannot be written.
         """
         kind = "best" if best else "step"
         path = self.path / "checkpoints" / f"{kind}-{step:08d}"
@@ -240,13 +249,12 @@ class Run:
                 for name, data in content.items():
                     files.write_bytes(folder / name, data)
         except OSError as error:
-            good = [c.step for c in self.checkpoints() if not c.best]
-            last = f"the last good checkpoint is step {good[-1]}" if good else "there is no earlier one"
-            raise RunError(
-                f"could not save the checkpoint of step {step} to {path}: {error.strerror}; {last}"
+            raise NotWritten(
+                f"could not save the checkpoint of step {step} to {path}: {error.strerror}; {self.last_saved()}"
             ) from None
         same = [c for c in self.checkpoints() if c.best == best]
-        for old in same[: -1 if best else -keep]:
+        # a killed run may have left a best one from beyond the step that it was resumed at
+        for old in [c for c in same if c.step != step] if best else same[:-keep]:
             shutil.rmtree(old.path, ignore_errors=True)
         return Checkpoint(path, step, best)
 

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -139,6 +140,14 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def distributed(objective: Objective, device: torch.device) -> nn.Module:
+    """Gradients averaged over the ranks; buffers stay each rank's own, for `Trainer.average_statistics`."""
+    ddp = nn.parallel.DistributedDataParallel
+    new = "forward_sync_buffers" in signature(ddp).parameters  # the name changed with torch 2.13
+    buffers: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    return ddp(objective, device_ids=[device.index] if device.type == "cuda" else None, **buffers)
+
+
 class Trainer:
     """The state of a training and its step.
 
@@ -192,6 +201,8 @@ class Trainer:
             bn_momentum=config.net.bn_momentum,
         )
         if config.sync_bn:
+            if device.type != "cuda":
+                raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         counts = torch.bincount(self.labels[self.labeled], minlength=len(source.classes)).cpu()
@@ -219,8 +230,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.forward: nn.Module = self.objective
         if self.world > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.forward = nn.parallel.DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+            self.forward = distributed(self.objective, device)
         if config.compile:
             self.objective.net.compile_features()
         self.sums: dict[str, Tensor] = {}
@@ -350,8 +360,9 @@ class Trainer:
         return bool(torch.stack([p.isfinite().all() for p in self.objective.parameters()]).all())
 
     def average_statistics(self) -> None:
-        """Give every rank the mean batch-norm statistics of all ranks."""
+        """Give every rank the mean batch-norm statistics of all ranks, and the mean sums of the open log window."""
         if self.world > 1:
+            self.sums = {name: parallel.mean(value) for name, value in self.sums.items()}
             for net in (self.objective.net, self.average.net):
                 for buffer in net.buffers():
                     if buffer.is_floating_point():

@@ -8,19 +8,23 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from fewlabels import interrupt, parallel
+from fewlabels.algorithms import AnyAlgorithm
 from fewlabels.config import Data, Train, algorithm_name, difference
 from fewlabels.data import names, sources
+from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import ARRAYS
+from fewlabels.data.protocol import Options, restrict
 from fewlabels.data.source import Source
-from fewlabels.data.split import Split, make_split
+from fewlabels.data.split import Split, make_split, read_split
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
+from fewlabels.log import reading
 from fewlabels.run import Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
 
@@ -41,33 +45,86 @@ class Output(NamedTuple):
 
 
 def resolve_data(data: Data) -> Data:
-    """`data` with what its name says written out. Raises ValueError where the two disagree."""
+    """`data` with what its name and its split file say written out. Raises ValueError where they disagree."""
+    if data.split is not None and data.name == Data().name:
+        data = replace(data, name=read_split(data.split).source)
     name = names.parse(data.name)
-    values = {"labels": data.labels, "seed": data.seed, "valid": data.valid}
-    for key, said in (("labels", name.labels), ("seed", name.seed), ("valid", name.valid)):
-        if said is not None and values[key] not in (None, said):
-            raise ValueError(f"the name {data.name} says {key} {said}, but Data.{key} is {values[key]}")
-        values[key] = values[key] if said is None else said
-    seed = 1 if values["seed"] is None else values["seed"]
-    return replace(data, labels=values["labels"], seed=seed, valid=values["valid"] or 0)
+    alias = ALIASES[name.alias] if name.alias else None
+    said: dict[str, Any] = {"labels": name.labels, "seed": name.seed, "valid": name.valid}
+    said = {key: value for key, value in said.items() if value is not None} | dict(alias.options if alias else {})
+    data = _agree(data, f"the name {data.name}", said)
+    if data.split is not None:
+        data = _agree(data, f"the split file {data.split}", _said_by_file(data))
+    if alias and data.labels is None:
+        data = replace(data, labels=alias.head)
+    return _complete(data)
+
+
+def _said_by_file(data: Data) -> dict[str, Any]:
+    assert data.split is not None
+    if data.unlabeled in ("all", "rest"):
+        raise ValueError(f"Data.unlabeled {data.unlabeled} cannot be chosen: the split file {data.split} says it")
+    split = read_split(data.split)
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in split.parameters.items()}
+    said = {"labels": split.labels, "seed": split.seed, "valid": split.valid, "rule": split.rule}
+    return {**said, **Options()._asdict(), **plain}
+
+
+def _agree(data: Data, who: str, said: dict[str, Any]) -> Data:
+    """`data` with what `said` says. Raises ValueError where an option says otherwise."""
+    silent = Data()
+    for key, value in said.items():
+        own = getattr(data, key)
+        both = [tuple(map(str, v)) if isinstance(v, tuple) else v for v in (own, value)]
+        if own != getattr(silent, key) and both[0] != both[1]:
+            raise ValueError(f"{who} says {key} {value}, but Data.{key} is {own}")
+    return replace(data, **said)
+
+
+def _complete(data: Data) -> Data:
+    """`data` with the defaults that depend on nothing but itself."""
+    rule = data.rule or "fixmatch"
+    unlabeled = data.unlabeled
+    if unlabeled is None and data.split is None:
+        unlabeled = "rest" if rule == "realmix" else "all"
+    if unlabeled not in (None, "all", "rest") and not names.is_folder(str(unlabeled)):
+        raise ValueError(
+            f"Data.unlabeled must be 'all', 'rest' or a folder (with a path separator, such as more/), "
+            f"got {unlabeled!r}"
+        )
+    seed = 1 if data.seed is None else data.seed
+    return replace(data, rule=rule, unlabeled=unlabeled, seed=seed, valid=data.valid or 0)
+
+
+def options_of(data: Data) -> Options:
+    """What `data` tells the rule beside labels, seed and valid."""
+    return Options(**{name: getattr(data, name) for name in Options._fields})
 
 
 def _in_memory(data: Data, source: Source) -> Data:
     """`data` for images that have no name to load them by."""
-    return replace(data, name=source.name, seed=1 if data.seed is None else data.seed, valid=data.valid or 0)
+    if data.split is not None:
+        data = _agree(data, f"the split file {data.split}", _said_by_file(data))
+    return _complete(replace(data, name=source.name))
 
 
 def load_source(data: Data, progress: Callable[[int, int], None] | None = None) -> Source:
-    """The images that `data` names; `progress(done, total)` is called while a folder is read."""
+    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`."""
     if data.name == ARRAYS:
         raise ValueError("the run was made from arrays in memory, which are gone: name other images with --data")
-    return sources.load(
+    pool = data.unlabeled if data.unlabeled not in ("all", "rest") else None
+    folders = {"root": data.root, "labeled": data.labeled, "unlabeled": pool, "test": data.test}
+    source = sources.load(
         names.parse(data.name),
-        root=Path(data.root).expanduser() if data.root else None,
+        **{part: Path(folder).expanduser() if folder else None for part, folder in folders.items()},
         image_size=data.image_size,
+        fit=data.fit,
+        label_from=data.label_from,
+        classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,
         progress=progress,
     )
+    return restrict(source, options_of(data))
 
 
 def resolve(config: Train, source: Source) -> Train:
@@ -79,9 +136,20 @@ def resolve(config: Train, source: Source) -> Train:
 
 def split_of(data: Data, source: Source) -> Split:
     """The split that resolved `data` means."""
-    assert data.seed is not None and data.valid is not None
+    assert data.seed is not None and data.valid is not None and data.rule is not None
+    if data.split is not None:
+        split = read_split(data.split)
+        split.check_fit(source)
+        return split
+    kinds: dict[str | None, Literal["all", "rest"]] = {"all": "all", "rest": "rest"}
     return make_split(
-        source, labels=data.labels, seed=data.seed, valid=data.valid, rule=data.rule, unlabeled=data.unlabeled
+        source,
+        labels=data.labels,
+        seed=data.seed,
+        valid=data.valid,
+        rule=data.rule,
+        unlabeled=kinds.get(data.unlabeled),  # a folder: the rule's default
+        options=options_of(data),
     )
 
 
@@ -113,10 +181,11 @@ def train(
         device = pick_device(config.device)
         if source is None:
             config = replace(config, data=resolve_data(config.data))
-            with parallel.first():
-                source = load_source(config.data)
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
+                source = load_source(config.data, show)
         else:
             config = replace(config, data=_in_memory(config.data, source))
+            source = restrict(source, options_of(config.data))
         config = resolve(config, source)
         split = split_of(config.data, source)
         mean, std = pixel_statistics(config.data.normalize, source)
@@ -124,7 +193,8 @@ def train(
         path = Path(out).expanduser() if out is not None else free_folder(Path("runs"), run_name(config))
         Run.check_free(path, overwrite=overwrite)
         parallel.barrier()  # every rank has looked before rank 0 makes the folder
-        trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
+        with _own_generator(device):
+            trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
         if parallel.rank() == 0:
             facts = {
                 "source": source.name,
@@ -140,7 +210,7 @@ def train(
                 output.say(line)
             output.say(f"run folder {run.path}")
         _loop(trainer, source, split, run, 0, output)
-        return run or Run(path)
+        return run or Run(path, (type(config.algorithm),))
 
 
 def resume(
@@ -173,12 +243,19 @@ def resume(
                 f"{run.path} was trained on {meta['world']} rank(s) and cannot go on with {parallel.world()}"
             )
         device = pick_device(config.device)
-        source = source or load_source(config.data)
+        if source is not None:
+            source = restrict(source, options_of(config.data))
+        else:
+            with reading(output.progress if parallel.rank() == 0 else None) as show:
+                source = load_source(config.data, show)
         split = run.split
-        if split_of(config.data, source).fingerprint != split.fingerprint:
+        if config.data.split is not None:  # the run has the file's rows
+            split.check_fit(source)
+        elif split_of(config.data, source).fingerprint != split.fingerprint:
             raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
         data = run.data
-        trainer = Trainer(config, source, split, device=device, mean=tuple(data["mean"]), std=tuple(data["std"]))
+        with _own_generator(device):
+            trainer = Trainer(config, source, split, device=device, mean=tuple(data["mean"]), std=tuple(data["std"]))
         weights = {which: checkpoint.weights(which) for which in ("raw", "ema")}
         trainer.load(weights, checkpoint.state())
         lead = parallel.rank() == 0
@@ -195,7 +272,8 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
     config = trainer.config
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    changed = difference(config, Train(algorithm=type(config.algorithm)()))
+    known = isinstance(config.algorithm, AnyAlgorithm)
+    changed = difference(config, Train(algorithm=type(config.algorithm)()) if known else Train())
     said = ", ".join(f"{k}={v}" for k, v in changed.items() if k != "algorithm.name")
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
@@ -207,12 +285,16 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
     ]
 
 
+def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Seeds what is inside as it likes, and leaves the caller's global generators as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
 @contextlib.contextmanager
 def _settings(trainer: Trainer) -> Iterator[None]:
     """The process-wide switches of torch, put back at the end: global generator, determinism, cuDNN."""
-    gpu = trainer.device.type == "cuda"
     old = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=[trainer.device] if gpu else []):
+    with _own_generator(trainer.device):
         if trainer.config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)

@@ -98,17 +98,13 @@ def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
         pictures = tuple(images(3, unlabeled, views, 32, 32, 3).unbind(1))
     progress = torch.tensor(step / STEPS)
     labels = torch.tensor([0, 3, 6, 4])
-    return Batch(
-        (images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step)
-    )
+    return Batch((images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step))
 
 
 class Run:
     """SGD with Nesterov momentum, L2 on kernels, cosine; the EMA takes in the weights of before each step."""
 
-    def __init__(
-        self, config: dict[str, Any], names: list[str], algorithm: nn.Module, classes: int = 10
-    ) -> None:
+    def __init__(self, config: dict[str, Any], names: list[str], algorithm: nn.Module, classes: int = 10) -> None:
         self.config, self.algorithm = config, algorithm
         self.net = net(config, classes)
         self.parameters = [*self.net.parameters(), *algorithm.parameters()]
@@ -120,9 +116,7 @@ class Run:
         self.ema = [p.detach().clone() for p in self.parameters]
         self.ema_net = copy.deepcopy(self.net)
 
-    def step(
-        self, batch: Batch, factor: Callable[[int, int], float], step: int
-    ) -> tuple[Losses, float, float]:
+    def step(self, batch: Batch, factor: Callable[[int, int], float], step: int) -> tuple[Losses, float, float]:
         """Losses, ``sum 0.5 w^2`` over the kernels, and the learning rate."""
         self.net.train()
         self.ema_model().train()

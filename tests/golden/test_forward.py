@@ -13,9 +13,7 @@ FORWARD = entries("forward")
 def close(ours: torch.Tensor, theirs: list) -> None:
     """Within 2e-5 of the largest absolute value of the expected array (float32 sums of many terms)."""
     expected = np.array(theirs, dtype=np.float64)
-    np.testing.assert_allclose(
-        ours.detach().double().numpy(), expected, rtol=0, atol=2e-5 * np.abs(expected).max()
-    )
+    np.testing.assert_allclose(ours.detach().double().numpy(), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", [name for name in FORWARD if name.startswith("resnet")])
@@ -38,6 +36,4 @@ def test_resnet(name: str) -> None:
     assert ours.keys() == golden["moving_stats_after_one_update"].keys()
     for key, expected in golden["moving_stats_after_one_update"].items():
         # 0.1 % of a batch statistic each, whose share TensorFlow rounds as 1 - 0.999 in float32
-        np.testing.assert_allclose(
-            ours[key][: len(expected)].numpy(), expected, rtol=5e-5, atol=1e-8, err_msg=key
-        )
+        np.testing.assert_allclose(ours[key][: len(expected)].numpy(), expected, rtol=5e-5, atol=1e-8, err_msg=key)

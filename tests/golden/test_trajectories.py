@@ -52,9 +52,7 @@ CASES = {
     ),
 }
 
-TRAJECTORIES = {
-    name: entry for name, entry in entries("trajectories").items() if entry["config"]["cls"] in CASES
-}
+TRAJECTORIES = {name: entry for name, entry in entries("trajectories").items() if entry["config"]["cls"] in CASES}
 
 
 def predictions(model: nn.Module, x: torch.Tensor) -> np.ndarray:

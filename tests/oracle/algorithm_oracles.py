@@ -73,9 +73,7 @@ class FixedRng:
         return torch.tensor(self.order)
 
 
-def info(
-    batch: int, unlabeled: int, steps: int = 100, shape: tuple[int, int, int] = (3, 4, 4), dim: int = 6
-) -> Info:
+def info(batch: int, unlabeled: int, steps: int = 100, shape: tuple[int, int, int] = (3, 4, 4), dim: int = 6) -> Info:
     return Info(K, shape, dim, torch.full((K,), 4), 1000, steps, batch, unlabeled)
 
 

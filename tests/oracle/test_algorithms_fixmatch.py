@@ -21,9 +21,7 @@ def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.n
         return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
 
     index = torch.arange(len(weak))
-    return Batch(
-        (images(x),), torch.tensor(y), (images(weak), images(strong)), index, torch.tensor(0.5), Rng(0, 0)
-    )
+    return Batch((images(x),), torch.tensor(y), (images(weak), images(strong)), index, torch.tensor(0.5), Rng(0, 0))
 
 
 def loss(algorithm: nn.Module, batch: Batch) -> dict[str, float]:
@@ -98,9 +96,7 @@ def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None
 
 
 def test_a_confidence_of_exactly_tau_counts() -> None:
-    guess = Guess(
-        *[torch.empty(0)] * 2, torch.tensor([[0.75, 0.25], [0.7499999, 0.25]]), *[torch.empty(0)] * 4
-    )
+    guess = Guess(*[torch.empty(0)] * 2, torch.tensor([[0.75, 0.25], [0.7499999, 0.25]]), *[torch.empty(0)] * 4)
     assert at_least(0.75)(guess).tolist() == [1.0, 0.0]
 
 

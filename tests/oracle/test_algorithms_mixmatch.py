@@ -137,9 +137,7 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
         if config.mix == "xxy.yxy":
             examples = mixed([e[0] for e in examples], [e[1] for e in examples], share, order)
         expected = {"confidence": np.mean(probs.max(-1))}
-        expected["loss_x"] = np.mean(
-            [cross_entropy(label, logits(net, image)) for image, label in examples[:B]]
-        )
+        expected["loss_x"] = np.mean([cross_entropy(label, logits(net, image)) for image, label in examples[:B]])
         expected["loss_u"] = np.mean(
             [
                 cross_entropy(label, logits(net, image))
@@ -210,9 +208,7 @@ def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch)
 
     logs = on_ranks(monkeypatch, world, work)
     for name, value in one.log.items():
-        torch.testing.assert_close(
-            sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name
-        )
+        torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name)
     for single, *shares in zip(
         [*net.parameters(), *algorithm.parameters()],
         *([*my_net.parameters(), *mine.parameters()] for mine, my_net in copies),
@@ -317,9 +313,7 @@ def test_needs_equal_batches(config: Any) -> None:
 
 
 def test_rotation_needs_square_images() -> None:
-    with pytest.raises(
-        ValueError, match=r"^ReMixMatch rotates images .* got 4 x 6; resize them, or set w_rot to 0$"
-    ):
+    with pytest.raises(ValueError, match=r"^ReMixMatch rotates images .* got 4 x 6; resize them, or set w_rot to 0$"):
         ReMixMatch().build(info(4, 4, shape=(3, 4, 6)))
     algorithm = ReMixMatch(w_rot=0).build(info(4, 4, shape=(3, 4, 6)))
     net = Plain(72)

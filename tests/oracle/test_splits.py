@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewlabels.data.split import balanced_pick, interleaved_order, proportional_pick
+from fewlabels.data.rules import balanced_pick, interleaved_order, proportional_pick
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "splits.json").read_text())
 

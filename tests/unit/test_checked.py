@@ -203,14 +203,10 @@ def test_frozen_and_fields_of_a_subclass_are_checked_too() -> None:
 )
 def test_range_is_the_interval(low: int, width: int, low_open: bool, high_open: bool, value: float) -> None:
     high = low + width
-    allowed = (low < value or (value == low and not low_open)) and (
-        value < high or (value == high and not high_open)
-    )
+    allowed = (low < value or (value == low and not low_open)) and (value < high or (value == high and not high_open))
     assert (value in Range(low, high, low_open, high_open)) == allowed
     assert (value in Range(low, None, low_open)) == (value > low or (value == low and not low_open))
-    assert (value in Range(None, high, high_open=high_open)) == (
-        value < high or (value == high and not high_open)
-    )
+    assert (value in Range(None, high, high_open=high_open)) == (value < high or (value == high and not high_open))
     assert value in Range()
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from fewlabels.data.folder import Unreadable, decode, find_images
-from fewlabels.data.pictures import fit, read_pictures
+from fewlabels.data.pictures import fit
+from fewlabels.data.reading import read_pictures
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]

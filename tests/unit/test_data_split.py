@@ -31,7 +31,7 @@ def sources(draw: st.DrawFn, unknown: bool | None = None) -> Source:
 @settings(deadline=None)
 @given(sources(), st.data())
 def test_the_parts_fit_together(source: Source, data: st.DataObject) -> None:
-    rule = data.draw(st.sampled_from(["fixmatch", "balanced"]))
+    rule = data.draw(st.sampled_from(["fixmatch", "balanced", "cadr", "realmix", "usb"]))
     labels = data.draw(st.none() | st.sampled_from([3, 6]))
     valid = data.draw(st.integers(0, 3))
     kind = data.draw(st.sampled_from(["all", "rest"]))
@@ -51,7 +51,7 @@ def test_the_parts_fit_together(source: Source, data: st.DataObject) -> None:
     assert len(labeled) == (len(known) - valid if labels is None else labels)
     assert split.targets.tolist() == source.labels[split.labeled].tolist()
     assert list(split.class_counts) == [int((split.targets == c).sum()) for c in range(3)]
-    if rule == "balanced" or labels is None or len(known) < len(everything):
+    if rule not in ("fixmatch", "cadr") or labels is None or len(known) < len(everything):
         assert not labeled & validation
     overlap = len(labeled & validation)
     assert any("labeled ones too" in note for note in split.notes) == (overlap > 0)
@@ -113,7 +113,8 @@ def test_splits_of_one_seed_are_nested(source: Source, seed: int, a: int, b: int
         ({"labels": 3, "valid": 7}, "no unlabeled image of arrays is left"),
         ({"labels": None, "unlabeled": "rest"}, "no unlabeled image of arrays is left"),
         ({"labels": 3, "seed": -1}, "seed must lie in 0 .. 4294967295, got -1"),
-        ({"labels": 3, "rule": "cadr"}, "rule 'cadr' is not known; allowed are fixmatch, balanced"),
+        ({"labels": 3, "rule": "daso"}, "rule 'daso' is not known; allowed are fixmatch, balanced, cadr, realmix, usb"),
+        ({"labels": 4, "rule": "usb"}, "'usb' takes the same number of each class.*the 3 classes, got 4"),
         ({"labels": 3, "unlabeled": "none"}, "allowed are all, rest"),
     ],
 )

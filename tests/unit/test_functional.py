@@ -38,9 +38,7 @@ def test_cross_entropy_is_in_float32() -> None:
 
 def test_squared_error() -> None:
     z = torch.tensor([[2.0, 0, 0], [0.1, 0, 0], [3, 0, 0], [1, 0, 0], [0, 0.5, 0]])
-    target = torch.tensor(
-        [[0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2]]
-    )
+    target = torch.tensor([[0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2]])
     assert float(F.squared_error(z, target).mean()) == pytest.approx(0.002471725, abs=1e-8)
 
 
@@ -72,9 +70,7 @@ def test_mixup_shares_of_each_example() -> None:
     assert F.mixup(images, 1 - images, torch.tensor([0.25, 1.0]))[:, 0, 0, 0].tolist() == [0.75, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("batch", "cuts"), [(64, [0, 21, 42, 64]), (65, [0, 21, 43, 65]), (10, [0, 3, 6, 10])]
-)
+@pytest.mark.parametrize(("batch", "cuts"), [(64, [0, 21, 42, 64]), (65, [0, 21, 43, 65]), (10, [0, 3, 6, 10])])
 def test_offsets(batch: int, cuts: list[int]) -> None:
     assert F.offsets(batch, 3) == cuts
 

@@ -109,9 +109,7 @@ def test_wide_resnet_is_leedoyups_form() -> None:
         h = F.conv2d(activated, w[f"blocks.{i}.conv1.weight"], stride=stride, padding=1)
         h = skip + F.conv2d(act(h, f"blocks.{i}.bn2"), w[f"blocks.{i}.conv2.weight"], padding=1)
     features = act(h, "bn").mean((2, 3))
-    torch.testing.assert_close(
-        net(x), features @ w["linear.weight"].t() + w["linear.bias"], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(net(x), features @ w["linear.weight"].t() + w["linear.bias"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", [WideResNet(10, depth=10, width=4), WideResNetTF(10, filters=64, repeat=1)])

@@ -40,7 +40,8 @@ WEAK = ("ms", "m", "s", "x", "affine")
 """Names of the weak views: m mirrors (flips), s shifts, x is the identity."""
 
 STRONG = (*(f"rand:{preset}" for preset in PRESETS), "cta", "cutout", "none", "affine")
-"""Names of the strong views; "none" is a second, independent weak view."""
+"""Names of the strong views; "none" is a second,
+independent flip and shift."""
 
 
 def weak_view(name: str, shape: Shape, *, shift: int = 4) -> View:

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fewlabels.commands.options import parse
+from fewlabels.config import Data
 from fewlabels.data import names
+from fewlabels.data.protocol import Options
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
 from fewlabels.step import pick_device
-from fewlabels.training import load_source
+from fewlabels.training import load_source, resolve_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,9 @@ def main(args: list[str]) -> int:
         return 0
     data = run.config.data
     if command.data is not None:
-        data = replace(data, name=str(names.parse(command.data)), labels=None, seed=None, valid=None)
+        fresh = Data(command.data)  # the protocol is that of the run's own data set
+        fields = ("name", "labels", "seed", "valid", "rule", "labeled", "unlabeled", "test", "split", *Options._fields)
+        data = resolve_data(replace(data, **{field: getattr(fresh, field) for field in fields}))
         if names.parse(command.data).folder:
             data = replace(data, image_size=run.data["shape"][1])
     if command.root is not None:

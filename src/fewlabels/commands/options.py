@@ -59,10 +59,10 @@ def _unknown(word: str, cls: type, prog: str, positional: list[str]) -> str:
         return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
     option = word.partition("=")[0].replace("_", "-")
     for name, algorithm in ALGORITHMS.items():
-        if option in options(algorithm):
+        if positional and option in options(algorithm):
             return f"{option} is an option of {name}, not of the algorithm that is trained here"
-    known = [*options(cls), *(name for algorithm in ALGORITHMS.values() if positional for name in options(algorithm))]
-    names = [name.lstrip("-") for name in known]
+    every = [*options(cls), *(name for algorithm in ALGORITHMS.values() if positional for name in options(algorithm))]
+    names = [name.lstrip("-") for name in every]
     hint = nearest(option.lstrip("-"), names).replace("mean ", "mean --")
     return f"{command} has no option {word.partition('=')[0]}{hint}"
 
@@ -105,6 +105,7 @@ def _first_sentence(box: str) -> str:
 _REPHRASED = (
     # our own checks name class and field already
     (r"^Error parsing [\w.]+: (?=[A-Z]\w*\.)", ""),
+    (r"^Command\.(\w+) must", r"--\1 must"),
     (r"^Error parsing (\S+): .*\bint\b.*: ('.*')$", r"\1 must be a whole number, got \2"),
     (r"^Error parsing (\S+): .*\bfloat\b.*: ('.*')$", r"\1 must be a number, got \2"),
     (r"^Missing from fewlabels (.*?): (\S+) (.*?)\.? \(required\)", r"\1 needs \2: \3"),

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from fewlabels import files
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
-from fewlabels.data.names import parse as parse_name
+from fewlabels.data.source import Source, first
+from fewlabels.data.split import Split, pack
 from fewlabels.training import load_source, resolve_data, split_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+@dataclass(frozen=True)
+class Command(Data):
     """Show which images a data name labels, and write them down."""
 
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """`NAME.SEED@SIZE-VALID` or a folder."""
-    root: str | None = None
-    """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
-    rule: str = "fixmatch"
-    """Who picks the labels: fixmatch or balanced."""
-    labels: int | None = None
-    """Labels to keep in all; for a folder, whose name cannot say it."""
-    seed: int | None = None
-    """Seed of the split."""
-    valid: int | None = None
-    """Validation images."""
-    out: str | None = None
-    """JSON file to write."""
-    json: bool = False
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = field()
+    """`NAME.SEED@SIZE-VALID`, the name of a published protocol, or a folder."""
+    out: str | None = field(default=None, kw_only=True)
+    """JSON file to write; `--data.split FILE` of `fewlabels train` takes it."""
+    json: bool = field(default=False, kw_only=True)
     """Print JSON instead of a table."""
 
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
-    parse_name(command.name)
-    data = resolve_data(
-        Data(
-            command.name,
-            root=command.root,
-            rule=command.rule,  # type: ignore[arg-type]
-            labels=command.labels,
-            seed=command.seed,
-            valid=command.valid,
-        )
-    )
+    data = resolve_data(Data(**{f.name: getattr(command, f.name) for f in fields(Data)}))
     out = Path(command.out).expanduser() if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
@@ -58,26 +40,55 @@ def main(args: list[str]) -> int:
         raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
     source = load_source(data)
     split = split_of(data, source)
-    result = {
-        "source": split.source,
-        "rule": split.rule,
-        "seed": split.seed,
-        "labeled": split.labeled.tolist(),
-        "validation": split.validation.tolist(),
-        "unlabeled_count": len(split.unlabeled),
-        "class_counts": dict(zip(source.classes, split.class_counts, strict=True)),
-        "fingerprint": split.fingerprint,
-    }
+    result = as_json(split, source)
     if out:
         files.write_json(out, result)
     if command.json:
         print(json.dumps(result))
-        return 0
-    print(f"{command.name}: rule {split.rule}, seed {split.seed}")
-    print(f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.validation)} validation images")
-    for name, count in zip(source.classes, split.class_counts, strict=True):
-        print(f"  {name}: {count}")
+    else:
+        _show(command.name, split, source)
+    return 0
+
+
+def as_json(split: Split, source: Source) -> dict[str, Any]:
+    """The split for readers of every kind: index lists ascending, counts by class name, and all that
+    `Split.from_json` needs to make the same split of it."""
+    return {
+        **json.loads(split.to_json()),
+        "validation": np.sort(split.validation).tolist(),
+        "validation_order": pack(split.validation),
+        "unlabeled_count": len(split.unlabeled),
+        "class_counts": dict(zip(source.classes, split.class_counts, strict=True)),
+    }
+
+
+def _show(name: str, split: Split, source: Source) -> None:
+    told = "".join(f", {key} {_text(value)}" for key, value in split.parameters.items())
+    print(f"{name}: source {split.source}, rule {split.rule}, seed {split.seed}{told}")
+    print(
+        f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.validation)} validation, "
+        f"{len(source.test_labels)} test images"
+    )
+    counts = [np.bincount(labels[labels >= 0], minlength=len(source.classes)) for labels in _labels(split, source)]
+    width = max(5, *map(len, source.classes))
+    print(f"  {'class':{width}} {'labeled':>9} {'unlabeled':>9} {'valid':>9} {'test':>9}")
+    for c, class_name in enumerate(source.classes):
+        print(f"  {class_name:{width}} " + " ".join(f"{int(count[c]):9}" for count in counts))
+    unknown = int((source.labels[split.unlabeled] < 0).sum())
+    if unknown:
+        print(f"  {unknown} of the unlabeled images have no known label, or one of another class")
+    print(f"labeled images: {first(split.labeled.tolist(), 20)}")
     for note in (*source.notes, *split.notes):
         print(note)
     print(f"fingerprint {split.fingerprint}")
-    return 0
+
+
+def _labels(split: Split, source: Source) -> list[Any]:
+    rows = (split.labeled, split.unlabeled, split.validation)
+    return [*(source.labels[part] for part in rows), source.test_labels]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "on" if value is True else f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ import tyro
 from fewlabels import parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.config import Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.data.split import read_split
 from fewlabels.recipes import recipe
 from fewlabels.run import Run, RunError
 from fewlabels.training import Output, resume, train
@@ -56,10 +58,11 @@ def main(args: list[str]) -> int:
         print("\n".join(lines))
         return 0
     output = Output(command.progress, print) if lead else Output()
-    run = _run(command, output)
-    results = {algorithm_name(run.config.algorithm): run}
-    if command.baseline:
-        results["supervised"] = _baseline(run, output)
+    with parallel.session(command.train.device):
+        run = _run(command, output)
+        results = {algorithm_name(run.config.algorithm): run}
+        if command.baseline:
+            results["supervised"] = _baseline(run, output)
     if lead:
         print(table(results))
     return 0
@@ -72,33 +75,42 @@ def read(args: list[str]) -> Command:
     if any(a in ("-h", "--help") for a in args):
         rest = [a for a in args if a not in ("-h", "--help")]
         first = parse(Command, rest, prog=prog, default=plain, positional=names)
-        parse(Command, args, prog=prog, default=_defaults(first), positional=names)
+        parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
     first = parse(Command, args, prog=prog, default=plain, positional=names)
-    command = parse(Command, args, prog=prog, default=_defaults(first), positional=names)
+    command = parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
     if command.resume is not None:
         _check_resume(command, args)
     return command
 
 
-def _defaults(first: Command) -> Command:
+def _defaults(first: Command, args: list[str]) -> Command:
     """What the options that were not given mean, once algorithm, data, --config and --resume are known."""
     if first.resume is not None:
         run = Run(first.resume)
         return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
+    if first.train.data.split is not None and data == Data().name:
+        data = read_split(first.train.data.split).source
     named = file.get("algorithm")
-    plain = Train()
-    if type(algorithm) is type(plain.algorithm) and named:
+    if named and not _names_algorithm(args):
         named = named.get("name") if isinstance(named, dict) else named
         algorithm = ALGORITHMS.get(str(named), type(algorithm))()
-    if data == plain.data.name and isinstance(file.get("data"), dict):
+    if isinstance(file.get("data"), dict):
+        if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
+            file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
     base = recipe(algorithm_name(algorithm), data)
     if file:
         base = from_dict(file, base)
     shown = parse_data_base(data) == "digits" and not isinstance(algorithm, Supervised)
     return Command(train=base, baseline=shown)
+
+
+def _names_algorithm(args: list[str]) -> bool:
+    """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
+    free = ("--out", "--resume", "--config", "--data", "--data.root", "--net", "--device")
+    return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))
 
 
 def parse_data_base(name: str) -> str:
@@ -117,6 +129,8 @@ def _read_config(name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"--config {name} must hold an object of settings")
     inner = content.get("train", content)
+    if not isinstance(inner, dict):
+        raise UsageError(f"--config {name} must hold an object of settings under 'train'")
     return dict(inner)
 
 
@@ -156,8 +170,9 @@ def table(results: dict[str, Run]) -> str:
     lines = []
     for name, run in results.items():
         result = run.result
+        evaluations = min(20, len(run.metrics("eval")))
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
-            f"(median of the last 20 evaluations {result['last20']:.2f} %, {result['seconds']:.0f} s, {run.path})"
+            f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, {result['seconds']:.0f} s, {run.path})"
         )
     return "\n".join(lines)

@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.pictures import read_pictures
+from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Labels, Source, own_style
 
 ARRAYS = "arrays"
 """Name of a source that was made from what was in memory: no run can find it again by name."""
-
-
-ARRAYS = "arrays"
-"""Name of a source that exists in memory only."""
 
 
 def from_arrays(

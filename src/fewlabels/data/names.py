@@ -2,6 +2,7 @@
 
 Every part but the first may be left out: ``digits``, ``digits@40``, ``cifar10.3@250-1``, ``cifar10-5000``.
 Unlike the original, which lists its combinations one by one, any seed, size and validation size is a name.
+NAME is a source or an alias, the name of a published protocol on one (`fewlabels.data.aliases`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewlabels.data.aliases import ALIASES
 from fewlabels.data.source import FACTS
 
 DEFAULT_SEED = 1
@@ -41,17 +43,21 @@ class DataName:
     """Number of validation images."""
     folder: bool = False
     """`base` is a path; a folder's name carries no split, its options do."""
+    alias: str | None = None
+    """The name of a protocol that was given in place of the source's, such as ``cifar10_LT_50``."""
 
     def __str__(self) -> str:
-        text = self.base
+        text = self.alias or self.base
         text += "" if self.seed is None else f".{self.seed}"
         text += "" if self.labels is None else f"@{self.labels}"
         return text + ("" if self.valid is None else f"-{self.valid}")
 
 
 def is_folder(text: str) -> bool:
-    """Whether `text` means a folder: it has a path separator, or starts with ``.`` or ``~``."""
-    return text.startswith((".", "~")) or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
+    """Whether `text` means a folder or a file: it has a path separator, starts with ``.`` or ``~``, ends with
+    ``.csv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
+    special = text.startswith((".", "~", "hf:")) or text.endswith((".csv", ".tfrecord"))
+    return special or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
 
 
 def parse(text: str) -> DataName:
@@ -71,20 +77,24 @@ def parse(text: str) -> DataName:
             "a folder needs a path separator (photos/)"
         )
     base = match["base"]
-    if base not in FACTS:
+    alias = base if base in ALIASES else None
+    if alias:
+        base = ALIASES[alias].base
+    elif base not in FACTS:
         raise ValueError(_unknown(base, text))
     seed, labels, valid = (None if match[part] is None else int(match[part]) for part in ("seed", "labels", "valid"))
     if seed is not None and seed > MAX_SEED:
         raise ValueError(f"data name {text!r} has the seed {seed}; allowed are 0 to {MAX_SEED}")
     if labels == 0:
         raise ValueError(f"data name {text!r} asks for 0 labels; give at least 1, or no @SIZE for all of them")
-    return DataName(base, seed, labels, valid)
+    return DataName(base, seed, labels, valid, alias=alias)
 
 
 def _unknown(base: str, text: str) -> str:
     known = sorted(FACTS)
-    # An upper-case CIFAR10 should find cifar10 first.
-    near = difflib.get_close_matches(base.lower(), known, n=3, cutoff=0.5)
+    # An upper-case CIFAR10 should find cifar10 first; only a name with its parts can mean an alias.
+    lower = {name.lower(): name for name in (*known, *(ALIASES if "_" in base else ()))}
+    near = [lower[name] for name in difflib.get_close_matches(base.lower(), lower, n=3, cutoff=0.5)]
     sentence = f"unknown data set {base!r}"
     if near:
         sentence += f"; did you mean {' or '.join(near)}?"

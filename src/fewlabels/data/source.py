@@ -43,7 +43,11 @@ class Facts:
     style: Style
 
 
-# Mean and standard deviation of kekmodel/FixMatch-pytorch, dataset/cifar.py.
+_HALF = (0.5, 0.5, 0.5)
+"""FixMatch's scaling to [-1, 1] (libml/data.py), for sets that kekmodel has no numbers for."""
+
+# Mean and standard deviation of CIFAR: kekmodel/FixMatch-pytorch, dataset/cifar.py; of ImageNet: torchvision's
+# pretrained nets. Shifts and mirrors: google-research/fixmatch, libml/augment.py and libml/data.py.
 FACTS: dict[str, Facts] = {
     "digits": Facts(
         10, (1, 8, 8), 1437, 360, Style(flip=False, shift=1, weak="affine", strong="affine")
@@ -53,6 +57,15 @@ FACTS: dict[str, Facts] = {
     ),
     "cifar100": Facts(
         100, (3, 32, 32), 50_000, 10_000, Style(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+    ),
+    "svhn": Facts(10, (3, 32, 32), 604_388, 26_032, Style(flip=False, weak="s", mean=_HALF, std=_HALF)),
+    "svhn_noextra": Facts(10, (3, 32, 32), 73_257, 26_032, Style(flip=False, weak="s", mean=_HALF, std=_HALF)),
+    "stl10": Facts(10, (3, 96, 96), 105_000, 8_000, Style(shift=12, mean=_HALF, std=_HALF)),
+    "fashion_mnist": Facts(10, (1, 32, 32), 60_000, 10_000, Style(mean=(0.5,), std=(0.5,))),
+    "mini_imagenet": Facts(100, (3, 84, 84), 50_000, 10_000, Style(mean=_HALF, std=_HALF)),
+    "tiny_imagenet": Facts(200, (3, 64, 64), 100_000, 10_000, Style(shift=8, mean=_HALF, std=_HALF)),
+    "imagenet": Facts(
+        1000, (3, 64, 64), 1_281_167, 50_000, Style(shift=8, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     ),
 }  # fmt: skip
 
@@ -81,6 +94,11 @@ class Source:
     style: Style
     notes: tuple[str, ...] = ()
     """Sentences that the run prints."""
+    folds: tuple[Labels, ...] = ()
+    """Official sets of labeled rows (STL-10's ten), each int64; a source that has them follows the published
+    protocol though some labels are unknown."""
+    whole: Source | None = None
+    """The source as it was read, where classes or test images were left out (`protocol.restrict`)."""
 
     def __post_init__(self) -> None:
         _check_images(f"the training images of {self.name}", self.images)
@@ -106,7 +124,8 @@ class Source:
         missing = [self.classes[c] for c in np.flatnonzero(histogram == 0)]
         if missing:
             note = f"{self.name} has no labeled image of {first(missing)}; such a class cannot be learned"
-            object.__setattr__(self, "notes", (*self.notes, note))
+            if note not in self.notes:  # a copy of a source has it already
+                object.__setattr__(self, "notes", (*self.notes, note))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,11 +1,9 @@
-"""The named sources, and the door to all readers: `load`."""
+"""The door to all readers: `load`."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fewlabels.data.folder import read_folder
+from fewlabels.data.archives import READERS, DataUnavailable, default_root
+from fewlabels.data.folder import LabelFrom, list_folder
+from fewlabels.data.hub import PREFIX, list_hub
+from fewlabels.data.imagenets import list_imagenet
+from fewlabels.data.listing import Listing, Options
 from fewlabels.data.names import DataName
-from fewlabels.data.pictures import fit
+from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
+from fewlabels.data.table import list_table
+from fewlabels.data.tfrecord import list_records
 
-
-class DataUnavailable(ValueError):
-    """A named source is not on the disk and cannot be fetched."""
-
-
-def default_root() -> Path:
-    """``$ML_DATA`` (FixMatch's variable), else ``fewlabels`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if root := os.environ.get("ML_DATA"):
-        return Path(root).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fewlabels"
+__all__ = ["DataUnavailable", "default_root", "load"]
 
 
 def load(
@@ -35,27 +31,63 @@ def load(
     *,
     root: Path | None = None,
     image_size: int | None = None,
+    fit: Fit = "crop",
+    label_from: LabelFrom = "folder",
+    labeled: Path | None = None,
+    unlabeled: Path | None = None,
+    test: Path | None = None,
+    classes: Path | None = None,
     skip_corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Source:
     """Read the source that `name` names (its split is not looked at), downloading it where it is missing.
 
     Args:
-        root: folder of the named sources; default `default_root()`. A folder of pictures is where it is.
+        root: folder of the named sources; default `default_root()`. A folder of pictures is where it is; the
+            paths in a table start from its own folder, or from `root`.
         image_size: side in pixels; None: the source's own.
+        fit: how pictures of other sizes are brought to it; see `pictures.fit`.
+        label_from, labeled, unlabeled, test: see `folder.list_folder`.
+        classes: JSON file of display names; see `renamed`.
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
-        progress: called while pictures of a folder are decoded.
+        progress: called while pictures are decoded.
 
     Raises:
         DataUnavailable: a named source is absent and cannot be downloaded.
-        ValueError: a folder is not what it should be.
+        ValueError: what is named is not what it should be.
     """
-    if name.folder:
-        return read_folder(name.base, image_size=image_size, skip_corrupt=skip_corrupt, progress=progress)
     if image_size is not None and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
-    source = _digits() if name.base == "digits" else _cifar(name.base, root or default_root())
-    return source if image_size is None else _resized(source, image_size)
+    path = Path(name.base).expanduser()
+    plain = not name.folder or name.base.startswith(PREFIX) or path.suffix in (".csv", ".tfrecord")
+    given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
+    if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
+        raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
+    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress)
+    if not name.folder:
+        source = _named(name.base, root or default_root(), options)
+    else:
+        listing: Listing
+        if name.base.startswith(PREFIX):
+            listing = list_hub(name.base)
+        elif path.suffix == ".csv" and not path.is_dir():
+            listing = list_table(path, root)
+        elif path.suffix == ".tfrecord" and not path.is_dir():
+            listing = list_records(path)
+        else:
+            listing = list_folder(path, label_from=label_from, labeled=labeled, unlabeled=unlabeled, test=test)
+        source = listing.read(options)
+    return source if classes is None else renamed(source, classes)
+
+
+def _named(name: str, root: Path, options: Options) -> Source:
+    if name in READERS or name == "digits":
+        source = _digits() if name == "digits" else READERS[name](name, root)
+        return source if options.image_size is None else _resized(source, options.image_size, options.fit)
+    facts = FACTS[name]
+    return list_imagenet(name, root).read(
+        replace(options, image_size=options.image_size or facts.shape[1]), style=facts.style
+    )
 
 
 def _digits() -> Source:
@@ -83,59 +115,49 @@ def _digits() -> Source:
     )
 
 
-def _cifar(name: str, root: Path) -> Source:
-    """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) through torchvision, which checks every file's MD5 before it
-    reads."""
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    reader = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    try:
-        train = reader(str(root), train=True)
-    except RuntimeError:  # absent or incomplete
-        train = _download(name, reader, root)
-    test = reader(str(root), train=False)
-    return Source(
-        name=name,
-        classes=tuple(train.classes),
-        images=train.data,
-        labels=np.array(train.targets, np.int64),
-        test_images=test.data,
-        test_labels=np.array(test.targets, np.int64),
-        style=FACTS[name].style,
-    )
-
-
-def _download(name: str, reader: Any, root: Path) -> Any:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _patience(30):
-            return reader(str(root), train=True, download=True)
-    except (OSError, RuntimeError) as error:  # no network, no room or permission; a wrong checksum
-        raise DataUnavailable(
-            f"{name} is not in {root} and cannot be downloaded ({error}); "
-            f"put {reader.filename} from {reader.url} there or give the folder that has it (root or $ML_DATA)"
-        ) from error
-
-
-@contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Let a silent network fail: torchvision opens its connections without a time limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _resized(source: Source, side: int) -> Source:
+def _resized(source: Source, side: int, how: Fit) -> Source:
     def resize(images: Images) -> Images:
         out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
         for row, image in enumerate(images):
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            out[row] = np.asarray(fit(picture, side)).reshape(out.shape[1:])
+            out[row] = np.asarray(fitted(picture, side, how)).reshape(out.shape[1:])
         return out
 
     if source.shape[1:] == (side, side):
         return source
     return replace(source, images=resize(source.images), test_images=resize(source.test_images))
+
+
+def renamed(source: Source, path: Path) -> Source:
+    """The source with the display names of a JSON file.
+
+    It holds a list of names in the order of the classes, or an object from class name or number to display
+    name, or (as RealMix writes it) from display name to class number. Classes that it leaves out keep theirs.
+
+    Raises:
+        ValueError: the file cannot be read, or names a class that is not there.
+    """
+    try:
+        content: Any = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"the class names {str(path)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    if isinstance(content, list) and len(content) == len(source.classes):
+        content = dict(enumerate(content))
+    if not isinstance(content, Mapping):
+        count = len(source.classes)
+        raise ValueError(f"{path} must hold an object from class to display name, or a list of {count} names")
+    names = list(source.classes)
+    for key, value in content.items():
+        old, new = (value, key) if isinstance(value, int) and not isinstance(key, int) else (key, value)
+        if old in source.classes:
+            row = source.classes.index(old)
+        elif str(old).isdecimal() and int(old) < len(names):
+            row = int(old)
+        else:
+            raise ValueError(f"{path} names the class {old!r}, which {source.name} has not")
+        if not isinstance(new, str) or not new:
+            raise ValueError(f"{path} gives the class {old!r} the name {new!r}, which is no text")
+        names[row] = new
+    return replace(source, classes=tuple(names))

@@ -1,9 +1,5 @@
-"""Which images are labeled, unlabeled and validation: the published rules, as pure functions of the label
-array.
-
-Random numbers are numpy's legacy MT19937 (`np.random.RandomState`), because the published splits are its
-draws.
-"""
+"""Which images are labeled, unlabeled and validation: the split as a value, and `make_split`, which makes it by
+one of the rules of `fewlabels.data.rules`."""
 
 from __future__ import annotations
 
@@ -11,18 +7,20 @@ import base64
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fewlabels.data import rules
 from fewlabels.data.names import MAX_SEED
-from fewlabels.data.source import Source, first
-
-Indices: TypeAlias = NDArray[np.int64]
-Rule: TypeAlias = Literal["fixmatch", "balanced"]
+from fewlabels.data.protocol import Options, Rule, of_classes
+from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
+from fewlabels.data.source import FACTS, Source, first
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +32,11 @@ class Split:
     rule: str
     seed: int
     labels: int | None
-    """Number of labels that was asked for; None: all of them."""
+    """Number of labels that was asked for, of the largest class where the labels are long-tailed; None: all."""
     valid: int
     """Number of validation images."""
     labeled: Indices
-    """int64, ascending."""
+    """int64, ascending; with repeats after oversampling."""
     targets: Indices
     """Labels of `labeled`, int64 of the same length."""
     validation: Indices
@@ -49,11 +47,14 @@ class Split:
     """Labeled images per class."""
     notes: tuple[str, ...] = ()
     """Sentences that the run prints; no part of the meaning."""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """What the rule was told beside labels, seed and valid (`Options.given`, with class numbers)."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the rule, the three index lists and the labels of the labeled images."""
-        digest = hashlib.sha256(f"fewlabels split 1\n{self.rule}\n".encode())
+        """sha256 (hex) over the rule, its parameters, the three index lists and the labels of the labeled images."""
+        told = " " + json.dumps(dict(self.parameters), sort_keys=True) if self.parameters else ""
+        digest = hashlib.sha256(f"fewlabels split 1\n{self.rule}{told}\n".encode())
         for rows in (self.labeled, self.targets, self.validation, self.unlabeled):
             digest.update(len(rows).to_bytes(8, "little"))
             digest.update(rows.astype("<i8").tobytes())
@@ -66,14 +67,13 @@ class Split:
         return hash(self.fingerprint)
 
     def to_json(self) -> str:
-        """The split as JSON text. The unlabeled rows, often all of them, are packed (zlib, base64 of
-        int64)."""
-        packed = base64.b64encode(zlib.compress(self.unlabeled.astype("<i8").tobytes(), 6)).decode()
+        """The split as JSON text. The unlabeled rows, often all of them, are packed."""
         return json.dumps(
             {
                 "format": 1,
                 "source": self.source,
                 "rule": self.rule,
+                "parameters": dict(self.parameters),
                 "seed": self.seed,
                 "labels": self.labels,
                 "valid": self.valid,
@@ -83,20 +83,22 @@ class Split:
                 "labeled": self.labeled.tolist(),
                 "targets": self.targets.tolist(),
                 "validation": self.validation.tolist(),
-                "unlabeled": {"count": len(self.unlabeled), "zlib_int64_base64": packed},
+                "unlabeled": pack(self.unlabeled),
             },
             separators=(",", ":"),
         )
 
     @classmethod
     def from_json(cls, text: str) -> Split:
-        """Read `to_json`'s text. Raises ValueError when it is not one, or when the fingerprint does not
-        fit."""
+        """Read `to_json`'s text, or what `fewlabels split` wrote (which sorts the validation rows).
+
+        Raises ValueError when it is neither, or when the fingerprint does not fit.
+        """
         try:
             raw = json.loads(text)
             if raw["format"] != 1:
                 raise ValueError(f"format {raw['format']!r} is not known")
-            packed = zlib.decompress(base64.b64decode(raw["unlabeled"]["zlib_int64_base64"], validate=True))
+            ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
                 source=raw["source"],
                 rule=raw["rule"],
@@ -105,132 +107,55 @@ class Split:
                 valid=raw["valid"],
                 labeled=np.array(raw["labeled"], np.int64),
                 targets=np.array(raw["targets"], np.int64),
-                validation=np.array(raw["validation"], np.int64),
-                unlabeled=np.frombuffer(packed, "<i8").astype(np.int64),
-                class_counts=tuple(raw["class_counts"]),
+                validation=_unpack(ordered) if ordered else np.array(raw["validation"], np.int64),
+                unlabeled=_unpack(raw["unlabeled"]),
+                class_counts=tuple(counts.values() if isinstance(counts, dict) else counts),
                 notes=tuple(raw["notes"]),
+                parameters=raw.get("parameters", {}),
             )
         except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
             raise ValueError(f"this is not the JSON of a split: {error!r}") from error
-        if split.fingerprint != raw["fingerprint"]:
+        if split.fingerprint != raw.get("fingerprint"):
             raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
         return split
 
-
-def _greedy(weights: NDArray[np.float64], room: Indices, size: int) -> Indices:
-    """Classes in the order in which FixMatch takes them, int64 ``[<= size]``; stops at a class without room.
-
-    Each turn takes ``argmax_c weights[c] - taken[c] / max(max(taken), 1)``, the smallest c on ties, in
-    float64 (google-research/fixmatch, scripts/create_split.py). The largest count changes once per round,
-    so between rounds only the score of the class just taken is new.
-    """
-    weight, left = weights.tolist(), room.tolist()
-    taken, top = [0] * len(weight), 0
-    scores = weights.copy()
-    order = np.empty(size, np.int64)
-    for turn in range(size):
-        c = int(scores.argmax())
-        if taken[c] == left[c]:
-            return order[:turn]
-        order[turn] = c
-        taken[c] += 1
-        if taken[c] > top:
-            top = taken[c]
-            scores = weights - np.array(taken) / top
-        else:
-            scores[c] = weight[c] - taken[c] / top
-    return order
+    def check_fit(self, source: Source) -> None:
+        """Raises ValueError where the split was not made from such a source."""
+        rows = np.concatenate([self.labeled, self.validation, self.unlabeled])
+        if self.source != source.name and {self.source, source.name} & set(FACTS):  # a folder may have moved
+            raise ValueError(f"the split was made from {self.source}, not from {source.name}")
+        if rows.min() < 0 or rows.max() >= len(source.labels) or len(self.class_counts) != len(source.classes):
+            raise ValueError(
+                f"the split does not fit {source.name}: it names image {rows.max()} and {len(self.class_counts)} "
+                f"classes, and there are {len(source.labels)} images of {len(source.classes)} classes"
+            )
+        if (
+            not np.array_equal(source.labels[self.labeled], self.targets)
+            or source.labels[self.validation].min(initial=0) < 0
+        ):
+            raise ValueError(f"the split does not fit {source.name}: images have other labels than when it was made")
 
 
-def _deal(order: Indices, rows: list[Indices]) -> Indices:
-    """Replace the j-th appearance of class c in `order` by ``rows[c][j]``."""
-    counts = np.bincount(order, minlength=len(rows))
-    out = np.empty_like(order)
-    out[np.argsort(order, kind="stable")] = np.concatenate([r[:n] for r, n in zip(rows, counts, strict=True)])
-    return out
+def read_split(path: Path | str) -> Split:
+    """The split in a JSON file. Raises ValueError where there is none."""
+    path = Path(path).expanduser()
+    try:
+        return Split.from_json(path.read_text())
+    except OSError as error:
+        raise ValueError(f"the split file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"the split file {path}: {error}") from None
 
 
-def _by_class(labels: Indices) -> list[Indices]:
-    """Rows of each class, ascending."""
-    counts = np.bincount(labels)
-    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+def pack(rows: Indices) -> dict[str, Any]:
+    """Row numbers for JSON: how many, and zlib in base64 of their int64 bytes."""
+    packed = base64.b64encode(zlib.compress(rows.astype("<i8").tobytes(), 6)).decode()
+    return {"count": len(rows), "zlib_int64_base64": packed}
 
 
-def _weights(room: Indices, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    weights = room / room.max() if weights is None else np.asarray(weights, np.float64)
-    assert weights.shape == room.shape
-    return np.where(room > 0, weights, -np.inf)  # a class without images is never its turn
-
-
-def proportional_pick(labels: Indices, size: int, seed: int, weights: NDArray[np.float64] | None = None) -> Indices:
-    """FixMatch's labeled images, in the order of their choice, int64 ``[size]``.
-
-    Classes are served in proportion to `weights` (None: their counts over the largest count), rows within a
-    class in the order of a shuffle (seed 0: file order). A smaller size gives a prefix of a larger one.
-    Source: google-research/fixmatch, scripts/create_split.py; bit for bit.
-
-    Args:
-        labels: int64 ``[N]``, 0 .. K-1.
-        weights: float64 ``[K]``, the largest is 1.
-
-    Raises:
-        ValueError: a class runs out of images.
-    """
-    assert len(labels) and labels.min() >= 0
-    rows = _by_class(labels)
-    room = np.bincount(labels)
-    if seed != 0:
-        random = np.random.RandomState(seed)
-        for row in rows:
-            random.shuffle(row)
-    order = _greedy(_weights(room, weights), room, min(size, len(labels) + 1))
-    if len(order) < size:
-        raise ValueError(
-            f"{size} labels are more than there are: after {len(order)} of {len(labels)} images the class "
-            "whose turn it is has no more"
-        )
-    return _deal(order, rows)
-
-
-def interleaved_order(labels: Indices, weights: NDArray[np.float64] | None = None) -> Indices:
-    """FixMatch's order of the unlabeled set, int64 ``[N]``; its first V are the validation set.
-
-    The same greedy, rows of a class in file order; what is left when a class runs out of turn (with
-    `weights` that are not the counts) follows class by class. The original queues records while it reads
-    them, which changes the time but not the order of their output. Source: google-research/fixmatch,
-    scripts/create_unlabeled.py. Arguments as in `proportional_pick`.
-    """
-    assert len(labels) and labels.min() >= 0
-    rows, room = _by_class(labels), np.bincount(labels)
-    order = _greedy(_weights(room, weights), room, len(labels))
-    counts = np.bincount(order, minlength=len(rows))
-    left = [r[n:] for r, n in zip(rows, counts, strict=True)]
-    return np.concatenate([_deal(order, rows), *left])
-
-
-def balanced_pick(labels: Indices, size: int, seed: int) -> Indices:
-    """The same number of images of each class, in the order of their draw, int64 ``[size]``.
-
-    Per class ascending, ``choice(rows, size // K, replace=False)`` of the legacy generator. Source:
-    kekmodel/FixMatch-pytorch, dataset/cifar.py (``x_u_split``), and LeeDoYup/FixMatch-pytorch,
-    datasets/data_utils.py: equal seeds give both the same images.
-
-    Raises:
-        ValueError: `size` is no multiple of the classes, or a class has too few images.
-    """
-    assert len(labels) and labels.min() >= 0
-    rows = _by_class(labels)
-    if size % len(rows):
-        raise ValueError(
-            f"rule 'balanced' takes the same number of each class: labels must be a multiple of the "
-            f"{len(rows)} classes, got {size}"
-        )
-    each = size // len(rows)
-    short = next((c for c, row in enumerate(rows) if len(row) < each), None)
-    if short is not None:
-        raise ValueError(f"{size} labels need {each} of each class, but class {short} has {len(rows[short])}")
-    random = np.random.RandomState(seed)
-    return np.concatenate([random.choice(row, each, replace=False) for row in rows])
+def _unpack(packed: dict[str, Any]) -> Indices:
+    content = zlib.decompress(base64.b64decode(packed["zlib_int64_base64"], validate=True))
+    return np.frombuffer(content, "<i8").astype(np.int64)
 
 
 def make_split(
@@ -240,70 +165,68 @@ def make_split(
     seed: int,
     valid: int = 0,
     rule: Rule = "fixmatch",
-    unlabeled: Literal["all", "rest"] = "all",
+    unlabeled: Literal["all", "rest"] | None = None,
+    options: Options | None = None,
 ) -> Split:
     """Divide a source's training images.
 
-    Picks: `labels` images in total by the rule, or (None) every image with a known label that is not
-    validation. Rows with the label -1 are unlabeled only; no rule sees them.
+    Picks: `labels` images by the rule (in total, or of the largest class with `options.imbalance`), or (None)
+    every image with a known label that is not validation. Rows with the label -1 are unlabeled only; no rule
+    sees them. Of the picked images, `options.keep_labeled` keeps some classes, and `options.oversample` repeats
+    those of small classes.
 
-    Validation: the first `valid` of `interleaved_order` over the known labels. Under FixMatch's rule, on a
-    source whose labels are all known, that order runs over all images, so a few validation images may be
-    labeled ones too: this is the published protocol, kept, counted and noted. Everywhere else the order
-    runs over the images that were not picked, and the two are disjoint.
+    Stream: the unlabeled images in training order, and where published validation images come from.
+    "fixmatch" and "cadr": `interleaved_order` of all images (with `imbalance_unlabeled` its long-tailed part),
+    then those of unknown label in file order. "realmix": the same without the picked images. "balanced": file
+    order, as kekmodel's. "usb": USB's choice, after the labeled ones. The loop permutes it anyway.
 
-    Unlabeled: everything but the validation images; `unlabeled="rest"` takes the labeled ones out. Training
-    order: FixMatch's `interleaved_order`, then the images of unknown label in file order; file order under
-    "balanced", as kekmodel's. The loop permutes it anyway.
+    Validation: under "fixmatch" and "cadr", on a source whose labels are all known or which has official folds,
+    the first `valid` images of the stream, so a few of them may be labeled ones too: this is the published
+    protocol, kept, counted and noted. Under "realmix" the same, with no overlap. Everywhere else the first of
+    `interleaved_order` over the known images that were not picked. With `keep_labeled`, images of its classes.
+
+    Unlabeled: the stream without the validation images, and of the classes of `options.keep_unlabeled`;
+    `unlabeled="rest"` takes the labeled ones out, "all" leaves them in; None: "rest" under "realmix", else "all".
 
     Raises:
         ValueError: the source has not what is asked for.
     """
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule {rule!r} is not known; allowed are {', '.join(get_args(Rule))}")
+    whole = source.whole or source
+    options = (options or Options()).numbered(whole.classes)
+    options.check(rule, labels)
+    unlabeled = unlabeled or ("rest" if rule == "realmix" else "all")
     if unlabeled not in ("all", "rest"):
         raise ValueError(f"unlabeled {unlabeled!r} is not known; allowed are all, rest")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must lie in 0 .. {MAX_SEED}, got {seed}")
     if valid < 0:
         raise ValueError(f"valid must be at least 0, got {valid}")
-    known = np.flatnonzero(source.labels >= 0)
-    _check_size(source, labels, rule)
-    y, everything = source.labels[known], len(known) == len(source.labels)
-    notes: list[str] = []
+    _check_size(whole, labels, rule, options)
 
-    picked = np.empty(0, np.int64)
-    if labels is not None:
-        pick = proportional_pick if rule == "fixmatch" else balanced_pick
-        picked = known[pick(y, labels, seed)]
-    order = known[interleaved_order(y)]
-    overlapping = rule == "fixmatch" and everything
-    pool = known if overlapping else np.setdiff1d(known, picked)
-    if valid > len(pool) or (labels is None and valid == len(pool)):
-        raise ValueError(
-            f"valid={valid} is more than {source.name} can spare: {len(pool)} images of known label "
-            + ("are there" if len(pool) == len(known) else f"are left after {labels} were picked")
-        )
-    if valid and len(pool) < len(known):
-        validation = pool[interleaved_order(source.labels[pool])][:valid]
-    else:
-        validation = order[:valid]
+    picked, stream = _pick(whole, labels, seed, rule, options)
+    validation = _validation(whole, picked, stream, valid, rule, labels, options)
+    known = np.flatnonzero(whole.labels >= 0)
     labeled = np.sort(picked) if labels is not None else np.setdiff1d(known, validation)
+    labeled = labeled[of_classes(whole.labels[labeled], options.keep_labeled)]
+    if len(labeled) == 0:
+        names = first([whole.classes[int(c)] for c in options.keep_labeled])
+        raise ValueError(f"none of the {labels} labels that were picked is of keep_labeled's classes: {names}")
 
-    if rule == "fixmatch":
-        rest = np.concatenate([order, np.flatnonzero(source.labels < 0)])
-    else:
-        rest = np.arange(len(source.labels))
-    drop = np.zeros(len(source.labels), bool)
+    drop = np.zeros(len(whole.labels), bool)
     drop[validation] = True
-    if unlabeled == "rest":
-        drop[labeled] = True
-    rest = rest[~drop[rest]]
+    drop[labeled] |= unlabeled == "rest"
+    if rule in ("realmix", "usb") and unlabeled == "all":
+        stream = np.concatenate([np.setdiff1d(labeled, stream), stream])
+    rest = stream[~drop[stream] & of_classes(whole.labels[stream], options.keep_unlabeled)]
     if len(rest) == 0:
         raise ValueError(
             f"no unlabeled image of {source.name} is left (labels, validation and unlabeled={unlabeled!r})"
         )
-
+    notes = []
+    if options.oversample is not None:
+        before = len(labeled)
+        labeled = np.sort(labeled[rules.oversample(whole.labels[labeled], options.oversample)])
+        notes.append(f"the {before} labeled images were balanced to {len(labeled)}, with repeats where a class has few")
     counts = np.bincount(source.labels[labeled], minlength=len(source.classes))
     without = [source.classes[c] for c in np.flatnonzero((counts == 0) & (source.histogram() > 0))]
     if without:
@@ -311,7 +234,7 @@ def make_split(
     shared = len(np.intersect1d(validation, labeled))
     if shared:
         notes.append(f"{shared} of the {valid} validation images are labeled ones too, as in FixMatch's protocol")
-    if valid and not everything:
+    if valid and len(known) < len(whole.labels) and not whole.folds:
         notes.append(f"the {valid} validation images were taken from those of known label that are not labeled ones")
     return Split(
         source=source.name,
@@ -325,20 +248,130 @@ def make_split(
         unlabeled=rest,
         class_counts=tuple(int(n) for n in counts),
         notes=tuple(notes),
+        parameters=options.given(),
     )
 
 
-def _check_size(source: Source, labels: int | None, rule: Rule) -> None:
+def _pick(source: Source, labels: int | None, seed: int, rule: Rule, options: Options) -> tuple[Indices, Indices]:
+    """The labeled rows by the rule (none where `labels` is None: all of them), and the stream of the others."""
+    known, unknown = np.flatnonzero(source.labels >= 0), np.flatnonzero(source.labels < 0)
+    y, classes = source.labels[known], len(source.classes)
+    picked = np.empty(0, np.int64)
+    if rule == "balanced":
+        if labels is not None:
+            picked = known[rules.balanced_pick(y, labels, seed)]
+        return picked, np.arange(len(source.labels))
+
+    if rule == "usb":
+        if labels is None:
+            return picked, np.arange(len(source.labels))
+        few, more = _usb_counts(labels, classes, options)
+        chosen, others = rules.usb_pick(y, few, more, seed)
+        return known[chosen], np.concatenate([known[others], unknown])
+
+    if rule == "realmix":
+        candidates = y[: np.searchsorted(known, options.candidates)] if options.candidates is not None else y
+        if labels is not None:
+            by_turn = options.prior == "equal"
+            picked = known[(rules.round_robin_pick if by_turn else proportional_pick)(candidates, labels, seed)]
+        others = np.setdiff1d(known, picked)
+        counts = np.bincount(candidates, minlength=classes)
+        order = others[interleaved_order(source.labels[others], counts / counts.max())] if len(others) else others
+        return picked, np.concatenate([order, unknown])
+
+    shares: Weights | None = None
+    if options.imbalance is not None:
+        assert labels is not None
+        shares = rules.long_tail(classes, options.imbalance)
+        labels = int(rules.head_counts(labels, shares).sum())
+    elif options.prior == "rand":
+        shares = rules.random_prior(classes, seed)
+    if labels is not None:
+        if source.folds and labels == len(source.folds[0]) and shares is None:
+            picked = _fold(source, seed)
+        else:
+            picked = known[proportional_pick(y, labels, seed, shares)]
+    if options.imbalance_unlabeled is None:
+        return picked, np.concatenate([known[interleaved_order(y)], unknown])
+    tail = rules.long_tail(classes, options.imbalance_unlabeled, reverse=options.reverse)
+    return picked, known[interleaved_order(y, tail, leftovers=False)]
+
+
+def _fold(source: Source, seed: int) -> Indices:
+    """STL-10 at 1000 labels: the official fold of the seed's number (create_split.py)."""
+    if seed >= len(source.folds):
+        raise ValueError(
+            f"{len(source.folds[0])} labels of {source.name} are one of its official folds: seed must lie in "
+            f"0 .. {len(source.folds) - 1}, got {seed}"
+        )
+    return source.folds[seed]
+
+
+def _usb_counts(labels: int, classes: int, options: Options) -> tuple[Indices, Indices | None]:
+    """Labeled and unlabeled images of each class under USB's rule; None: all that are left."""
+    if options.imbalance is None:
+        few = np.full(classes, labels // classes)
+    else:
+        few = rules.tail_counts(labels, classes, options.imbalance)
+    if options.head_unlabeled is None:
+        return few, None
+    gamma = options.imbalance_unlabeled or 1.0
+    return few, rules.tail_counts(options.head_unlabeled, classes, gamma, reverse=options.reverse)
+
+
+def _validation(
+    source: Source, picked: Indices, stream: Indices, valid: int, rule: Rule, labels: int | None, options: Options
+) -> Indices:
+    known = np.flatnonzero(source.labels >= 0)
+    published = rule in ("fixmatch", "cadr") and (len(known) == len(source.labels) or bool(source.folds))
+    pool: Indices
+    if published or rule == "realmix":
+        pool = stream[source.labels[stream] >= 0]
+    else:
+        pool = np.setdiff1d(known, picked)
+        pool = pool[interleaved_order(source.labels[pool])] if len(pool) else pool
+    pool = pool[of_classes(source.labels[pool], options.keep_labeled)]
+    if valid > len(pool) or (labels is None and valid == len(pool)):
+        raise ValueError(
+            f"valid={valid} is more than {source.name} can spare: {len(pool)} images of known label "
+            + ("are there" if len(pool) == len(known) else f"are left after {labels} were picked")
+        )
+    return pool[:valid]
+
+
+def _check_size(source: Source, labels: int | None, rule: Rule, options: Options) -> None:
     if labels is None:
         return
     histogram, total = source.histogram(), int((source.labels >= 0).sum())
+    classes = len(histogram)
     if labels < 1:
         raise ValueError(f"labels must be at least 1, got {labels}")
+    if options.candidates is not None:
+        total = min(total, int((source.labels[: options.candidates] >= 0).sum()))
     if labels > total:
-        raise ValueError(f"labels={labels} is more than {source.name} has: {total} images have a known label")
-    each, smallest = labels // len(histogram), int(histogram.argmin())
-    if rule == "balanced" and each > histogram[smallest]:
         raise ValueError(
-            f"labels={labels} needs {each} images of each class of {source.name}, but class "
-            f"{source.classes[smallest]!r} has {histogram[smallest]}"
+            f"labels={labels} is more than {source.name} has: {total} images have a known label"
+            + ("" if options.candidates is None else f" among the first {options.candidates}")
+        )
+    need: Indices | None = None
+    if rule == "usb":
+        if options.imbalance is None and labels % classes:
+            raise ValueError(
+                f"rule 'usb' takes the same number of each class: labels must be a multiple of the {classes} "
+                f"classes, got {labels}"
+            )
+        few, more = _usb_counts(labels, classes, options)
+        need = few if more is None else np.add(few, more)
+    elif options.imbalance is not None:
+        need = rules.head_counts(labels, rules.long_tail(classes, options.imbalance))
+    elif rule == "balanced":
+        need = np.full(classes, labels // classes)
+    if need is not None and (need > histogram).any():
+        c = int((need - histogram).argmax())
+        raise ValueError(
+            f"labels={labels} needs {need[c]} images of each class of {source.name}, but class "
+            f"{source.classes[c]!r} has {histogram[c]}"
+            if rule == "balanced"
+            else f"labels={labels} under rule {rule} needs {need[c]} images of class {source.classes[c]!r} of "
+            f"{source.name}, labeled and unlabeled, and there are {histogram[c]}"
         )

@@ -87,6 +87,4 @@ def _check_depth(name: str, depth: int, allowed: set[int]) -> int:
     known = [scales * (2 * n + 1) + 1 for scales in allowed for n in range(1, depth + 1)]
     near = min(known, key=lambda other: (abs(other - depth), other))
     form = "6n + 4 or 8n + 5" if 4 in allowed else "6n + 4"
-    raise ValueError(
-        f"net {name!r}: the depth must be {form} with n of at least 1, got {depth}; nearest is {near}"
-    )
+    raise ValueError(f"net {name!r}: the depth must be {form} with n of at least 1, got {depth}; nearest is {near}")

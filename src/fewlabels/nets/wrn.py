@@ -30,9 +30,7 @@ def glorot_normal_(linear: nn.Linear) -> None:
 class _Block(nn.Module):
     """Pre-activation block; where the width changes, both branches start from the activated input."""
 
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, dropout: float, slope: float, momentum: float
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, dropout: float, slope: float, momentum: float) -> None:
         super().__init__()
         self.slope, self.dropout = slope, dropout
         self.bn1 = nn.BatchNorm2d(c_in, momentum=momentum)
@@ -129,9 +127,7 @@ class SameConv2d(nn.Conv2d):
 class _BlockTF(nn.Module):
     """Pre-activation block; the shortcut starts from the raw input, except in the net's first block."""
 
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, first: bool, slope: float, momentum: float
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, first: bool, slope: float, momentum: float) -> None:
         super().__init__()
         self.slope, self.first = slope, first
         self.bn1 = nn.BatchNorm2d(c_in, eps=1e-3, momentum=momentum)

@@ -1,0 +1,45 @@
+"""fewlabels data: look at data sets and turn one form into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fewlabels.commands import data_look as look
+from fewlabels.commands import data_make as make
+from fewlabels.commands.options import UsageError, parse
+from fewlabels.config import nearest
+
+HELP = """\
+fewlabels data: look at data sets, check them, and turn one form into another. Nothing is ever overwritten.
+
+usage: fewlabels data COMMAND [options]
+
+{commands}
+
+`fewlabels data COMMAND --help` lists the options of a command; each has --json.
+"""
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "list": (look.List, look.run_list),
+    "prepare": (look.Prepare, look.run_prepare),
+    "check": (look.Check, look.run_check),
+    "show": (look.Show, look.run_show),
+    "filter": (make.Filter, make.run_filter),
+    "crop": (make.Crop, make.run_crop),
+    "rename": (make.Rename, make.run_rename),
+    "convert": (make.Convert, make.run_convert),
+}
+
+
+def main(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:{width}}  {str(cls.__doc__).splitlines()[0]}" for name, (cls, _) in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)), end="")
+        return 0
+    if args[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise UsageError(f"data has no command {args[0]!r}{nearest(args[0], COMMANDS)} (known: {known})")
+    cls, run = COMMANDS[args[0]]
+    return run(parse(cls, args[1:], prog=f"fewlabels data {args[0]}"))

@@ -1,0 +1,254 @@
+"""fewlabels data list, prepare, check, show: looking at data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from fewlabels import augment
+from fewlabels.commands.options import UsageError
+from fewlabels.config import Data, Train
+from fewlabels.data.names import is_folder
+from fewlabels.data.source import Source, first
+from fewlabels.data.split import Split
+from fewlabels.tools import check as checking
+from fewlabels.tools import listing
+from fewlabels.tools.layout import check_free, write_new
+from fewlabels.tools.sheet import sheet
+from fewlabels.training import load_source, resolve, resolve_data, split_of
+
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the named data sets: images, classes, size, origin, and whether they are here."""
+
+    root: str | None = None
+    """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Download a named data set where it is missing, read it, and compare it with what is known of it."""
+
+    name: Name
+    """Name of a data set."""
+    root: str | None = None
+    """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Check(Data):
+    """Count classes, sizes and channels; find duplicates, overlapping parts and broken files."""
+
+    name: Name = field()
+    """A data name or a folder; a folder without options is looked at file by file."""
+    json: bool = field(default=False, kw_only=True)
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Show(Data):
+    """Draw a contact sheet: labeled images of each class, their weak and strong views, some unlabeled images."""
+
+    name: Name = field()
+    """A data name or a folder of pictures."""
+    output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = field(default=None, kw_only=True)
+    """PNG file to write; default: NAME-sheet.png in the current folder, then -2, -3."""
+    rows: int = field(default=20, kw_only=True)
+    """Classes to show at most."""
+    weak: str = field(default="auto", kw_only=True)
+    """Weak view: ms, m, s, x or affine; `auto`: what suits the data."""
+    strong: str = field(default="auto", kw_only=True)
+    """Strong view: rand:kekmodel, cta, cutout, affine, none; `auto`: what suits the data."""
+    view_seed: int = field(default=1, kw_only=True)
+    """Seed of the views and of the choice of unlabeled images."""
+    json: bool = field(default=False, kw_only=True)
+    """Print JSON."""
+
+
+def run_list(command: List) -> int:
+    rows = listing.known(_path(command.root))
+    if command.json:
+        print(json.dumps(rows))
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "train", "test", "classes", "size", "here", "from"):
+        table.add_column(column, justify="right" if column in ("train", "test", "classes") else "left")
+    for row in rows:
+        size = f"{row['height']} x {row['width']} {'grey' if row['channels'] == 1 else 'colour'}"
+        table.add_row(
+            row["name"],
+            f"{row['train']:,}",
+            f"{row['test']:,}",
+            str(row["classes"]),
+            size,
+            "yes" if row["present"] else "no",
+            row["origin"],
+        )
+    _console().print(table)
+    print(f"named data sets lie in {rows[0]['root']} (--root or $ML_DATA name another folder)")
+    return 0
+
+
+def run_prepare(command: Prepare) -> int:
+    with bar("reading") as report:
+        result = listing.prepare(command.name, _path(command.root), report)
+    if command.json:
+        print(json.dumps(result))
+        return 0
+    print(
+        f"{result['name']} is complete: {result['train']:,} training and {result['test']:,} test "
+        f"images, {result['classes']} classes, {result['height']} x {result['width']} px"
+    )
+    for note in result["notes"]:
+        print(note)
+    return 0
+
+
+def run_check(command: Check) -> int:
+    plain = Data(**{f.name: getattr(command, f.name) for f in fields(Data)}) == Data(command.name)
+    if plain and is_folder(command.name) and Path(command.name).expanduser().is_dir():
+        with bar("looking at pictures") as report:
+            result = checking.check_folder(command.name, report)
+    else:
+        result = checking.check_source(command.name, *load_split(command))
+    if command.json:
+        print(json.dumps(result))
+    else:
+        _print_report(result)
+    return 1 if result["problems"] else 0
+
+
+def _print_report(result: dict[str, Any]) -> None:
+    out = _console()
+    parts = result["parts"]
+    out.print(f"{result['name']}: {result['classes']} classes")
+    counts = Table(box=None, pad_edge=False)
+    counts.add_column("class")
+    for part in parts:
+        counts.add_column(part, justify="right")
+    counts.add_row("all", *(f"{p['images']:,}" for p in parts.values()))
+    known = {part: p["per_class"] or {} for part, p in parts.items()}
+    names = list(dict.fromkeys(name for histogram in known.values() for name in histogram))
+    for name in names[:30]:
+        counts.add_row(name, *(f"{known[part][name]:,}" if name in known[part] else "" for part in parts))
+    out.print(counts)
+    if len(names) > 30:
+        out.print(f"and {len(names) - 30} more classes (--json has all)")
+    sizes = [f"{s['height']} x {s['width']} ({s['images']:,})" for s in result["sizes"]]
+    out.print(f"\nheight x width: {first(sizes, 6)}")
+    kinds = {"1": "grey", "3": "colour"}
+    out.print("channels: " + ", ".join(f"{kinds.get(c, c)} {n:,}" for c, n in result["channels"].items()))
+    if len(parts) > 1 or result["duplicates"]:
+        overlap = Table(box=None, pad_edge=False)
+        overlap.add_column("same pixels in")
+        for part in parts:
+            overlap.add_column(part, justify="right")
+        for part, row in result["overlap"].items():
+            overlap.add_row(part, *(f"{row[other]:,}" for other in parts))
+        out.print("\n", overlap, sep="", end="")
+    for group in result["duplicates"][:10]:
+        out.print(f"  the same picture: {first(group, 4)}")
+    if len(result["duplicates"]) > 10:
+        out.print(f"  and {len(result['duplicates']) - 10} more (--json has all)")
+    for bad in result["corrupt"][:10]:
+        out.print(f"  cannot be read: {bad['path']} ({bad['reason']})")
+    for note in result["notes"]:
+        out.print(f"note: {note}")
+    for problem in result["problems"]:
+        out.print(f"problem: {problem}")
+    hint = result["suggestion"]
+    if hint["batch"]:
+        size = f"--data.image-size {hint['image_size']}" if hint["image_size"] else "images as large as they are"
+        size += " --data.fit centre" if hint["fit"] == "centre" else ""
+        out.print(f"suggestion: {size}, --batch {hint['batch']}")
+
+
+def run_show(command: Show) -> int:
+    if command.rows < 1:
+        raise UsageError(f"--rows must be at least 1, got {command.rows}")
+    if not 0 <= command.view_seed < 2**32:
+        raise UsageError(f"--view-seed must lie in 0 .. {2**32 - 1}, got {command.view_seed}")
+    target = Path(command.output).expanduser() if command.output else _free_file(command.name)
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"the sheet is a PNG file, got {target.name}")
+    check_free(target)
+    source, split = load_split(command)
+    config = resolve(Train(weak=command.weak, strong=command.strong), source)  # type: ignore[arg-type]
+    shift = config.shift or 0
+    weak = augment.weak_view(config.weak, source.shape, shift=shift)
+    flip, moved = config.weak in ("m", "ms"), shift if "s" in config.weak else 0
+    strong = augment.strong_view(config.strong, source.shape, flip=flip, shift=moved)
+    c, h, w = source.shape
+    kind = {1: "grey", 3: "colour"}.get(c, f"{c} channels")
+    parts = {
+        "labeled": len(split.labeled),
+        "unlabeled": len(split.unlabeled),
+        "validation": len(split.validation),
+        "test": len(source.test_labels),
+    }
+    lines = [
+        command.name,
+        f"{', '.join(f'{n:,} {part}' for part, n in parts.items() if n)} images; {len(source.classes)} classes; "
+        f"{h} x {w} px, {kind}",
+        f"split: rule {split.rule}, seed {split.seed}; views: weak {config.weak}, shift {moved} px; strong "
+        f"{config.strong}",
+    ]
+    image = sheet(source, split, weak, strong, lines=lines, rows=command.rows, seed=command.view_seed)
+    write_new(target, partial(image.save, format="PNG", optimize=True))
+    if command.json:
+        print(json.dumps({"file": str(target), "width": image.width, "height": image.height}))
+    else:
+        print(f"wrote {target} ({image.width} x {image.height} px)")
+    return 0
+
+
+def _free_file(name: str) -> Path:
+    stem = Path(name).expanduser().resolve().name if is_folder(name) else name
+    target, n = Path(f"{stem or 'data'}-sheet.png"), 1
+    while target.exists() or target.is_symlink():
+        n += 1
+        target = Path(f"{stem or 'data'}-sheet-{n}.png")
+    return target
+
+
+def load_split(command: Data) -> tuple[Source, Split]:
+    data = resolve_data(Data(**{f.name: getattr(command, f.name) for f in fields(Data)}))
+    with bar("reading") as report:
+        source = load_source(data, report)
+    return source, split_of(data, source)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.width = max(console.width, 160)  # a table that is too wide wraps in the terminal, and is not cut
+    return console
+
+
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error where it is a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

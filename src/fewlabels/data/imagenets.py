@@ -1,0 +1,95 @@
+"""ImageNet and its small relatives, from folders that the user has: none may be downloaded without an account,
+or comes from one place only."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from fewlabels.data.archives import DataUnavailable
+from fewlabels.data.folder import list_folder
+from fewlabels.data.listing import Listing, Row
+from fewlabels.data.pictures import scan
+
+FOLDERS = {
+    "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),
+    "tiny_imagenet": ("tiny-imagenet-200", "tiny-imagenet", "tiny_imagenet"),
+    "imagenet": ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC"),
+}
+"""Where each set lies in the root: the first of these that is there."""
+
+_FORMS = {
+    "mini_imagenet": "train/CLASS/ and test/CLASS/, or train.csv, val.csv, test.csv and images/",
+    "tiny_imagenet": "train/WNID/images/ and val/val_annotations.txt",
+    "imagenet": "train/WNID/ and val/WNID/",
+}
+
+
+def list_imagenet(name: str, root: Path) -> Listing:
+    """The pictures of one of `FOLDERS`. Raises DataUnavailable, with the form that is expected."""
+    folder = next((root / f for f in FOLDERS[name] if (root / f).is_dir()), None)
+    if folder is None:
+        raise DataUnavailable(
+            f"{name} is not in {root} and is not downloaded; put {FOLDERS[name][0]}/ with {_FORMS[name]} there, "
+            "or give the folder that has it (root or $ML_DATA)"
+        )
+    if name == "mini_imagenet":
+        listing = _mini(folder)
+    elif name == "tiny_imagenet":
+        listing = list_folder(folder)
+    else:
+        listing = list_folder(folder, labeled=folder / "train", test=folder / "val")
+    listing.name = name
+    return listing
+
+
+def _mini(folder: Path) -> Listing:
+    """Mini-ImageNet (Vinyals et al. 2016): 100 classes of 600 pictures.
+
+    Folders train and test with the same classes are taken as they are. The three parts of few-shot learning
+    (64, 16 and 20 classes; folders, or csv files with the columns filename and label) are put together, and
+    then 5 of 6 pictures of each class are for training: classes in sorted order, file names sorted, and one
+    ``RandomState(0).permutation`` per class, whose first 500 of 600 are the training pictures. Both parts keep
+    the sorted order.
+    """
+    by_class: dict[str, list[Path]] = {}
+    tables = [folder / f"{part}.csv" for part in ("train", "val", "test")]
+    if any(table.is_file() for table in tables):
+        for table in tables:
+            for path, label in _table(table):
+                by_class.setdefault(label, []).append(path)
+    else:
+        parts = [folder / part for part in ("train", "val", "test") if (folder / part).is_dir()]
+        classes = [{p.name for p in part.iterdir() if p.is_dir()} for part in parts]
+        if len(parts) < 2 or classes[0] & set().union(*classes[1:]):
+            return list_folder(folder)
+        for part in parts:
+            for path in scan(part, folder)[0]:
+                by_class.setdefault(path.relative_to(part).parts[0], []).append(path)
+    random = np.random.RandomState(0)
+    train: list[Row] = []
+    test: list[Row] = []
+    for name in sorted(by_class):
+        files = sorted(by_class[name], key=lambda p: p.name)
+        order = random.permutation(len(files))
+        cut = len(files) * 5 // 6
+        train += [(files[i], name) for i in sorted(order[:cut])]
+        test += [(files[i], name) for i in sorted(order[cut:])]
+    note = f"{folder} holds the few-shot parts; 5 of 6 pictures of each of the {len(by_class)} classes are for training"
+    return Listing(name="mini_imagenet", where=str(folder), train=train, test=test, base=folder, notes=[note])
+
+
+def _table(table: Path) -> list[tuple[Path, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise DataUnavailable(f"mini_imagenet needs {table}, which cannot be read: {error.strerror}") from error
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is no table with the columns filename and label") from error
+    outside = [name for name, _ in rows if not name or Path(name).name != name]
+    if outside:
+        raise ValueError(f"{table} names {outside[0]!r}, which is no plain file name")
+    return [(table.parent / "images" / name, label) for name, label in rows]

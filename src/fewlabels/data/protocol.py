@@ -1,0 +1,157 @@
+"""What a protocol says beside labels, seed and validation: long tails, priors, the classes that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from fewlabels.data.rules import Indices, interleaved_order, long_tail
+from fewlabels.data.source import Labels, Source, first
+
+Rule: TypeAlias = Literal["fixmatch", "balanced", "cadr", "realmix", "usb"]
+
+_GOES_WITH: dict[str, tuple[str, ...]] = {
+    "imbalance": ("cadr", "usb"),
+    "imbalance_unlabeled": ("cadr", "usb"),
+    "head_unlabeled": ("usb",),
+    "prior rand": ("cadr",),
+    "prior equal": ("realmix",),
+    "candidates": ("realmix",),
+}
+
+
+class Options(NamedTuple):
+    """Settings of a rule; the fields of `fewlabels.Data` of the same names, with the same defaults.
+
+    Those that are given are part of the split's fingerprint.
+    """
+
+    imbalance: float | None = None
+    imbalance_unlabeled: float | None = None
+    imbalance_test: float | None = None
+    head_unlabeled: int | None = None
+    reverse: bool = False
+    prior: Literal["data", "rand", "equal"] = "data"
+    candidates: int | None = None
+    keep_labeled: tuple[int | str, ...] = ()
+    keep_unlabeled: tuple[int | str, ...] = ()
+    keep_test: tuple[int | str, ...] = ()
+    remap: bool = False
+    oversample: int | None = None
+
+    def numbered(self, classes: Sequence[str]) -> Options:
+        """The same with class numbers in place of names. Raises ValueError for a class that is not there."""
+        return self._replace(
+            keep_labeled=class_ids("keep_labeled", self.keep_labeled, classes),
+            keep_unlabeled=class_ids("keep_unlabeled", self.keep_unlabeled, classes),
+            keep_test=class_ids("keep_test", self.keep_test, classes),
+        )
+
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults, as plain values for JSON."""
+        out: dict[str, Any] = {}
+        for name, value in self._asdict().items():
+            if value != self._field_defaults[name]:
+                number = name.startswith("imbalance")
+                out[name] = float(value) if number else list(value) if isinstance(value, tuple) else value
+        return out
+
+    def check(self, rule: str, labels: int | None) -> None:
+        """Raises ValueError for a rule that does not exist, and for settings that do not go together."""
+        if rule not in get_args(Rule):
+            raise ValueError(f"rule {rule!r} is not known; allowed are {', '.join(get_args(Rule))}")
+        given = self.given()
+        if "prior" in given:
+            given[f"prior {self.prior}"] = True
+        for name, rules in _GOES_WITH.items():
+            if name in given and rule not in rules:
+                raise ValueError(f"{name} goes with the rule {' and '.join(rules)}, not with {rule}")
+        for name in ("imbalance", "imbalance_unlabeled", "imbalance_test"):
+            if name in given and not given[name] >= 1:
+                raise ValueError(f"{name} must be at least 1, got {given[name]:g}; reverse turns a tail round")
+        if self.reverse and self.imbalance_unlabeled is None and self.imbalance_test is None:
+            raise ValueError("reverse turns the tail of imbalance_unlabeled or imbalance_test round; neither is given")
+        if self.imbalance is not None and self.prior == "rand":
+            raise ValueError("imbalance and prior rand both say how many labels each class gets; give one of them")
+        if labels is None:
+            for name in ("imbalance", "head_unlabeled", "prior", "candidates"):
+                if name in given:
+                    raise ValueError(f"{name} needs labels, the number of labels to pick")
+        if rule == "usb" and self.imbalance_unlabeled is not None and self.head_unlabeled is None:
+            raise ValueError("rule usb needs head_unlabeled, the images of the largest class, for imbalance_unlabeled")
+        if self.remap and not self.keep_labeled:
+            raise ValueError("remap numbers the classes of keep_labeled anew, and keep_labeled is not given")
+
+
+def class_ids(what: str, wanted: Sequence[int | str], classes: Sequence[str]) -> tuple[int, ...]:
+    """Class numbers, ascending, of names or numbers; a text is taken as a name where there is such a class.
+
+    `what` names the setting in errors.
+    """
+    ids = set()
+    for item in wanted:
+        if item in classes:
+            ids.add(classes.index(str(item)))
+        elif str(item).isdecimal() and int(item) < len(classes):
+            ids.add(int(item))
+        else:
+            numbers = f"numbers 0 to {len(classes) - 1}"
+            raise ValueError(f"{what}: there is no class {item!r}; the classes are {first(classes)} ({numbers})")
+    return tuple(sorted(ids))
+
+
+def of_classes(labels: Labels, ids: Sequence[int | str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether each label is one of `ids` (bool ``[N]``); no ids mean all, also the unknown ones."""
+    return np.isin(labels, np.array(ids, np.int64)) if ids else np.ones(len(labels), bool)
+
+
+def restrict(source: Source, options: Options) -> Source:
+    """The source as training and evaluation see it: kept or long-tailed test images, and renumbered classes.
+
+    With `remap` the classes are those of `keep_labeled`, and a training image of another class has the label
+    -1; the rules go on seeing all of them (`Source.whole`). Training images stay where they are. Doing it twice
+    does no more than once.
+
+    Raises:
+        ValueError: a class is not there, or no test image is left.
+    """
+    whole = source = source.whole or source
+    options, rows = options.numbered(source.classes), _test_rows(source, options)
+    if len(rows) < len(source.test_labels):
+        if len(rows) == 0:
+            names = first([source.classes[int(c)] for c in options.keep_test])
+            raise ValueError(f"keep_test: {source.name} has no test images of {names}")
+        images, labels = source.test_images[rows], source.test_labels[rows]
+        source = replace(source, test_images=images, test_labels=labels, whole=whole)
+    if not options.remap or not options.keep_labeled:
+        return source
+    kept = [int(c) for c in options.keep_labeled]
+    if len(kept) < 2:
+        raise ValueError(f"remap: keep_labeled leaves one class only ({source.classes[kept[0]]}); 2 are needed")
+    foreign = np.setdiff1d(source.test_labels, kept)
+    if len(foreign):
+        raise ValueError(
+            f"remap leaves no number for the test images of {first([source.classes[c] for c in foreign])}, "
+            "which keep_labeled has not; leave them out with keep_test"
+        )
+    number = np.full(len(source.classes) + 1, -1, np.int64)  # its last entry is for the label -1
+    number[kept] = np.arange(len(kept))
+    return replace(
+        source,
+        classes=tuple(source.classes[c] for c in kept),
+        labels=number[source.labels],
+        test_labels=number[source.test_labels],
+        whole=whole,
+    )
+
+
+def _test_rows(source: Source, options: Options) -> Indices:
+    keep = class_ids("keep_test", options.keep_test, source.classes)
+    rows = np.flatnonzero(of_classes(source.test_labels, keep))
+    if options.imbalance_test is None or len(rows) == 0:
+        return rows
+    shares = long_tail(len(source.classes), options.imbalance_test, reverse=options.reverse)
+    return np.sort(rows[interleaved_order(source.test_labels[rows], shares, leftovers=False)])

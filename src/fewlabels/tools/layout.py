@@ -1,0 +1,179 @@
+"""How a folder of pictures is laid out, and new folders made from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from fewlabels.data.find import scan
+from fewlabels.data.pictures import Unreadable
+from fewlabels.data.source import Progress, first
+
+PARTS = {"labeled": "labeled", "train": "labeled", "unlabeled": "unlabeled", "test": "test"}
+"""Folder names at the top of own data, and the part that each is."""
+
+
+class Picture(NamedTuple):
+    path: Path
+    within: Path
+    """`path` relative to the folder."""
+    part: str
+    """labeled, unlabeled or test; in a folder of plain class folders everything is labeled."""
+    label: str | None
+    """Name of the class folder, None where there is none."""
+
+
+class Layout(NamedTuple):
+    root: Path
+    pictures: list[Picture]
+    """Sorted by path."""
+    others: list[Path]
+    """Files that are no pictures."""
+    empty: list[str]
+    """Class folders without pictures, relative to the root."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the class folders that hold pictures, sorted."""
+        return sorted({p.label for p in self.pictures if p.label is not None})
+
+
+def layout(root: Path | str) -> Layout:
+    """Look through a folder: own data (``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``) or plain ``CLASS/``.
+
+    The class of a picture is the folder right below the part (or the root), however deep the picture lies.
+    Hidden files are skipped and links that lead out of the folder refused, as when training reads it.
+
+    Raises:
+        ValueError: there is no such folder, or no picture in it.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {str(root)!r}" if not root.exists() else f"{str(root)!r} is no folder")
+    found, others = scan(root)
+    if not found:
+        raise ValueError(f"{root} holds no pictures")
+    own = any((root / name).is_dir() for name in ("labeled", "train"))
+    pictures = []
+    for path in found:
+        within = path.relative_to(root)
+        folders = within.parts[:-1]
+        part = PARTS.get(folders[0], "") if own and folders else "" if own else "labeled"
+        if own and not part:
+            others.append(path)  # beside the parts: training does not look there either
+            continue
+        below = folders[1:] if own else folders
+        pictures.append(Picture(path, within, part, below[0] if below else None))
+    tops = [root / name for name in ("labeled", "train", "test") if (root / name).is_dir()] if own else [root]
+    full = {(root / p.within.parts[0] / p.label) if own else root / p.label for p in pictures if p.label is not None}
+    empty = [
+        folder.relative_to(root).as_posix()
+        for top in tops
+        for folder in sorted(top.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".") and folder not in full
+    ]
+    return Layout(root, pictures, others, empty)
+
+
+# ---- new folders
+
+
+def check_absent(path: Path) -> None:
+    """Raise ValueError if there is anything at `path`."""
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists; name another one, nothing is overwritten")
+
+
+def check_free(path: Path, root: Path | None = None) -> None:
+    """Raise ValueError unless `path` can be made new: it does not exist, its parent does, and it is not in `root`."""
+    check_absent(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write {path.name} to")
+    if root is not None and path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{path} lies in {root}, which is read; write beside it")
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill under a hidden name; it becomes `path` when the block ends well, and is gone otherwise."""
+    check_free(path)
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    hidden.mkdir()
+    try:
+        yield hidden
+        check_free(path)
+        hidden.rename(path)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def write_new(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(path)`` for a new file, which appears under its name when it is whole; nothing is replaced."""
+    check_free(path)
+    hidden = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(hidden)
+        check_free(path)
+        hidden.rename(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+class Step(NamedTuple):
+    """One picture of the old folder, and its place in the new one."""
+
+    path: Path
+    to: Path
+    """Relative to the new folder."""
+
+
+def check_distinct(steps: Sequence[Step]) -> None:
+    """Raise ValueError where two pictures would get one name, also if only for a file system without case."""
+    seen: dict[str, Step] = {}
+    for step in steps:
+        other = seen.setdefault(step.to.as_posix().casefold(), step)
+        if other is not step:
+            raise ValueError(f"{other.path} and {step.path} would both become {step.to}; rename one of them first")
+
+
+def fill(
+    to: Path,
+    steps: Sequence[Step],
+    make: Callable[[Path, Path], object] = shutil.copy2,
+    *,
+    skip_corrupt: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Make the folder `to` with ``make(old path, new path)`` for each step; all of it or nothing.
+
+    Returns the path and the reason of the pictures that `make` could not read. Raises ValueError for them unless
+    `skip_corrupt`, and if `to` exists.
+    """
+    check_distinct(steps)
+
+    def work(folder: Path, step: Step) -> tuple[str, str] | None:
+        target = folder / step.to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make(step.path, target)
+        except Unreadable as error:
+            return str(step.path), error.reason
+        return None
+
+    corrupt: dict[str, str] = {}
+    with fresh_folder(to) as folder, ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+        for done, trouble in enumerate(pool.map(lambda step: work(folder, step), steps), 1):
+            if trouble:
+                corrupt[trouble[0]] = trouble[1]
+            if progress is not None and (done % 64 == 0 or done == len(steps)):
+                progress(done, len(steps))
+        if corrupt and (not skip_corrupt or len(corrupt) == len(steps)):
+            names = first([f"{path} ({reason})" for path, reason in corrupt.items()])
+            raise ValueError(f"{len(corrupt)} of {len(steps)} pictures cannot be read: {names}; nothing was written")
+    return corrupt

@@ -1,0 +1,484 @@
+"""What is asked wrongly gets one sentence on one line of standard error: thing, what is allowed, what was given."""
+
+# ruff: noqa: E501  (the sentences stand on one line here too)
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import fewlabels
+
+KNOWN = "(known: supervised, fixmatch, mixmatch, remixmatch)"
+
+# Command line, sentence. In a folder with: run, a finished run on digits@40-100 with 120 steps; unfinished, the same
+# before its end; damaged copies of it; ok/, a small folder of pictures, and wrong ones. What follows "..." is left open.
+WRONG: list[tuple[str, str]] = []
+
+
+def wrong(text: str) -> None:
+    """Adds pairs of lines."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    WRONG.extend(zip(lines[::2], lines[1::2], strict=True))
+
+
+# the command and its options
+wrong(f"""
+trian
+there is no command 'trian'; did you mean train? (known: COMMANDS)
+--resume run
+there is no command '--resume' (known: COMMANDS)
+train fixmach
+train has no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
+train extra words
+train has no algorithm 'extra' {KNOWN}
+train fixmatch mixmatch
+train takes one algorithm, and 'mixmatch' is a second one
+train --tau 0.9 mixmatch
+name the algorithm first: mixmatch before --tau
+train --stps 5
+train has no option --stps; did you mean --steps?
+train --tua 0.9
+train has no option --tua; did you mean --tau?
+train --xyzzy
+train has no option --xyzzy
+train mixmatch --tau 0.5
+--tau is an option of fixmatch, not of the algorithm that is trained here
+train --steps
+--steps needs a value
+train --resume
+--resume needs a value
+evaluate
+evaluate needs RUN: Run folder
+evaluate run run
+evaluate has no argument 'run'
+evaluate run --tau 1
+evaluate has no option --tau
+predict
+predict needs RUN: Run folder
+predict run
+predict needs image files or folders after the run
+predict run ok -o
+-o/--output needs a value
+split digits@40 x
+split has no argument 'x'
+""")
+
+# values
+wrong("""
+train --steps 0
+Train.steps must be a whole number of at least 1, got 0
+train --steps many
+--steps must be a whole number, got 'many'
+train --steps 1.5
+--steps must be a whole number, got '1.5'
+train --batch 0
+Train.batch must be a whole number of at least 1, got 0
+train --seed -1
+Train.seed must be a whole number from 0 to 4294967295, got -1
+train --tau 1.5
+FixMatch.tau must be a number from 0 to 1, got 1.5
+train --tau nan
+FixMatch.tau must be a number from 0 to 1, got nan
+train --tau high
+--tau must be a number, got 'high'
+train --optim.lr 0
+Optim.lr must be a number above 0, got 0.0
+train --optim.lr=-1
+Optim.lr must be a number above 0, got -1.0
+train --optim.momentum 1
+Optim.momentum must be a number from 0 to below 1, got 1.0
+train --optim.schedule linear
+--optim.schedule must be one of 'cosine', 'constant', got 'linear'
+train --ema.decay 1
+Ema.decay must be a number from 0 to below 1, got 1.0
+train --net.dropout 2
+Net.dropout must be a number from 0 to below 1, got 2.0
+train --weak z
+--weak must be one of 'auto', 'ms', 's', 'm', 'x', 'affine', got 'z'
+train --precision fp16 --device cpu
+Train.precision fp16 needs a GPU; on the CPU use fp32 or bf16
+train --device tpu
+the device must be auto, cpu, cuda or cuda:N, got 'tpu'
+train --device cuda:9
+device cuda:9 is not there: this machine has no usable CUDA GPU
+train --sync-bn --device cpu --out new
+Train.sync_bn needs GPUs; the device is cpu
+train remixmatch --strong-views 0
+ReMixMatch.strong_views must be a whole number of at least 1, got 0
+train mixmatch --batch 4 --uratio 7
+MixMatch needs uratio 1, as many unlabeled images as labeled ones in a step, got 28 unlabeled and 4 labeled ones
+train --net wrn-29-2
+net 'wrn-29-2': the depth must be 6n + 4 with n of at least 1, got 29; nearest is 28
+""")
+
+# data
+wrong("""
+train --data cifar11
+unknown data set 'cifar11'; did you mean cifar10 or cifar100? (known: DATA; a folder is written with a path separator, such as photos/)
+train --data ok
+unknown data set 'ok' (known: DATA; for the folder of this name write ok/)
+train --data digits@40@40
+data name 'digits@40@40' is not of the form NAME.SEED@SIZE-VALID (for example cifar10.3@250-5000); a folder needs a path separator (photos/)
+train --data digits@0
+data name 'digits@0' asks for 0 labels; give at least 1, or no @SIZE for all of them
+train --data digits.99999999999@40
+data name 'digits.99999999999@40' has the seed 99999999999; allowed are 0 to 4294967295
+train --data digits@40 --data.labels 50
+the name digits@40 says labels 40, but Data.labels is 50
+train --data digits.2@40 --data.seed 3
+the name digits.2@40 says seed 2, but Data.seed is 3
+train --data digits@40-100 --data.valid 5
+the name digits@40-100 says valid 100, but Data.valid is 5
+train --data digits --data.labels -3
+Data.labels must be a whole number of at least 1 or None, got -3
+train --data digits --data.image-size 2
+Data.image_size must be a whole number from 4 to 4096 or None, got 2
+train --data digits --data.normalize imagenet
+Data.normalize imagenet needs images of 3 channels, digits has 1
+train --data ok/ --data.normalize mean-std
+Data.normalize mean-std: there are no published numbers for ok; use measured
+train --data nothere/
+there is no folder 'nothere'
+train --data ./file.txt
+'file.txt' is a file; own data are ...
+train --data empty/
+empty has no folder 'labeled' (or 'train'); own pictures lie in empty/labeled/CLASS/, and beside it in unlabeled/ and test/CLASS/ if there are such
+train --data one/
+one/labeled has one class only (cat); at least 2 are needed
+train --data other/
+other/test has classes that other/labeled has not: wolf
+train --data broken/ --data.skip-corrupt
+no picture of dog in broken/labeled can be read
+""")
+
+# run folders
+wrong("""
+train --out file.txt
+cannot make the run folder file.txt: a file of that name exists
+train --out run
+run exists and is not empty; name another --out, or add --overwrite
+train --out ok --overwrite
+ok is not a run folder (it has no config.json), so --overwrite leaves it
+train --out file.txt/run
+cannot write the run folder file.txt/run: Not a directory
+train --resume nothere
+there is no run folder nothere
+train --resume ok
+ok is not a run folder: it has no config.json
+train --resume bad-config
+bad-config/config.json is not JSON
+train --resume bad-split
+bad-split/split.json is damaged: ...
+train --resume no-checkpoint
+no-checkpoint has no checkpoint yet, so it cannot be resumed
+train --resume unfinished --steps 30
+unfinished was started with steps 120 and cannot be resumed with 30; start a new run
+train --resume unfinished --data digits@50
+unfinished was started with data.name digits@40-100 and cannot be resumed with digits@50; start a new run
+train mixmatch --resume unfinished
+unfinished was started with algorithm.name fixmatch and cannot be resumed with mixmatch; start a new run
+train --resume unfinished --out new
+--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite and --config
+evaluate nothere
+there is no run folder nothere
+evaluate run --checkpoint 7
+run keeps no checkpoint '7' (kept: STEPS)
+evaluate run --checkpoint newest
+--checkpoint must be last, best or a step, got 'newest' (kept: STEPS)
+evaluate run --weights both
+--weights must be ema or raw, got 'both'
+evaluate run --data ok/
+ok has classes that the run does not know (cat, dog); the run knows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+evaluate bad-data
+bad-data/data.json does not describe the data of a run
+evaluate bad-weights
+checkpoint bad-weights/checkpoints/step-00000120 is damaged: weights.safetensors has changed since it was written
+""")
+
+# --config
+wrong(f"""
+train --config nothere.json
+--config nothere.json cannot be read: No such file or directory
+train --config ok
+--config ok cannot be read: Is a directory
+train --config file.txt
+--config file.txt is not a JSON file
+train --config list.json
+--config list.json must hold an object of settings
+train --config inner.json
+--config inner.json must hold an object of settings under 'train'
+train --config tua.json
+algorithm has no setting 'tua'; did you mean tau?
+train --config step.json
+the configuration has no setting 'step'; did you mean steps?
+train --config fixmach.json
+there is no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
+train --config many.json
+Train.steps must be a whole number of at least 1, got 'many'
+""")
+
+# predict and split
+wrong("""
+predict run nothere.png
+there is no file or folder nothere.png
+predict run empty
+there is no image in empty
+predict nothere ok
+there is no run folder nothere
+predict run ok -o out.txt
+predictions can be written as .csv, .json or .npy, not as 'out.txt'
+predict run ok -o taken.csv
+taken.csv exists; name another file, or add --overwrite
+predict run ok -o no/such/out.csv
+there is no folder no/such to write out.csv to
+split cifar11
+unknown data set 'cifar11'; did you mean cifar10 or cifar100? (known: DATA; a folder is written with a path separator, such as photos/)
+split digits@40 --labels 50
+the name digits@40 says labels 40, but Data.labels is 50
+split digits@40 --seed -4
+--seed must be a whole number from 0 to 4294967295 or None, got -4
+split digits@40 --out taken.csv
+taken.csv exists; name another file
+split digits@40 --out no/such.json
+there is no folder no to write such.json to
+""")
+
+
+def pictures(folder: Path, colour: str) -> None:
+    folder.mkdir(parents=True)
+    for i in range(2):
+        Image.new("RGB", (16, 16), colour).save(folder / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def place(digits_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wrong")
+    for name in ("ok", "other", "bad", "broken", "one"):
+        pictures(root / name / "labeled" / "cat", "red")
+    for name in ("ok", "other", "bad"):
+        pictures(root / name / "labeled" / "dog", "blue")
+    pictures(root / "other" / "test" / "wolf", "grey")
+    (root / "broken" / "labeled" / "dog").mkdir()
+    for name in ("bad", "broken"):
+        (root / name / "labeled" / "dog" / "x.png").write_bytes(b"nonsense")
+    (root / "empty").mkdir()
+    (root / "file.txt").write_text("hello")
+    (root / "taken.csv").write_text("mine")
+    for name, value in {
+        "list": [1],
+        "inner": {"train": 3},
+        "tua": {"algorithm": {"name": "fixmatch", "tua": 0.9}},
+        "step": {"step": 9},
+        "fixmach": {"algorithm": "fixmach"},
+        "many": {"steps": "many"},
+    }.items():
+        (root / f"{name}.json").write_text(json.dumps(value))
+    shutil.copytree(digits_run.path, root / "run")
+    for name in ("unfinished", "bad-config", "bad-split", "bad-data", "bad-weights", "no-checkpoint"):
+        shutil.copytree(digits_run.path, root / name)
+        (root / name / "result.json").unlink()
+    (root / "bad-config" / "config.json").write_text('{"fewl')
+    (root / "bad-split" / "split.json").write_text("{}")
+    (root / "bad-data" / "data.json").write_text("{}")
+    weights = root / "bad-weights" / "checkpoints" / "step-00000120" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    shutil.rmtree(root / "no-checkpoint" / "checkpoints")
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def filled_in(sentence: str) -> str:
+    """The sentence with what other modules list."""
+    from fewlabels.cli import COMMANDS
+    from fewlabels.data.source import FACTS
+
+    return sentence.replace("COMMANDS", ", ".join(COMMANDS)).replace("DATA;", f"{', '.join(sorted(FACTS))};")
+
+
+@pytest.mark.parametrize(("line", "sentence"), WRONG, ids=[line for line, _ in WRONG])
+def test_one_sentence(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], line: str, sentence: str
+) -> None:
+    monkeypatch.chdir(place)
+    before = contents(place)
+    said = command(*line.split())
+    assert said.code == 2 and said.out == "" and len(WRONG) > 90
+    if sentence.endswith("..."):
+        assert said.sentence.startswith(sentence.removesuffix("...")) and len(said.sentence) > len(sentence)
+    else:
+        steps = ", ".join(
+            sorted({p.name.split("-")[1].lstrip("0") for p in Path("run/checkpoints").iterdir()}, key=int)
+        )
+        assert said.sentence == filled_in(sentence).replace("STEPS", steps)
+    assert contents(place) == before, "something was written"
+
+
+def test_corrupt_pictures_are_listed_before_the_training(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    monkeypatch.chdir(place)
+    said = command("train", "--data", "bad/")
+    assert said.code == 2 and "1 of 5 pictures cannot be read" in said.sentence and "labeled/dog/x.png" in said.sentence
+
+
+def test_more_labels_than_there_are(place: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
+    monkeypatch.chdir(place)
+    for line in ("train --data digits@4000", "split digits@4000"):
+        said = command(*line.split())
+        assert said.code == 2 and "4000" in said.sentence and "1437" in said.sentence
+
+
+def test_data_set_that_is_not_there_and_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    import socket
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    said = command("train", "--data", "cifar10@40", "--data.root", tmp_path / "cifar", "--out", tmp_path / "run")
+    assert said.code == 2 and f"cifar10 is not in {tmp_path}/cifar" in said.sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_that_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """Injected, as the superuser may write everywhere."""
+    real = Path.mkdir
+
+    def refuse(self: Path, *args: Any, **options: Any) -> None:
+        if "forbidden" in str(self):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    small = ["--data", "digits@40", "--net", "small-4", "--batch", "4", "--steps", "2"]
+    said = command("train", *small, "--out", tmp_path / "forbidden" / "run")
+    assert said.code == 2
+    assert said.sentence == f"cannot write the run folder {tmp_path}/forbidden/run: Permission denied"
+
+
+def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path) -> None:
+    import torch
+
+    from fewlabels.step import Trainer
+
+    def full(self: Any, step: int) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
+    assert said.code == 1
+    assert said.sentence == "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+
+
+def test_ctrl_c_before_the_training(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
+    from fewlabels.commands import evaluate
+
+    def impatient(args: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "main", impatient)
+    said = command("evaluate", "run")
+    assert said.code == 130 and said.sentence == "stopped; nothing was saved since the last checkpoint"
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
+    from fewlabels.commands import evaluate
+
+    def broken(args: list[str]) -> int:
+        return [1][2]
+
+    monkeypatch.setattr(evaluate, "main", broken)
+    with pytest.raises(IndexError):
+        command("evaluate", "run")
+
+
+# ---- the program itself, in processes of its own
+
+
+def program(*args: str, cwd: Path, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(fewlabels.__file__).parents[1])}
+    start = ["-c", code] if code else ["-m", "fewlabels"]
+    return subprocess.run(
+        [sys.executable, *start, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "tensorboard", "numpy", "PIL", "tyro", "rich")
+WITHOUT = f"""
+import sys
+try:
+    sys.argv[0] = "fewlabels"
+    import fewlabels
+    if sys.argv[1:]:
+        from fewlabels.cli import main
+        main()
+except SystemExit as stop:
+    print("status", stop.code)
+print("loaded", *[name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "start"),
+    [
+        ((), None, ""),
+        (("--help",), 0, f"fewlabels {fewlabels.__version__}: "),
+        ((), None, ""),
+        (("--version",), 0, f"fewlabels {fewlabels.__version__}\n"),
+        (("trian",), 2, ""),
+    ],
+)
+def test_quick_answers_load_nothing_heavy(
+    tmp_path: Path, args: tuple[str, ...], status: int | None, start: str
+) -> None:
+    answer = program(*args, cwd=tmp_path, code=WITHOUT)
+    *said, loaded = answer.stdout.splitlines()
+    assert loaded == "loaded" and answer.stdout.startswith(start or "loaded" * (status is None))
+    if status is not None:
+        assert said[-1] == f"status {status}"
+        assert answer.stderr.startswith("fewlabels: there is no command 'trian'") == (status == 2)
+
+
+def test_the_program(tmp_path: Path) -> None:
+    answer = program("train", "--steps", "0", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "fewlabels: Train.steps must be a whole number of at least 1, got 0\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_a_command(command: Callable[..., Any]) -> None:
+    """The options with a sentence for each, and the defaults of the recipe for what was named."""
+
+    def shown(*args: str) -> str:
+        said = command(*args, "--help")
+        assert said.code == 0 and said.err == ""
+        return " ".join(said.out.replace("│", " ").split())
+
+    text = shown("train", "--data", "digits@40")
+    assert text.startswith("usage: fewlabels train ") and "many unlabeled images." in text
+    assert "--optim.lr FLOAT Learning rate at the start (after the warm-up). (default: 0.1)" in text
+    assert "--optim.lr FLOAT Learning rate at the start (after the warm-up). (default: 0.03)" in shown(
+        "train", "--data", "cifar10"
+    )
+    text = shown("train", "mixmatch")
+    assert "--beta FLOAT Parameter of MixUp's Beta distribution" in text and "--tau" not in text
+    for name in ("evaluate", "predict", "split"):
+        assert command(name, "--help").out.startswith(f"usage: fewlabels {name} ")

@@ -1,0 +1,132 @@
+"""Small trainings and folders that many tests look at; a test that changes one works on a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # the same bits on every machine, and no fork or busy machine in the way
+
+os.environ.setdefault("ML_DATA", str(Path(__file__).parent / "no-such-folder"))  # never the user's data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded pictures are kept with the tests' temporary files, not with the user's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+class Said(NamedTuple):
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """Standard error, which is one line."""
+        assert self.err.count("\n") == 1 and self.err.startswith("fewlabels: ") and "Traceback" not in self.err, (
+            self.err
+        )
+        return self.err.removeprefix("fewlabels: ").rstrip("\n")
+
+
+def run_command(*args: object) -> Said:
+    """Run the command line in this process."""
+    from fewlabels import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.run([str(a) for a in args])
+        except SystemExit as stop:  # after --help
+            code = int(stop.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Said]:
+    return run_command
+
+
+def short_training(name: str = "fixmatch", /, **changes: Any) -> Any:
+    """Twelve steps of a tiny net on digits, some milliseconds each; `name` is the algorithm's."""
+    import fewlabels as fl
+
+    train = fl.recipe(name, "digits@40")
+    small = replace(
+        train,
+        net=fl.Net("small-4"),
+        batch=4,
+        uratio=min(train.uratio, 2),
+        steps=12,
+        eval_every=6,
+        save_every=4,
+        log_every=3,
+    )
+    return replace(small, **changes)
+
+
+@pytest.fixture(scope="session")
+def short() -> Callable[..., Any]:
+    return short_training
+
+
+class Trained(NamedTuple):
+    path: Path
+    said: Said
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """FixMatch from the command line, 120 steps on 40 labels of the digits, with 100 validation images."""
+    path = tmp_path_factory.mktemp("digits") / "run"
+    settings = (
+        "--net small-8 --batch 16 --uratio 3 --optim.lr 0.2 --steps 120 --eval-every 30 --save-every 50 --log-every 10"
+    )
+    options = [*settings.split(), "--no-baseline", "--no-progress", "--out", str(path)]
+    return Trained(path, run_command("train", "fixmatch", "--data", "digits@40-100", *options))
+
+
+def save_picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """A 16 x 16 picture of one colour under noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-30, 31, (16, 16, 3))
+    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+BLUE, RED = (40, 40, 200), (200, 40, 40)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of own pictures: two classes of clearly different colour."""
+    root = tmp_path_factory.mktemp("own") / "photos"
+    for i in range(4):
+        for name, colour in (("blue", BLUE), ("red", RED)):
+            save_picture(root / "labeled" / name / f"{i}.png", colour, i)
+            save_picture(root / "unlabeled" / f"{name}{i}.png", colour, 10 + i)
+            save_picture(root / "test" / name / f"{i}.png", colour, 20 + i)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photo_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training on `photos`."""
+    path = tmp_path_factory.mktemp("photo") / "run"
+    settings = (
+        "--net small-4 --batch 4 --uratio 2 --optim.lr 0.1 --ema.decay 0.9 --steps 40 --eval-every 20 --save-every 20"
+    )
+    options = [*settings.split(), "--no-progress", "--out", str(path)]
+    return Trained(path, run_command("train", "--data", f"{photos}/", *options))

@@ -1,0 +1,182 @@
+"""Two gloo ranks on the CPU against one process: one pair for all the tests here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from two_ranks import NORM, SAME, STEPS, train_without_norm
+
+import fewlabels as fl
+from fewlabels.run import Run, RunError
+
+TIMEOUT = 400
+
+
+class Worlds(NamedTuple):
+    one: Path
+    """Runs of one process."""
+    two: Path
+    """Runs of two ranks, and what each of them said."""
+    output: tuple[str, str]
+    """Everything else that the ranks printed."""
+
+    def answers(self, what: str) -> list[dict[str, Any]]:
+        return [json.loads((self.two / f"answers{rank}.json").read_text())[what] for rank in (0, 1)]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    program = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(two)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(fl.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    train_without_norm(one)
+    rewound = fl.train(NORM, out=two / "one").path
+    (rewound / "result.json").unlink()
+    ranks = [
+        subprocess.Popen(
+            program,
+            env={**environment, "RANK": str(r), "LOCAL_RANK": str(r)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for r in (0, 1)
+    ]
+    try:
+        output = tuple(rank.communicate(timeout=TIMEOUT)[0] for rank in ranks)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(output)
+    return Worlds(one, two, output)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_same_global_batch_same_losses_weights_and_state(worlds: Worlds, name: str) -> None:
+    one, two = Run(worlds.one / name), Run(worlds.two / name)
+    logs, others = one.metrics("log"), two.metrics("log")
+    assert len(logs) == len(others) == STEPS
+    losses = [key for key in logs[0] if key not in ("kind", "step", "step_ms", "data_ms")]
+    assert "loss" in losses and "lr" in losses
+    for a, b in zip(logs, others, strict=True):
+        assert [b[key] for key in losses] == pytest.approx([a[key] for key in losses], rel=1e-5, abs=1e-6)
+    if "mask" in losses:
+        assert any(0 < r["mask"] < 1 for r in logs)  # or the unlabeled half of the step was not there to differ
+    last, other = one.checkpoint(), two.checkpoint()
+    assert last.step == other.step == STEPS and other.meta()["world"] == 2
+    for which in ("raw", "ema"):
+        for key, value in last.weights(which).items():
+            torch.testing.assert_close(other.weights(which)[key], value, rtol=0, atol=1e-5)
+    for part in ("algorithm", "views"):
+        state, same = last.state()[part], other.state()[part]
+        assert state.keys() == same.keys()
+        for key, value in state.items():
+            torch.testing.assert_close(same[key], value, rtol=0, atol=1e-5)
+
+
+def test_the_states_that_were_compared_are_there(worlds: Worlds) -> None:
+    state = Run(worlds.one / "remixmatch").checkpoint().state()
+    assert {"align.recent", "align.p_data", "rotation.weight"} <= set(state["algorithm"])
+    rates = [v for k, v in Run(worlds.two / "cta").checkpoint().state()["views"].items() if "rates" in k]
+    assert rates and any((r != r.flatten()[0]).any() for r in rates)  # CTAugment has learned something
+
+
+def test_evaluations_are_those_of_one_process(worlds: Worlds) -> None:
+    for name in SAME:
+        a, b = (Run(root / name).metrics("eval")[-1]["test"]["ema"] for root in (worlds.one, worlds.two))
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+        assert abs(b["accuracy"] - a["accuracy"]) < 1.0
+
+
+def test_ranks_agree_with_batch_norm(worlds: Worlds) -> None:
+    nets = [torch.load(worlds.two / f"norm{rank}.pt", weights_only=True) for rank in (0, 1)]
+    saved = Run(worlds.two / "norm").checkpoint()
+    for which in ("raw", "ema"):
+        assert nets[0][which].keys() == nets[1][which].keys() and any("running" in key for key in nets[0][which])
+        for key, value in nets[0][which].items():
+            assert torch.equal(value, nets[1][which][key]), f"{which} {key} differs between the ranks"
+            assert torch.equal(value, saved.weights(which)[key])
+
+
+def test_resume_with_as_many_ranks_is_bit_exact(worlds: Worlds) -> None:
+    whole, resumed = (Run(worlds.two / name) for name in ("norm", "resumed"))
+    a, b = whole.checkpoint(), resumed.checkpoint()
+    assert (a.path / "weights.safetensors").read_bytes() == (b.path / "weights.safetensors").read_bytes()
+    records = [
+        [{k: v for k, v in r.items() if not k.endswith("_ms")} for r in run.metrics()] for run in (whole, resumed)
+    ]
+    assert records[0] == records[1]
+
+
+def test_resume_with_another_number_of_ranks_is_refused(worlds: Worlds) -> None:
+    path = worlds.two / "for-one-rank"
+    with pytest.raises(RunError) as caught:
+        fl.resume(path)
+    assert str(caught.value) == f"{path} was trained on 2 rank(s) and cannot go on with 1"
+    sentence = f"{worlds.two / 'one'} was trained on 1 rank(s) and cannot go on with 2"
+    assert [answer["error"] for answer in worlds.answers("one rank's run")] == [sentence, sentence]
+
+
+def test_a_run_of_two_ranks_is_used_like_any_other(worlds: Worlds, tmp_path: Path) -> None:
+    copy = shutil.copytree(worlds.two / "trained", tmp_path / "run")
+    classifier = fl.load(copy)
+    assert classifier.predict(torch.zeros(2, 8, 8, 1, dtype=torch.uint8)).shape == (2,)
+
+
+def test_only_rank_0_talks(worlds: Worlds) -> None:
+    lead, other = worlds.answers("trained")
+    assert lead["code"] == other["code"] == 0
+    assert "fixmatch on digits@40: 40 labeled" in lead["out"] and "step 40/40" in lead["err"]
+    assert other["out"] == other["err"] == ""
+    assert worlds.output[1] == ""
+
+
+def test_a_signal_to_one_rank_stops_both(worlds: Worlds) -> None:
+    lead, other = worlds.answers("stopped")
+    assert lead["code"] == other["code"] == 143
+    path = worlds.two / "stopped"
+    assert lead["err"] == (
+        f"fewlabels: stopped by SIGTERM after step 10 of 40; the state is saved, and `fewlabels train --resume {path}` "
+        "goes on from it\n"
+    )
+    assert other["err"] == "" and Run(path).checkpoint().step == 10
+
+
+def test_divergence_stops_both(worlds: Worlds) -> None:
+    lead, other = worlds.answers("diverged")
+    assert lead["code"] == other["code"] == 1
+    assert lead["err"].startswith("fewlabels: the loss was not finite at step ") and lead["err"].count("\n") == 1
+    assert other["err"] == ""
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(worlds: Worlds) -> None:
+    path = worlds.two / "trained"
+    for answer in worlds.answers("exists"):
+        assert answer["code"] == 2
+        assert answer["err"] == f"fewlabels: {path} exists and is not empty; name another --out, or add --overwrite\n"
+    for answer in worlds.answers("odd"):
+        assert answer["err"] == "fewlabels: Train.batch is 5, which 2 ranks cannot share equally\n"
+    assert not (worlds.two / "odd").exists()

@@ -1,0 +1,158 @@
+"""What test_distributed.py compares: run by two ranks as a program, and by the test in one process.
+
+Usage: RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python two_ranks.py FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fewlabels as fl
+from fewlabels import cli, nets, parallel
+from fewlabels.config import Train
+from fewlabels.step import Trainer
+
+STEPS = 20
+
+
+class NoNorm(nn.Module):
+    """A net without batch statistics: what a rank computes for an image does not depend on the others."""
+
+    dim = 12
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 12, 3, stride=2), nn.GELU())
+        self.linear = nn.Linear(self.dim, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))
+
+    def head(self, f: Tensor) -> Tensor:
+        return self.linear(f)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+@contextlib.contextmanager
+def without_norm() -> Iterator[None]:
+    build, nets.build = nets.build, lambda name, *, classes, **settings: NoNorm(classes)
+    try:
+        yield
+    finally:
+        nets.build = build
+
+
+def config(name: str, **changes: Any) -> Train:
+    train = fl.recipe(name, "digits@40")
+    every = {"eval_every": 10, "save_every": 10, "log_every": 1}
+    small = replace(train, net=fl.Net("small-4"), optim=fl.Optim(lr=0.2), steps=STEPS, batch=8, uratio=1, **every)
+    return replace(small, **changes)
+
+
+SAME: dict[str, Train] = {
+    "supervised": config("supervised"),
+    "fixmatch": config("fixmatch", algorithm=fl.FixMatch(tau=0.12), uratio=3),
+    "mixmatch": config("mixmatch", algorithm=fl.MixMatch(ramp_steps=5)),
+    "remixmatch": config("remixmatch", algorithm=fl.ReMixMatch(ramp_steps=5)),
+    "remixmatch2": config("remixmatch", algorithm=fl.ReMixMatch(strong_views=2, redux="mean", ramp_steps=5)),
+    "cta": config("fixmatch", algorithm=fl.FixMatch(tau=0.12), strong="cta", weak="s"),
+}
+"""Trainings that must not depend on the number of ranks, without batch norm."""
+
+NORM = config("remixmatch", net=fl.Net("small-4", dropout=0.2), steps=8, save_every=4, log_every=3)
+"""A training with batch norm and dropout."""
+
+
+def train_without_norm(folder: Path) -> None:
+    with without_norm():
+        for name, train in SAME.items():
+            fl.train(train, out=folder / name)
+
+
+def said(*args: object) -> dict[str, Any]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.run([str(a) for a in args])
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def raised(work: Any) -> str:
+    try:
+        work()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def batch_norm(folder: Path) -> None:
+    """Leaves both ranks' nets, and a run that was rewound and resumed."""
+    trainers: list[Trainer] = []
+    make = Trainer.__init__
+
+    def kept(self: Trainer, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        trainers.append(self)
+
+    Trainer.__init__ = kept  # type: ignore[method-assign]
+    fl.train(NORM, out=folder / "norm")
+    Trainer.__init__ = make  # type: ignore[method-assign]
+    torch.save({k: dict(v) for k, v in trainers[0].weights().items()}, folder / f"norm{parallel.rank()}.pt")
+    if parallel.rank() == 0:
+        shutil.copytree(folder / "norm", folder / "resumed")
+        (folder / "resumed" / "result.json").unlink()
+        shutil.rmtree(folder / "resumed" / "checkpoints" / "step-00000008")
+        shutil.copytree(folder / "resumed", folder / "for-one-rank")
+    parallel.barrier()
+    fl.resume(folder / "resumed")
+
+
+def commands(folder: Path) -> dict[str, Any]:
+    """What this rank says on the command line."""
+    small = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 40 --log-every 5 --no-baseline --no-progress"
+    options = ["train", *small.split(), "--out"]
+    answers = {
+        "trained": said(*options, folder / "trained"),
+        "exists": said(*options, folder / "trained"),
+        "odd": said(*options, folder / "odd", "--batch", 5),
+        "diverged": said(*options, folder / "diverged", "--optim.lr", "1e30"),
+    }
+    step = Trainer.step
+
+    def interrupted(self: Trainer, number: int) -> None:
+        step(self, number)
+        if number == 3 and parallel.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Trainer.step = interrupted  # type: ignore[method-assign]
+    answers["stopped"] = said(*options, folder / "stopped")
+    Trainer.step = step  # type: ignore[method-assign]
+    answers["one rank's run"] = {"error": raised(lambda: fl.resume(folder / "one"))}
+    return answers
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with parallel.session("cpu"):
+        train_without_norm(folder)
+        batch_norm(folder)
+        answers = commands(folder)
+    (folder / f"answers{os.environ['RANK']}.json").write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,323 @@
+"""Own pictures in every form: parts anywhere, names with classes, tables, the hub, display names, odd files."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import CenterCrop
+
+from fewlabels.data.folder import read_folder
+from fewlabels.data.names import parse
+from fewlabels.data.pictures import fit
+from fewlabels.data.sources import DataUnavailable, load
+
+Put = Callable[..., Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Writes a grey picture that is not of one value: `value` everywhere but in its last pixel."""
+
+    def write(name: str, value: int, size: tuple[int, int] = (16, 16)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("L", size, value)
+        image.putpixel((size[0] - 1, size[1] - 1), value + 1)
+        image.save(path)
+        return path
+
+    return write
+
+
+def corner(images: np.ndarray[Any, Any]) -> list[int]:
+    return [int(v) for v in images[:, 0, 0, 0]]
+
+
+def test_parts_may_lie_anywhere(put: Put, tmp_path: Path) -> None:
+    put("photos/labeled/a/1.png", 1)
+    put("photos/labeled/b/1.png", 2)
+    put("elsewhere/lab/b/1.png", 3)
+    put("elsewhere/lab/a/1.png", 4)
+    put("more/x.png", 5)
+    put("held/b/x.png", 6)
+    name, more, held = parse(f"{tmp_path}/photos/"), tmp_path / "more", tmp_path / "held"
+    source = load(name, unlabeled=more, test=held)
+    assert corner(source.images) == [1, 2, 5] and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.test_images) == [6] and source.test_labels.tolist() == [1]
+    assert corner(load(name, labeled=tmp_path / "elsewhere" / "lab").images) == [4, 3]
+    with pytest.raises(ValueError, match=r"there is no folder '.*gone', which was given as the test part"):
+        load(name, test=tmp_path / "gone")
+
+
+def test_classes_from_the_ends_of_names(put: Put, tmp_path: Path) -> None:
+    for name, value in (("01_zebra", 1), ("02_ant", 2), ("003_grey_zebra", 3)):
+        put(f"photos/labeled/{name}.png", value)
+    put("photos/unlabeled/7_whatever.png", 4)
+    put("photos/test/9_ant.png", 5)
+    source = read_folder(tmp_path / "photos", label_from="suffix")
+    assert source.classes == ("ant", "zebra") and source.labels.tolist() == [0, 1, 1, -1]
+    assert corner(source.images) == [2, 3, 1, 4] and source.test_labels.tolist() == [0]
+    with pytest.raises(ValueError, match=r"outside its class folders: .*for names like 12_CLASS.png set label_from"):
+        read_folder(tmp_path / "photos")
+    put("photos/labeled/nothing.png", 1)
+    with pytest.raises(ValueError, match=r"without a class after '_' in their names: nothing.png"):
+        read_folder(tmp_path / "photos", label_from="suffix")
+
+
+def test_a_val_folder_serves_as_test(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png"):
+        put(f"photos/{name}", 50)
+    source = read_folder(tmp_path / "photos")
+    assert source.test_labels.tolist() == [0, 1] and any("val serves as the test part" in n for n in source.notes)
+
+
+def test_a_picture_in_labeled_and_test_is_listed(put: Put, tmp_path: Path) -> None:
+    put("photos/labeled/a/1.png", 1)
+    put("photos/labeled/b/2.png", 2)
+    put("photos/unlabeled/3.png", 3)
+    put("photos/test/a/again.bmp", 1)
+    put("photos/test/b/3.png", 3)
+    [note] = read_folder(tmp_path / "photos").notes
+    assert note.startswith("1 test pictures are labeled ones too")
+    assert note.endswith(": labeled/a/1.png = test/a/again.bmp")
+
+
+def test_display_names(put: Put, tmp_path: Path) -> None:
+    put("photos/labeled/n01/1.png", 1)
+    put("photos/labeled/n02/1.png", 2)
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    for content in ({"n01": "cat", "n02": "dog"}, {"0": "cat", "1": "dog"}, ["cat", "dog"], {"cat": 0, "dog": 1}):
+        file.write_text(json.dumps(content))
+        source = load(name, classes=file)
+        assert source.classes == ("cat", "dog") and source.labels.tolist() == [0, 1]
+    file.write_text('{"n02": "dog"}')
+    assert load(name, classes=file).classes == ("n01", "dog")
+    for text, sentence in (
+        ('{"n03": "x"}', "names the class 'n03', which photos has not"),
+        ('{"n01": "n02"}', "the class name 'n02' twice"),
+        ('["one"]', "or a list of 2 names"),
+        ("{", "is not a JSON file"),
+        ('{"n01": null}', "which is no text"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            load(name, classes=file)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(name, classes=tmp_path / "gone.json")
+
+
+# ---- bringing to a size
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(4, 24))
+def test_centre_is_torchvisions_centre_crop(width: int, height: int, side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert np.array_equal(np.asarray(fit(image, side, "centre")), np.asarray(CenterCrop(side)(image)))
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (7, 7), (3, 5), (24, 12)])
+def test_pad_keeps_all_of_the_picture_on_black(size: tuple[int, int]) -> None:
+    out = np.asarray(fit(Image.new("L", size, 200), 12, "pad"))
+    width, height = (max(1, s * 12 // max(size)) for s in size)
+    rows, columns = np.nonzero(out.any(1))[0], np.nonzero(out.any(0))[0]
+    assert out.shape == (12, 12) and (out > 0).sum() == width * height and set(np.unique(out)) <= {0, 200}
+    assert abs(rows[0] - (11 - rows[-1])) <= 1 and abs(columns[0] - (11 - columns[-1])) <= 1
+
+
+def test_the_common_size_depends_on_how(put: Put, tmp_path: Path) -> None:
+    for i, size in enumerate([(40, 20), (60, 30), (32, 32)]):
+        put(f"photos/labeled/{'ab'[i % 2]}/{i}.png", 9, size)
+    for how, side in (("crop", 28), ("pad", 40), ("centre", 20)):
+        source = read_folder(tmp_path / "photos", fit=how)  # type: ignore[arg-type]
+        assert source.shape == (1, side, side) and any(f"{side} x {side} px" in note for note in source.notes)
+
+
+# ---- tables
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "photos.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_table(put: Put, tmp_path: Path) -> None:
+    for i, name in enumerate(["p/one.png", "p/two, too.png", "p/drei ü.png", "q.png", "t.png"]):
+        put(name, 10 * i)
+    path = table(
+        tmp_path,
+        '\ufeffpath, label, split\np/one.png,10,\n"p/two, too.png",9,train\n'
+        "p/drei ü.png,,\nq.png,9,unlabeled\nt.png,10,test\n",
+    )
+    source = load(parse(str(path)))
+    assert source.classes == ("9", "10") and source.name == "photos"
+    assert source.labels.tolist() == [1, 0, -1, -1] and corner(source.images) == [0, 10, 20, 30]
+    assert source.test_labels.tolist() == [1] and source.notes == ()
+    moved = tmp_path / "lists" / "photos.csv"
+    moved.parent.mkdir()
+    path.rename(moved)
+    with pytest.raises(ValueError, match="5 of 5 pictures cannot be read"):
+        load(parse(str(moved)))
+    assert len(load(parse(str(moved)), root=tmp_path).images) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "its first line must name the columns path and label"),
+        ("file,label\nx,1\n", "must name the columns path and label, got 'file, label'"),
+        ("path,label\n,1\n", "a line has no path"),
+        ("path,label\n../x.png,1\n", "'../x.png' is not in .*--data.root names another folder"),
+        ("path,label\n/etc/passwd,1\n", "'/etc/passwd' is not in"),
+        (
+            "path,label,split\nx.png,1,valid\n",
+            "line 2: split must be one of train, labeled, unlabeled, test, got 'valid'",
+        ),
+        ("path,label,split\nx.png,,test\n", "line 2: a test picture needs a label"),
+        ("path,label\nx.png,1\nx.png,2\n", r"names pictures more than once: x.png \(lines 2 and 3\)"),
+        ('path,label\n"x.png,1\n', "is no table of pictures"),
+        ("path,label\nx.png,\n", "holds no labeled pictures"),
+        ("path,label\nx.png,1\n", r"has one class only \(1\); at least 2"),
+        ("path,label,split\nx.png,1,\ny.png,2,\nz.png,3,test\n", "the test part has classes that .* has not: 3"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load(parse(str(table(tmp_path, text))))
+
+
+def test_a_table_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match=r"the table 'gone.csv' cannot be read: No such file"):
+        load(parse("gone.csv"))
+
+
+# ---- the hub
+
+
+class FakeTable(list):  # type: ignore[type-arg]
+    """As much of `datasets.Dataset` as is used; its pictures come encoded only after `cast_column`."""
+
+    def __init__(self, rows: list[dict[str, Any]], features: dict[str, Any], cast: bool = False) -> None:
+        super().__init__(rows if cast else [])
+        self.rows, self.features = rows, features
+
+    def cast_column(self, column: str, kind: Any) -> FakeTable:
+        assert column == "img" and kind.decode is False
+        return FakeTable(self.rows, self.features, cast=True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
+    class Image_:
+        def __init__(self, decode: bool = True) -> None:
+            self.decode = decode
+
+    Image_.__name__ = "Image"
+    features = {"img": Image_(), "fine": types.SimpleNamespace(names=["cat", "dog"]), "label": types.SimpleNamespace()}
+
+    def encoded(value: int) -> dict[str, Any]:
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), value).save(buffer, "png")
+        if value % 2:
+            return {"bytes": buffer.getvalue(), "path": None}
+        (tmp_path / f"{value}.png").write_bytes(buffer.getvalue())
+        return {"bytes": None, "path": str(tmp_path / f"{value}.png")}
+
+    def load_dataset(name: str, config: str | None) -> dict[str, FakeTable]:
+        if name != "someone/pets":
+            raise RuntimeError("Dataset not\n found")
+        parts = {"train": [(1, 1), (2, 0), (3, -1)], "unlabeled": [(4, 0)], "test": [(5, 1)]}
+        if config == "blind":
+            parts["test"] = [(5, None)]  # type: ignore[list-item]
+        return {
+            part: FakeTable([{"img": encoded(v), "fine": y, "label": 0} for v, y in rows], features)
+            for part, rows in parts.items()
+        }
+
+    module = types.ModuleType("datasets")
+    module.load_dataset, module.Image = load_dataset, Image_  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return module
+
+
+def test_a_data_set_of_the_hub(hub: types.ModuleType) -> None:
+    source = load(parse("hf:someone/pets"))
+    assert source.name == "pets" and source.classes == ("cat", "dog")
+    assert corner(source.images) == [1, 2, 3, 4] and source.labels.tolist() == [1, 0, -1, -1]
+    assert corner(source.test_images) == [5] and source.test_labels.tolist() == [1]
+    blind = load(parse("hf:someone/pets:blind"))
+    assert len(blind.test_images) == 0 and "has no labels" in blind.notes[0]
+    with pytest.raises(DataUnavailable, match="hf:nobody/x cannot be loaded: Dataset not found"):
+        load(parse("hf:nobody/x"))
+
+
+def test_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataUnavailable, match=r"needs the package 'datasets': install fewlabels\[hub\]"):
+        load(parse("hf:someone/pets"))
+
+
+# ---- whatever lies in a folder
+
+
+def some_bytes(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+WHOLE = {
+    kind: some_bytes(Image.fromarray(np.random.default_rng(3).integers(0, 256, (9, 11, 3), dtype=np.uint8)), kind)
+    for kind in ("png", "jpeg", "webp", "bmp", "tiff", "gif", "ppm")
+}
+
+contents = st.one_of(
+    st.binary(max_size=80),
+    st.tuples(st.sampled_from(sorted(WHOLE)), st.floats(0, 1)).map(
+        lambda x: WHOLE[x[0]][: int(x[1] * len(WHOLE[x[0]]))]
+    ),
+    st.tuples(st.sampled_from(sorted(WHOLE)), st.integers(0, 10**6), st.binary(min_size=1, max_size=8)).map(
+        lambda x: (w := WHOLE[x[0]])[: x[1] % len(w)] + x[2] + w[x[1] % len(w) + len(x[2]) :]
+    ),
+)
+names = st.tuples(
+    st.sampled_from(["a", "b c", "ü", "-", "x.y"]), st.sampled_from([*WHOLE, "jpg", "txt", "", "JPG", "dat", "tif"])
+).map(".".join)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # of damaged TIFF tags
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(names, contents, max_size=5))
+def test_no_file_is_lost_and_none_breaks_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
+) -> None:
+    """Every file is read, listed as unreadable, or listed as no picture."""
+    root = tmp_path_factory.mktemp("fuzz")
+    for name in ("one", "two"):
+        (root / "labeled" / name).mkdir(parents=True)
+        (root / "labeled" / name / "good.png").write_bytes(WHOLE["png"])
+    for file, data in files.items():
+        (root / "labeled" / "one" / file).write_bytes(data)
+    source = read_folder(root, skip_corrupt=True, image_size=8)
+    corrupt = [note for note in source.notes if "cannot be read and were left out" in note]
+    foreign = [note for note in source.notes if "are no pictures and were left out" in note]
+    counts = [int(note.split()[0]) for note in (*corrupt, *foreign)]
+    assert len(source.images) + sum(counts) == len(files) + 2
+    listed = " ".join((*corrupt, *foreign))
+    assert sum(f"labeled/one/{file}" in listed for file in files) >= sum(counts)
+    if corrupt:
+        with pytest.raises(ValueError, match=f"^{corrupt[0].split()[0]} of .* pictures cannot be read: labeled/one/"):
+            read_folder(root, image_size=8)
