@@ -12,9 +12,9 @@ from fewlabels.config import Train
 from fewlabels.data import names
 from fewlabels.data.source import FACTS, Source, Style
 from fewlabels.data.split import make_split
+from fewlabels.datasets import load_source, resolve, resolve_data
 from fewlabels.log import duration
 from fewlabels.step import Trainer, parameters, pick_device
-from fewlabels.training import load_source, resolve, resolve_data
 
 SAMPLE = 48
 """Images of a measured step on the CPU, at most; a GPU measures whole steps."""

@@ -16,7 +16,7 @@ from sklearn import metrics as reference
 
 import fewlabels as fl
 from fewlabels.data.split import make_split
-from fewlabels.training import load_source, resolve_data
+from fewlabels.datasets import load_source, resolve_data
 
 EVALUATE_KEYS = {
     *("accuracy", "loss", "step", "top5", "per_class", "geometric_mean", "confusion", "n", "weights", "measured_on"),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fewlabels.config import Data
-from fewlabels.training import load_source, resolve_data, split_of
+from fewlabels.datasets import load_source, resolve_data, split_of
 
 SHORT = "--net small-4 --batch 4 --uratio 2 --steps 2 --eval-every 2 --save-every 2 --log-every 2 --no-progress"
 

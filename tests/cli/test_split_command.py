@@ -13,7 +13,7 @@ from fewlabels import cli
 from fewlabels.commands.train import read
 from fewlabels.config import Data
 from fewlabels.data.split import read_split
-from fewlabels.training import load_source, resolve_data, split_of
+from fewlabels.datasets import load_source, resolve_data, split_of
 
 
 def test_the_file_says_all_and_gives_the_split_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

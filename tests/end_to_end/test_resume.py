@@ -375,7 +375,7 @@ def test_moved_run_goes_on(finished: Path, tmp_path: Path) -> None:
 
 def test_run_of_arrays_is_resumed_with_the_arrays(short: Callable[..., Train], tmp_path: Path) -> None:
     from fewlabels.data.arrays import from_arrays
-    from fewlabels.training import load_source, resolve_data
+    from fewlabels.datasets import load_source, resolve_data
 
     digits = load_source(resolve_data(fl.Data("digits")))
     source = from_arrays(digits.images[:60], digits.labels[:60])

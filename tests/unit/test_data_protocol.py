@@ -17,7 +17,7 @@ from fewlabels.data.names import DataName, parse
 from fewlabels.data.protocol import Options, class_ids, restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split, make_split
-from fewlabels.training import resolve_data
+from fewlabels.datasets import resolve_data
 
 NAMES = ("ant", "bee", "cat", "dog")
 

@@ -249,6 +249,18 @@ def test_logged_values_are_means_since_the_last_reading(short: Callable[..., Tra
     assert t.read_log()["loss"] == pytest.approx(losses[3], rel=1e-6)
 
 
+def test_each_rank_and_step_has_noise_of_its_own(short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's generator (dropout) is seeded from seed, step and rank: equal masks on all ranks would be a loss."""
+    seeds: list[int] = []
+    t = trainer(short)
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    t.world = 2
+    for step, rank in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        t.rank = rank
+        t.step(step)
+    assert len(set(seeds[:3])) == 3 and seeds[3] == seeds[0]
+
+
 def test_first_bad_step_is_remembered(short: Callable[..., Train]) -> None:
     t = trainer(short, optim=Optim(lr=1e30))
     assert t.nonfinite_step() is None and t.finite()

@@ -21,11 +21,11 @@ from fewlabels.config import Data, Train
 from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
+from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
 from fewlabels.tools.sheet import sheet
-from fewlabels.training import load_source, resolve, resolve_data, split_of
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 

@@ -14,10 +14,10 @@ from fewlabels.commands.options import parse
 from fewlabels.config import Data
 from fewlabels.data import names
 from fewlabels.data.protocol import Options
+from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
 from fewlabels.step import pick_device
-from fewlabels.training import load_source, resolve_data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
 from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split, pack
-from fewlabels.training import load_source, resolve_data, split_of
+from fewlabels.datasets import load_source, resolve_data, split_of
 
 
 @dataclass(frozen=True)

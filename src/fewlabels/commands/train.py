@@ -173,6 +173,7 @@ def table(results: dict[str, Run]) -> str:
         evaluations = min(20, len(run.metrics("eval")))
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
-            f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, {result['seconds']:.0f} s, {run.path})"
+            f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, "
+            f"{result['seconds']:.0f} s, {run.path})"
         )
     return "\n".join(lines)
