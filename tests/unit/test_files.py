@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_data_are_on_the_disk_before_the_name_and_the_name_afterwards(
     real, rename = os.fsync, Path.replace
 
     def fsync(handle: int) -> None:
-        events.append("sync folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "sync file")
+        events.append("sync folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "sync file")
         real(handle)
 
     def replace(self: Path, target: Path) -> Path:
