@@ -482,3 +482,28 @@ def test_help_of_a_command(command: Callable[..., Any]) -> None:
     assert "--beta FLOAT Parameter of MixUp's Beta distribution" in text and "--tau" not in text
     for name in ("evaluate", "predict", "split"):
         assert command(name, "--help").out.startswith(f"usage: fewlabels {name} ")
+
+
+@pytest.mark.parametrize("columns", ["30", "80", "300"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encoding: str, columns: str) -> None:
+    """The sentences come out of frames that look different on other terminals."""
+    import contextlib
+    import io
+
+    from fewlabels import cli
+
+    monkeypatch.setenv("COLUMNS", columns)
+    sentences = dict(WRONG)
+    for line in (
+        "train --steps many",
+        "train --steps",
+        "train --tau 1.5",
+        "train --optim.schedule linear",
+        "train --tau 0.9 mixmatch",
+        "evaluate",
+    ):
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding)), contextlib.redirect_stderr(err):
+            assert cli.run(line.split()) == 2
+        assert err.getvalue() == f"fewlabels: {sentences[line]}\n"
