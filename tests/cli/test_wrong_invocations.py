@@ -117,7 +117,7 @@ Train.sync_bn needs GPUs; the device is cpu
 train remixmatch --strong-views 0
 ReMixMatch.strong_views must be a whole number of at least 1, got 0
 train mixmatch --batch 4 --uratio 7
-MixMatch needs uratio 1, as many unlabeled images as labeled ones in a step, got 28 unlabeled and 4 labeled ones
+MixMatch needs uratio 1, as many unlabeled images as labeled ones in a step, got 7 times as many
 train --net wrn-29-2
 net 'wrn-29-2': the depth must be 6n + 4 with n of at least 1, got 29; nearest is 28
 """)

@@ -65,5 +65,5 @@ def require_equal_batches(name: str, info: Info) -> None:
     if info.unlabeled_batch != info.batch:
         raise ValueError(
             f"{name} needs uratio 1, as many unlabeled images as labeled ones in a step, "
-            f"got {info.unlabeled_batch} unlabeled and {info.batch} labeled ones"
+            f"got {info.unlabeled_batch / info.batch:g} times as many"
         )
