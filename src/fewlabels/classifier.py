@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewlabels import files
 from fewlabels.config import Ema, Net, Optim, Train
 from fewlabels.data.arrays import are_paths, as_images, from_arrays
 from fewlabels.model import Model, load_model
@@ -28,7 +29,9 @@ class Classifier:
 
     def __init__(self, model: Model, run: Run | None = None) -> None:
         self.model, self.run = model, run
-        self.classes_: NDArray[Any] = np.asarray(model.classes)
+        values = run.data.get("values") if run else None
+        self.classes_: NDArray[Any] = np.asarray(values or model.classes)
+        """The labels that `predict` answers with: class names, or the numbers that `fit` was given."""
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Probabilities ``[N, K]`` in the order of `classes_`."""
@@ -89,9 +92,10 @@ def fit(
     config = config or arrays_recipe(source.shape)
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, out=Path(folder) / "run" if out is None else out, source=source, output=output)
-        model = load_model(run, device=pick_device(config.device))
-        classifier = Classifier(model, None if out is None else run)
-    classifier.classes_ = known
+        files.write_json(run.path / "data.json", {**run.data, "values": known.tolist()})
+        classifier = load(run.path, device=config.device, algorithms=(type(config.algorithm),))
+    if out is None:
+        classifier.run = None
     return classifier
 
 

@@ -86,7 +86,8 @@ class Data(Checked):
     remap: bool = False
     """Give the net outputs for the classes of `keep_labeled` only."""
     oversample: Annotated[int | None, Range(1, None)] = None
-    """Repeat labeled images of small classes, and drop some of large ones, up to this many in all."""
+    """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
+    the same number of each class)."""
     split: str | None = None
     """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
     normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"

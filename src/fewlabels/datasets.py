@@ -29,7 +29,7 @@ def resolve_data(data: Data) -> Data:
         data = _agree(data, f"the split file {data.split}", _said_by_file(data))
     if alias and data.labels is None:
         data = replace(data, labels=alias.head)
-    return _complete(data)
+    return complete(data)
 
 
 def _said_by_file(data: Data) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _agree(data: Data, who: str, said: dict[str, Any]) -> Data:
     return replace(data, **said)
 
 
-def _complete(data: Data) -> Data:
+def complete(data: Data) -> Data:
     """`data` with the defaults that depend on nothing but itself."""
     rule = data.rule or "fixmatch"
     unlabeled = data.unlabeled
@@ -77,7 +77,7 @@ def in_memory(data: Data, source: Source) -> Data:
     """`data` for images that have no name to load them by."""
     if data.split is not None:
         data = _agree(data, f"the split file {data.split}", _said_by_file(data))
-    return _complete(replace(data, name=source.name))
+    return complete(replace(data, name=source.name))
 
 
 def load_source(data: Data, progress: Callable[[int, int], None] | None = None) -> Source:

@@ -13,6 +13,7 @@ from fewlabels.data import names
 from fewlabels.data.source import FACTS, Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.datasets import load_source, resolve, resolve_data
+from fewlabels.evaluate import pixel_statistics
 from fewlabels.log import duration
 from fewlabels.step import Trainer, parameters, pick_device
 
@@ -35,7 +36,7 @@ def estimate(config: Train) -> tuple[Train, list[str]]:
     else:
         shape, classes, images, style = facts.shape, facts.classes, facts.train, facts.style
     device = pick_device(config.device)
-    trainer, share = _sample(config, _noise(shape, classes, style), device)
+    trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)
     seconds = _seconds(trainer, share)
     weights = 16 * parameters(trainer.objective)
@@ -58,14 +59,14 @@ def estimate(config: Train) -> tuple[Train, list[str]]:
     return replace(config, **kept), [f"{name:8}{text}" for name, text in lines.items()]
 
 
-def _noise(shape: tuple[int, int, int], classes: int, style: Style) -> Source:
-    """Noise images of this shape, four of each class."""
+def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:
+    """Noise images in place of the set `name`, four of each class."""
     channels, height, width = shape
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4 * classes, height, width, channels), dtype=np.uint8)
     labels = np.arange(4 * classes) % classes
     return Source(
-        "noise",
+        name,
         tuple(map(str, range(classes))),
         images,
         labels,
@@ -84,8 +85,8 @@ def _sample(config: Train, source: Source, device: torch.device) -> tuple[Traine
             batch += 4 - batch % 4
     small = resolve(replace(config, batch=batch, compile=False), source)
     split = make_split(source, labels=None, seed=1)
-    half = (0.5,) * source.shape[0]
-    trainer = Trainer(small, source, split, device=device, mean=half, std=half)
+    mean, std = pixel_statistics(config.data.normalize, source)
+    trainer = Trainer(small, source, split, device=device, mean=mean, std=std)
     return trainer, config.batch / batch
 
 

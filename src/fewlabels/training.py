@@ -14,11 +14,11 @@ import torch
 
 from fewlabels import interrupt, parallel
 from fewlabels.algorithms import AnyAlgorithm
-from fewlabels.config import Train, algorithm_name, difference
+from fewlabels.config import Data, Train, algorithm_name, difference
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.datasets import in_memory, load_source, options_of, resolve, resolve_data, split_of
+from fewlabels.datasets import complete, in_memory, load_source, options_of, resolve, resolve_data, split_of
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
@@ -161,8 +161,10 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
     config = trainer.config
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    known = isinstance(config.algorithm, AnyAlgorithm)
-    changed = difference(config, Train(algorithm=type(config.algorithm)()) if known else Train())
+    default = Train(data=complete(Data(config.data.name)))
+    if isinstance(config.algorithm, AnyAlgorithm):
+        default = replace(default, algorithm=type(config.algorithm)())
+    changed = difference(config, default)
     said = ", ".join(f"{k}={v}" for k, v in changed.items() if k != "algorithm.name")
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "

@@ -83,7 +83,10 @@ def test_load_gives_the_same_classifier(fitted: fl.Classifier, digits: Digits) -
     assert fitted.run is not None
     again = fl.load(fitted.run.path, device="cpu")
     np.testing.assert_array_equal(again.predict_proba(digits.images[:30]), fitted.predict_proba(digits.images[:30]))
-    assert [str(c) for c in again.classes_] == ["3", "7", "8"]  # a run knows classes by name
+    assert again.classes_.tolist() == [3, 7, 8]  # the labels' own values, not the run's names of them
+    hidden = digits.labels < 0
+    score = fitted.score(digits.images[hidden], digits.truth[hidden])
+    assert again.score(digits.images[hidden], digits.truth[hidden]) == score > 0.6
     raw = fl.load(fitted.run.path, weights="raw", checkpoint="30")
     assert raw.model.step == 30 and raw.model.weights == "raw"
     assert not np.array_equal(raw.predict_proba(digits.images[:30]), fitted.predict_proba(digits.images[:30]))

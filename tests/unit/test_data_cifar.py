@@ -107,6 +107,12 @@ def test_without_network_one_sentence_says_what_to_do(cifar10: Path, tmp_path: P
     assert isinstance(caught.value, ValueError)
 
 
+def test_a_mistyped_root_leaves_nothing_behind(cifar10: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataUnavailable):
+        load(parse("cifar10"), root=tmp_path / "mistyped" / "deep")
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_a_damaged_file_is_never_unpickled(cifar10: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -45,7 +45,7 @@ class Filter(_New):
     """New folder, or FILE.tfrecord."""
     classes: str
     """Classes to keep, with commas between."""
-    parts: str = "labeled,unlabeled,test"
+    parts: str = "labeled,test"
     """Parts of a folder from which the other classes are left out, with commas between; the others stay whole."""
     remap: bool = False
     """Number the classes of a TFRecord file anew, in the order of --classes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,11 +149,15 @@ def _fetched(name: str, root: Path, read: Callable[[bool], T], files: str, url: 
         return read(False)
     except RuntimeError:  # absent or incomplete
         pass
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _patience(30):
             return read(True)
     except (OSError, RuntimeError, EOFError) as error:  # no network, room or permission; a wrong checksum
+        for folder in made:  # a mistyped root shall leave nothing
+            with suppress(OSError):  # it holds a part of the download
+                folder.rmdir()
         reason = " ".join(str(error).split())
         raise DataUnavailable(
             f"{name} is not in {root} and cannot be downloaded ({reason}); "

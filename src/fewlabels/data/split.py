@@ -114,7 +114,7 @@ class Split:
                 parameters=raw.get("parameters", {}),
             )
         except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
-            raise ValueError(f"this is not the JSON of a split: {error!r}") from error
+            raise ValueError("this is not the JSON of a split") from error
         if split.fingerprint != raw.get("fingerprint"):
             raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
         return split
