@@ -14,7 +14,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_type_hints
 
 import tyro
+from torch import nn
 
+from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.checked import Checked, Range
 
@@ -122,6 +124,17 @@ class Net(Checked):
     """Slope of the leaky ReLU on the negative side (wide residual nets)."""
     bn_momentum: Annotated[float | None, Range(0, 1)] = None
     """Weight of the newest batch in the running statistics; default: the net's own."""
+
+    def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        """The net with fresh weights, for images of `shape` (C, H, W)."""
+        return nets.build(
+            self.name,
+            classes=classes,
+            shape=shape,
+            dropout=self.dropout,
+            slope=self.slope,
+            bn_momentum=self.bn_momentum,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

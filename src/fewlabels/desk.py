@@ -39,8 +39,7 @@ class Desk:
         progress: bool | None,
     ) -> None:
         config = trainer.config
-        self.trainer, self.run, self.step = trainer, run, step
-        self.split = split
+        self.trainer, self.run, self.split = trainer, run, split
         self.start = self.lap_start = time.perf_counter()
         self.first = self.lap_step = step
         self.losses: list[str] = []

@@ -10,7 +10,7 @@ import torch
 from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split
 from fewlabels.data.store import Store
-from fewlabels.metrics import curve, scores
+from fewlabels.metrics import curve, main_part, scores
 from fewlabels.model import load_model, logits_of
 from fewlabels.run import Run
 from fewlabels.step import Trainer
@@ -103,6 +103,6 @@ def evaluate(
     labels = source.test_labels if part == "test" else source.labels[known]
     values = scores(model.logits(images), torch.from_numpy(labels), model.classes)
     evals = [r for r in run.metrics("eval") if r["step"] <= model.step]
-    main = next((p for p in ("test", "valid", "train") if evals and p in evals[-1]), None)
+    main = main_part(evals[-1]) if evals else None
     accuracies = [r[main][weights]["accuracy"] for r in evals] if main else []
     return {**values, **curve(accuracies), "step": model.step, "weights": weights, "measured_on": part}

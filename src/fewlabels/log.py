@@ -188,6 +188,15 @@ def reading(progress: bool | None) -> Iterator[Callable[[int, int], None]]:
             one.close()
 
 
+@contextlib.contextmanager
+def bar(text: str, progress: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where it is a terminal, that ``show(done, total)`` moves."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as shown:
+        task = shown.add_task(text, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
 def duration(seconds: float) -> str:
     """``h:mm:ss`` or ``m:ss``."""
     minutes, s = divmod(round(seconds), 60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ def scores(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, 
             out[f"{average}_{name}"] = 100 * float(value)
     out["confusion"] = confusion.tolist()
     return out
+
+
+def main_part(parts: Collection[str]) -> str | None:
+    """The part of an evaluation whose accuracy is reported: test, else valid, else train."""
+    return next((part for part in ("test", "valid", "train") if part in parts), None)
 
 
 def curve(accuracies: Sequence[float]) -> dict[str, float]:

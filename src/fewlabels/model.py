@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewlabels import nets
 from fewlabels.augment.pixels import Normalize
 from fewlabels.data.pictures import Fit
 from fewlabels.data.store import Store
@@ -78,14 +77,7 @@ def load_model(
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)
-    net = nets.build(
-        config.net.name,
-        classes=len(classes),
-        shape=shape,
-        dropout=config.net.dropout,
-        slope=config.net.slope,
-        bn_momentum=config.net.bn_momentum,
-    )
+    net = config.net.build(len(classes), shape)
     net.load_state_dict(found.weights(weights))
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fewlabels import augment, nets, parallel
+from fewlabels import augment, parallel
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.pixels import Normalize
 from fewlabels.augment.views import View
@@ -192,14 +192,7 @@ class Trainer:
         ).to(device)
 
         torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
-        net = nets.build(
-            config.net.name,
-            classes=len(source.classes),
-            shape=self.shape,
-            dropout=config.net.dropout,
-            slope=config.net.slope,
-            bn_momentum=config.net.bn_momentum,
-        )
+        net = config.net.build(len(source.classes), self.shape)
         if config.sync_bn:
             if device.type != "cuda":
                 raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
@@ -246,7 +239,7 @@ class Trainer:
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
         notes = []
-        if self.shape[0] not in (1, 3) and self.config.strong.startswith(("rand", "cta")):
+        if augment.drops_colour(self.config.strong, self.shape[0]):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
                 "which need 1 or 3 channels, leave them as they are"
@@ -345,10 +338,6 @@ class Trainer:
         values = parallel.mean(torch.stack([self.sums[n].float() for n in names]) / self.count).tolist()
         self.sums, self.count = {}, 0
         return dict(zip(names, values, strict=True))
-
-    def last_values(self) -> dict[str, float]:
-        """Means so far of the window that is being logged, without closing it."""
-        return {n: float(v) / self.count for n, v in self.sums.items()}
 
     def nonfinite_step(self) -> int | None:
         """First step with a loss that was not finite, on any rank; waits for the device."""

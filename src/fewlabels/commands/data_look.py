@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from fewlabels import augment
@@ -22,6 +19,7 @@ from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
+from fewlabels.log import bar
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
@@ -243,12 +241,3 @@ def _console() -> Console:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.width = max(console.width, 160)  # a table that is too wide wraps in the terminal, and is not cut
     return console
-
-
-@contextmanager
-def bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error where it is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fewlabels.commands.data_look import bar, load_split
+from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.pictures import Fit
+from fewlabels.log import bar
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
 from fewlabels.tools.layout import PARTS, Layout, Step, check_absent, check_free, fill, layout, write_new

@@ -16,6 +16,7 @@ from fewlabels.data import names
 from fewlabels.data.protocol import Options
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
+from fewlabels.metrics import main_part
 from fewlabels.run import Run
 from fewlabels.step import pick_device
 
@@ -76,9 +77,9 @@ def _list(run: Run, as_json: bool) -> None:
     records = {r["step"]: r for r in run.metrics("eval")}
     rows: list[dict[str, Any]] = []
     for checkpoint in run.checkpoints():
-        record = records.get(checkpoint.step)
-        part = next((p for p in ("test", "valid", "train") if record and p in record), None)
-        accuracy = record[part]["ema"]["accuracy"] if record and part else None
+        record = records.get(checkpoint.step, {})
+        part = main_part(record)
+        accuracy = record[part]["ema"]["accuracy"] if part else None
         rows.append(
             {
                 "step": checkpoint.step,

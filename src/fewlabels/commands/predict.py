@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
 from fewlabels.commands.options import UsageError, parse
+from fewlabels.log import bar
 from fewlabels.model import load_model
 from fewlabels.predict import predict, targets
 from fewlabels.run import Run
@@ -56,9 +54,7 @@ def main(args: list[str]) -> int:
                 raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
     device = pick_device(command.device)
     model = load_model(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
-    with Progress(console=Console(stderr=True), transient=True, disable=not _live(command.progress)) as bar:
-        task = bar.add_task("predicting", total=None)
-        show: Callable[[int, int], None] = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+    with bar("predicting", command.progress) as show:
         found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
     if command.output is None:
         sys.stdout.write(found.csv(command.probabilities))
@@ -74,7 +70,3 @@ def main(args: list[str]) -> int:
     if found.corrupt:
         print(f"fewlabels: {len(found.corrupt)} file(s) could not be read", file=sys.stderr)
     return 1 if found.corrupt else 0
-
-
-def _live(wanted: bool) -> bool:
-    return wanted and sys.stderr.isatty()

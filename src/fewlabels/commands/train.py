@@ -14,6 +14,7 @@ from fewlabels import parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import read_split
 from fewlabels.recipes import recipe
 from fewlabels.run import Run, RunError
@@ -79,7 +80,7 @@ def read(args: list[str]) -> Command:
     first = parse(Command, args, prog=prog, default=plain, positional=names)
     command = parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
     if command.resume is not None:
-        _check_resume(command, args)
+        _check_resume(command)
     return command
 
 
@@ -103,7 +104,7 @@ def _defaults(first: Command, args: list[str]) -> Command:
     base = recipe(algorithm_name(algorithm), data)
     if file:
         base = from_dict(file, base)
-    shown = parse_data_base(data) == "digits" and not isinstance(algorithm, Supervised)
+    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
     return Command(train=base, baseline=shown)
 
 
@@ -111,12 +112,6 @@ def _names_algorithm(args: list[str]) -> bool:
     """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
     free = ("--out", "--resume", "--config", "--data", "--data.root", "--net", "--device")
     return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))
-
-
-def parse_data_base(name: str) -> str:
-    from fewlabels.data.names import parse as parse_name
-
-    return parse_name(name).base
 
 
 def _read_config(name: str) -> dict[str, Any]:
@@ -134,17 +129,18 @@ def _read_config(name: str) -> dict[str, Any]:
     return dict(inner)
 
 
-def _check_resume(command: Command, args: list[str]) -> None:
+def _check_resume(command: Command) -> None:
     if command.out is not None or command.overwrite or command.config is not None:
         raise UsageError(
             "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite and --config"
         )
     run = Run(str(command.resume))
-    for name, value in difference(command.train, run.config).items():
+    old, new = difference(run.config, command.train), difference(command.train, run.config)
+    for name, value in new.items():
         if name not in FREE_TO_CHANGE:
-            old = difference(run.config, command.train).get(name)
             raise RunError(
-                f"{run.path} was started with {name} {old} and cannot be resumed with {value}; start a new run"
+                f"{run.path} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
+                "start a new run"
             )
 
 
