@@ -137,10 +137,13 @@ class Net(Checked):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Optim(Checked):
-    """SGD with momentum and its schedule; weights of norm layers and biases are not decayed."""
+    """The optimizer and its schedule; weights of norm layers and biases are not decayed."""
 
+    name: Annotated[Literal["sgd", "adam", "adamw"], Main] = "sgd"
+    """`sgd` with momentum; `adam` with the decay in the gradient; `adamw` with the decay apart from it."""
+    _: KW_ONLY
     lr: Annotated[float, Range(0, None, low_open=True)] = 0.03
     """Learning rate at the start (after the warm-up)."""
     momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.9
@@ -148,9 +151,15 @@ class Optim(Checked):
     nesterov: bool = True
     """Nesterov's form of the momentum."""
     weight_decay: Annotated[float, Range(0, None)] = 5e-4
-    """Coupled L2 decay of convolution and linear weights."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr."""
+    """L2 decay of convolution and linear weights; with `adamw` they shrink by lr * weight_decay in each step."""
+    beta1: Annotated[float, Range(0, 1, high_open=True)] = 0.9
+    """Decay of Adam's mean of the gradients."""
+    beta2: Annotated[float, Range(0, 1, high_open=True)] = 0.999
+    """Decay of Adam's mean of their squares."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr; `linear` ends at `lr_end`."""
+    lr_end: Annotated[float, Range(0, None)] = 0.0
+    """Learning rate at the end of the `linear` schedule."""
     warmup: Annotated[int, Range(0, None)] = 0
     """Steps of linear warm-up from 0."""
 
@@ -234,8 +243,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def algorithm_name(algorithm: object) -> str:
     """The command-line name of an algorithm's config (the class name in lower case for one of the user's own)."""
-    names: dict[type, str] = {cls: name for name, cls in ALGORITHMS.items()}
-    return names.get(type(algorithm), type(algorithm).__name__.lower())
+    return _name_of(type(algorithm))
+
+
+def _name_of(cls: type) -> str:
+    return str(getattr(cls, "name", cls.__name__.lower()))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -254,7 +266,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any], default: Train | None = None, algorithms: Iterable[type] = ()) -> Train:
     """A `Train` from nested plain values; what is missing comes from `default`. Unknown keys are refused."""
-    known = {**ALGORITHMS, **{cls.__name__.lower(): cls for cls in algorithms}}
+    known = {**ALGORITHMS, **{_name_of(cls): cls for cls in algorithms}}
     return typing.cast(Train, _build(Train, values, default or Train(), known, ()))
 
 

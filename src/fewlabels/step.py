@@ -24,6 +24,9 @@ from fewlabels.functional import cosine
 from fewlabels.rng import Rng, philox
 from fewlabels.types import Batch, Info, Losses
 
+KEPT, RIGHT = "pseudo/kept", "pseudo/right"
+"""Among the sums of the log: what `pseudo_accuracy` is made of."""
+
 
 class Autocast(nn.Module):
     """A net whose features are computed in lower precision and leave, like the logits, in float32."""
@@ -89,26 +92,32 @@ class Average:
 
 
 def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
-    """SGD; L2 decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
+    """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=device.type == "cuda",
-    )
+    fused = device.type == "cuda"
+    if config.name == "sgd":
+        nesterov = config.nesterov and config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    # without a mean of squares a step is the sign of the gradient (google-research/fixmatch, ab_fixmatch_adam.py)
+    eps = 1e-8 if config.beta2 > 0 else 1e-4
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=eps, fused=fused)
 
 
 def learning_rate(config: Optim, step: int, steps: int) -> float:
     """Learning rate of step `step`, counted from 0."""
     if config.schedule == "cosine":
         return config.lr * cosine(step, steps, config.warmup)
-    return config.lr * min(1.0, step / max(1, config.warmup)) if step < config.warmup else config.lr
+    if step < config.warmup:
+        return config.lr * step / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    share = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+    return config.lr + (config.lr_end - config.lr) * share
 
 
 def pick_device(name: str) -> torch.device:
@@ -312,7 +321,7 @@ class Trainer:
         if self.config.ema.when == "after":
             self.average.update(self.objective.net, step)
         self._learn(batch)
-        self._accumulate(step, losses)
+        self._accumulate(step, batch.index, losses)
 
     def _learn(self, batch: Batch) -> None:
         """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
@@ -322,11 +331,23 @@ class Trainer:
                 probs = self.average.net(images).softmax(1)
             self.learner.learn(policy, probs.gather(1, batch.y[:, None])[:, 0])
 
-    def _accumulate(self, step: int, losses: Losses) -> None:
+    @torch.no_grad()
+    def _pseudo(self, index: Tensor, losses: Losses) -> dict[str, Tensor]:
+        """How many pseudo-labels of known truth count, and how many of these are right, as shares of the batch.
+
+        Measured here because no algorithm sees the truth.
+        """
+        if losses.pseudo is None:
+            return {}
+        truth = self.labels[self.unlabeled[index]]
+        kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)
+        return {KEPT: kept.mean(), RIGHT: (kept * (losses.pseudo == truth)).mean()}
+
+    def _accumulate(self, step: int, index: Tensor, losses: Losses) -> None:
         finite = torch.isfinite(losses.total.detach())
         if not self.scaler.is_enabled():  # fp16 overflows now and then, and its scaler skips those steps
             self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
-        for name, value in losses.log.items():
+        for name, value in {**losses.log, **self._pseudo(index, losses)}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.count += 1
 
@@ -337,7 +358,9 @@ class Trainer:
             return {}
         values = parallel.mean(torch.stack([self.sums[n].float() for n in names]) / self.count).tolist()
         self.sums, self.count = {}, 0
-        return dict(zip(names, values, strict=True))
+        means = dict(zip(names, values, strict=True))
+        kept, right = means.pop(KEPT, 0.0), means.pop(RIGHT, 0.0)
+        return means | ({"pseudo_accuracy": 100 * right / kept} if kept > 0 else {})
 
     def nonfinite_step(self) -> int | None:
         """First step with a loss that was not finite, on any rank; waits for the device."""

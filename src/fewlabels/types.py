@@ -44,6 +44,11 @@ class Losses(NamedTuple):
     """Scalar; the only thing with a gradient."""
     log: Mapping[str, Tensor]
     """Detached scalars by name; the loop decides when to read them."""
+    pseudo: Tensor | None = None
+    """What the unlabeled images were taken for, ``[M]`` int64 in the order of `Batch.index`, where an algorithm
+    takes them for one class each. The loop compares it with the truth, if that is known."""
+    kept: Tensor | None = None
+    """Weights ``[M]`` of the pseudo-labels in the loss; None for 1."""
 
 
 class Guess(NamedTuple):

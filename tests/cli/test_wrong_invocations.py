@@ -98,8 +98,8 @@ train --optim.lr=-1
 Optim.lr must be a number above 0, got -1.0
 train --optim.momentum 1
 Optim.momentum must be a number from 0 to below 1, got 1.0
-train --optim.schedule linear
---optim.schedule must be one of 'cosine', 'constant', got 'linear'
+train --optim.schedule step
+--optim.schedule must be one of 'cosine', 'linear', 'constant', got 'step'
 train --ema.decay 1
 Ema.decay must be a number from 0 to below 1, got 1.0
 train --net.dropout 2
@@ -499,7 +499,7 @@ def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encodin
         "train --steps many",
         "train --steps",
         "train --tau 1.5",
-        "train --optim.schedule linear",
+        "train --optim.schedule step",
         "train --tau 0.9 mixmatch",
         "evaluate",
     ):

@@ -130,7 +130,7 @@ REFUSED: list[tuple[type, dict[str, Any]]] = [
     (Optim, {"weight_decay": -1e-9}),
     (Optim, {"warmup": -1}),
     (Optim, {"warmup": 1.5}),
-    (Optim, {"schedule": "linear"}),
+    (Optim, {"schedule": "step"}),
     (Ema, {"decay": 1.0}),
     (Ema, {"decay": -0.1}),
     (Ema, {"buffers": "none"}),

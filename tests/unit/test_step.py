@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from fewlabels.config import Ema, Optim, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.step import Average, Trainer, learning_rate, make_optimizer, pick_device, pick_precision
+from fewlabels.types import Losses
 
 CPU = torch.device("cpu")
 
@@ -105,6 +106,53 @@ def test_warm_up_by_hand() -> None:
     constant = Optim(lr=0.4, warmup=4, schedule="constant")
     assert [learning_rate(constant, k, 12) for k in range(6)] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4])
     assert learning_rate(Optim(lr=0.4, schedule="constant"), 0, 12) == 0.4
+    linear = Optim(lr=0.4, lr_end=0.1, warmup=4, schedule="linear")
+    assert [learning_rate(linear, k, 10) for k in (2, 4, 6, 10)] == pytest.approx([0.2, 0.4, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("beta2", [0.99, 0.0])
+def test_adam_by_hand(name: Literal["adam", "adamw"], beta2: float) -> None:
+    """Kingma & Ba 2015, algorithm 1, with the decay in the gradient; Loshchilov & Hutter 2019 with it apart."""
+    module = nn.Linear(2, 1)
+    w = [p.detach().double().numpy().copy() for p in module.parameters()]
+    optim = Optim(name, lr=0.1, weight_decay=0.5, beta1=0.8, beta2=beta2)
+    optimizer = make_optimizer(module, optim, CPU)
+    m, v = [np.zeros_like(p) for p in w], [np.zeros_like(p) for p in w]
+    rng = np.random.default_rng(0)
+    eps = 1e-8 if beta2 else 1e-4
+    for t in range(1, 4):
+        for i, p in enumerate(module.parameters()):
+            g = rng.normal(size=p.shape)
+            p.grad = torch.from_numpy(g).float()
+            decay = 0.5 if p.ndim > 1 else 0.0
+            g = g + decay * w[i] if name == "adam" else g
+            w[i] -= 0.1 * decay * w[i] if name == "adamw" else 0
+            m[i], v[i] = 0.8 * m[i] + 0.2 * g, beta2 * v[i] + (1 - beta2) * g**2
+            w[i] -= 0.1 * m[i] / (1 - 0.8**t) / (np.sqrt(v[i] / (1 - beta2**t)) + eps)
+        optimizer.step()
+    for expected, p in zip(w, module.parameters(), strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-5)
+
+
+def test_accuracy_of_the_pseudo_labels_is_that_of_the_ones_that_count(short: Callable[..., Train]) -> None:
+    t = trainer(short)
+    truth = t.labels[t.unlabeled]
+    assert set(truth.tolist()) <= set(range(10))
+    index = torch.arange(6)
+    wrong = (truth[:6] + 1) % 10
+    pseudo = torch.where(torch.tensor([True, False, True, True, False, True]), truth[:6], wrong)
+    kept = torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0, 0.0])
+    one = torch.tensor(1.0)
+    t._accumulate(0, index, Losses(one, {"loss": one}, pseudo, kept))
+    t._accumulate(1, index, Losses(one, {"loss": one}, wrong, kept))
+    # counted: 2.5 of weight in each step; right: 1.5 of it in the first
+    assert t.read_log() == pytest.approx({"loss": 1.0, "pseudo_accuracy": 100 * 1.5 / 5.0})
+    t._accumulate(2, index, Losses(one, {"loss": one}, pseudo, torch.zeros(6)))
+    assert t.read_log() == {"loss": 1.0}
+    t.labels[t.unlabeled] = -1  # a truth that nobody knows
+    t._accumulate(3, index, Losses(one, {"loss": one}, pseudo))
+    assert t.read_log() == {"loss": 1.0}
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "wrn-10-1-tf", "small-4"])

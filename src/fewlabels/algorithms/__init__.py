@@ -24,5 +24,5 @@ __all__ = [
 AnyAlgorithm = Supervised | FixMatch | MixMatch | ReMixMatch
 """The configuration of any algorithm of the package."""
 
-ALGORITHMS: dict[str, type[AnyAlgorithm]] = {cls.__name__.lower(): cls for cls in get_args(AnyAlgorithm)}
+ALGORITHMS: dict[str, type[AnyAlgorithm]] = {cls.name: cls for cls in get_args(AnyAlgorithm)}
 """Their names on the command line."""

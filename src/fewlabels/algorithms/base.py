@@ -68,7 +68,8 @@ class PseudoLabel(Algorithm):
         loss_u = (mask * cross_entropy(strong_logits, target)).mean()
         total = loss_x + self.lambda_u * loss_u
         confidence = guess.probs.amax(1).mean()
-        return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, mask=mask.mean(), confidence=confidence))
+        logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, mask=mask.mean(), confidence=confidence)
+        return Losses(total, logged, pseudo=target if target.ndim == 1 else target.argmax(1), kept=mask)
 
 
 def log(**values: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fewlabels.algorithms.base import Algorithm, PseudoLabel
 from fewlabels.checked import Checked, Range
@@ -17,6 +17,8 @@ class FixMatch(Checked):
 
     What the net believes with confidence about a weak view is the label of the strong view.
     """
+
+    name: ClassVar[str] = "fixmatch"
 
     tau: Annotated[float, Range(0, 1)] = 0.95
     """Confidence from which a pseudo-label counts."""

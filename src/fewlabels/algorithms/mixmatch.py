@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class MixMatch(Checked):
 
     Labels are guessed from two weak views and sharpened; then everything is mixed with everything.
     """
+
+    name: ClassVar[str] = "mixmatch"
 
     beta: Annotated[float, Range(0, low_open=True)] = 0.5
     """Parameter of MixUp's Beta distribution (the paper's alpha, 0.75 there)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class ReMixMatch(Checked):
     to tell by how much an image was rotated. The defaults are those of google-research/fixmatch's
     remixmatch_no_cta.py.
     """
+
+    name: ClassVar[str] = "remixmatch"
 
     beta: Annotated[float, Range(0, low_open=True)] = 0.75
     """Parameter of MixUp's Beta distribution."""

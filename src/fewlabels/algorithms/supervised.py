@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.checked import Checked, Range
@@ -17,6 +17,8 @@ class Supervised(Checked):
 
     The fully supervised baseline of Berthelot et al. 2019 (MixMatch), https://arxiv.org/abs/1905.02249.
     """
+
+    name: ClassVar[str] = "supervised"
 
     smoothing: Annotated[float, Range(0, 1)] = 0.0
     """Label smoothing: the share of a label that is spread evenly over all classes."""
