@@ -15,7 +15,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fewlabels.algorithms import FixMatch, MixMatch, PseudoLabel, ReMixMatch, Supervised
+    from fewlabels.algorithms import (
+        ICT,
+        UDA,
+        VAT,
+        FixMatch,
+        MeanTeacher,
+        MixMatch,
+        MixUp,
+        PiModel,
+        PseudoLabel,
+        PseudoLabeling,
+        ReMixMatch,
+        Supervised,
+        SupervisedMixUp,
+    )
     from fewlabels.algorithms.base import Algorithm
     from fewlabels.classifier import Classifier, fit, load
     from fewlabels.config import Data, Ema, Net, Optim, Train
@@ -27,7 +41,21 @@ if TYPE_CHECKING:
     from fewlabels.types import Batch, Guess, Info, Losses, Views
 
 _MODULES = {
-    "algorithms": ("FixMatch", "MixMatch", "PseudoLabel", "ReMixMatch", "Supervised"),
+    "algorithms": (
+        "FixMatch",
+        "ICT",
+        "MeanTeacher",
+        "MixMatch",
+        "MixUp",
+        "PiModel",
+        "PseudoLabel",
+        "PseudoLabeling",
+        "ReMixMatch",
+        "Supervised",
+        "SupervisedMixUp",
+        "UDA",
+        "VAT",
+    ),
     "algorithms.base": ("Algorithm",),
     "classifier": ("Classifier", "fit", "load"),
     "config": ("Data", "Ema", "Net", "Optim", "Train"),
@@ -41,6 +69,9 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ICT",
+    "UDA",
+    "VAT",
     "Algorithm",
     "Batch",
     "Classifier",
@@ -50,14 +81,19 @@ __all__ = [
     "Guess",
     "Info",
     "Losses",
+    "MeanTeacher",
     "MixMatch",
+    "MixUp",
     "Net",
     "Optim",
+    "PiModel",
     "PseudoLabel",
+    "PseudoLabeling",
     "ReMixMatch",
     "Run",
     "Source",
     "Supervised",
+    "SupervisedMixUp",
     "Train",
     "Views",
     "fit",

@@ -14,8 +14,11 @@ COMMANDS = {
     "train": "train a classifier: fewlabels train [ALGORITHM] --data NAME|FOLDER [options]",
     "evaluate": "measure a run on its test images or on others: fewlabels evaluate RUN",
     "predict": "classify your own pictures: fewlabels predict RUN PATH... -o FILE",
+    "report": "put runs into one table, with mean and deviation over seeds: fewlabels report RUN...",
+    "list": "list algorithms, recipes, nets, views or data sets: fewlabels list [TOPIC]",
     "split": "show which images a data name labels: fewlabels split NAME",
     "data": "list, fetch, check, show and convert data sets: fewlabels data COMMAND",
+    "bench": "measure how fast it is on this machine: fewlabels bench COMMAND",
 }
 
 HELP = """\

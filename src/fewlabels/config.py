@@ -18,6 +18,7 @@ from torch import nn
 
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
+from fewlabels.augment import tokens
 from fewlabels.checked import Checked, Range
 
 Main = tyro.conf.arg(name="")
@@ -34,6 +35,18 @@ Classes = Annotated[
     ),
 ]
 """Class numbers or names, separated by commas on the command line; none mean all."""
+
+Pretrained = Annotated[
+    bool | str,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="True|FILE",
+        instance_from_str=lambda args: {"true": True, "false": False}.get(args[0].lower(), args[0]),
+        is_instance=lambda value: isinstance(value, bool | str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""Whether to fetch weights, or a file of them."""
 
 if TYPE_CHECKING:
     Choice: TypeAlias = AnyAlgorithm
@@ -93,7 +106,8 @@ class Data(Checked):
     split: str | None = None
     """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
     normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
-    """Scaling of the pixels; `auto`: the named set's mean and std, measured ones for own images."""
+    """Scaling of the pixels; `auto`: what a pretrained net of timm or torchvision is used to, else the named set's
+    mean and std, measured ones for own images."""
     image_size: Annotated[int | None, Range(4, 4096)] = None
     """Side in pixels to which own images are brought; default: chosen from the images."""
     fit: Literal["crop", "pad", "centre"] = "crop"
@@ -109,6 +123,9 @@ class Data(Checked):
     """JSON file of display names: {"folder or number": "name"}, or a list."""
     skip_corrupt: bool = False
     """Go on without the image files that cannot be read, instead of stopping before the training."""
+    residency: Literal["auto", "device", "host", "stream"] = "auto"
+    """Where the images live: `device`, in the memory of what trains; `host`, gathered for each step; `stream`, in
+    their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
 
 
 @dataclass(frozen=True)
@@ -116,24 +133,41 @@ class Net(Checked):
     """The network."""
 
     name: Annotated[str, Main] = "wrn-28-2"
-    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small` or `small-WIDTH`."""
+    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small`, `cnn13`, `convnet`, `shake` or
+    `resnet18`, each perhaps with `-WIDTH`, `resnext-DEPTH-CxD`, `timm:NAME`, `torchvision:NAME`."""
     _: KW_ONLY
+    stages: Annotated[int | None, Range(1, 8)] = None
+    """Scales of the image, each half the one before; default: what the name says (3, mostly)."""
+    blocks: Annotated[int | None, Range(1, None)] = None
+    """Residual blocks per stage; default: what the name says."""
+    width: Annotated[int | None, Range(1, None)] = None
+    """Channels of the first stage, 16 times the WIDTH of a `wrn`; default: what the name says."""
     dropout: Annotated[float, Range(0, 1, high_open=True)] = 0.0
     """Probability of dropping a feature."""
-    slope: Annotated[float, Range(0, 1)] = 0.1
-    """Slope of the leaky ReLU on the negative side (wide residual nets)."""
+    slope: Annotated[float | None, Range(0, 1)] = None
+    """Slope of the leaky ReLU on the negative side; default: the net's own (0.1; cnn13 and convnet 0.2)."""
     bn_momentum: Annotated[float | None, Range(0, 1)] = None
     """Weight of the newest batch in the running statistics; default: the net's own."""
+    patch: Annotated[int | None, Range(1, None)] = None
+    """Side in pixels of the patches of a ViT (`timm:`); default: its own."""
+    pretrained: Pretrained = False
+    """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
+    or .pth file of the same net."""
 
-    def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
-        """The net with fresh weights, for images of `shape` (C, H, W)."""
+    def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
+        """The net at its start, for images of `shape` (C, H, W); `blank`: its weights will be loaded from a run."""
         return nets.build(
             self.name,
             classes=classes,
             shape=shape,
+            stages=self.stages,
+            blocks=self.blocks,
+            width=self.width,
             dropout=self.dropout,
             slope=self.slope,
             bn_momentum=self.bn_momentum,
+            patch=self.patch,
+            pretrained=False if blank else self.pretrained,
         )
 
 
@@ -162,6 +196,8 @@ class Optim(Checked):
     """Learning rate at the end of the `linear` schedule."""
     warmup: Annotated[int, Range(0, None)] = 0
     """Steps of linear warm-up from 0."""
+    layer_decay: Annotated[float, Range(0, 1, low_open=True)] = 1.0
+    """Factor of the learning rate from each layer to the one before it, for pretrained ViTs (0.5 to 0.8)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,12 +236,31 @@ class Train(Checked):
     """Unlabeled images per labeled one in each step."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 1
     """Seed of the initial weights, of the order of the images and of the augmentation."""
-    weak: Literal["auto", "ms", "s", "m", "x", "affine"] = "auto"
-    """Weak view: m mirrors, s shifts, ms both, x neither; `auto`: what suits the data set."""
+    weak: Literal["auto", "ms", "s", "m", "x", "affine", "ms:zero", "s:zero"] = "auto"
+    """Weak view: m mirrors, s shifts, ms both, x neither; `:zero` shifts in black instead of a reflection; `auto`:
+    what suits the data set."""
     shift: Annotated[int | None, Range(0, None)] = None
     """Largest shift of the weak view in pixels; default: what suits the data set."""
-    strong: Literal["auto", "rand:kekmodel", "cta", "cutout", "affine", "none"] = "auto"
-    """Strong view: RandAugment, CTAugment, cutout alone, small affine moves; `auto`: what suits the data set."""
+    strong: Literal[
+        "auto",
+        "rand:kekmodel",
+        "rand:leedoyup",
+        "rand:google",
+        "rand:imagenet",
+        "cta",
+        "cta:imagenet",
+        "autoaugment",
+        "cutout",
+        "affine",
+        "none",
+    ] = "auto"
+    """Strong view: RandAugment as one of four code bases has it, CTAugment, AutoAugment, cutout alone, small affine
+    moves; `auto`: what suits the data set."""
+    cutout: bool = True
+    """Whether the strong view ends with its cutout, if it has one."""
+    augment: str | None = None
+    """The views in the words of google-research/fixmatch, such as `d.d.rac`: labeled, unlabeled, further unlabeled
+    (docs/augmentation.md); in place of `strong`, and `weak` is then what `d` stands for."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -233,6 +288,8 @@ class Train(Checked):
             object.__setattr__(self, "algorithm", FixMatch())
         super().__post_init__()
         object.__setattr__(self, "algorithm", algorithm)
+        if self.augment is not None:
+            tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

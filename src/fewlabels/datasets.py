@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fewlabels.augment import tokens
 from fewlabels.config import Data, Train
 from fewlabels.data import names, sources
 from fewlabels.data.aliases import ALIASES
@@ -95,6 +96,7 @@ def load_source(data: Data, progress: Callable[[int, int], None] | None = None) 
         classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,
         progress=progress,
+        stream={"auto": None, "stream": True}.get(data.residency, False),
     )
     return restrict(source, options_of(data))
 
@@ -103,6 +105,10 @@ def resolve(config: Train, source: Source) -> Train:
     """`config` with every `auto` of the views replaced by what suits the source."""
     style = source.style
     values: dict[str, Any] = {"weak": style.weak, "strong": style.strong, "shift": style.shift}
+    if config.augment is not None:
+        del values["strong"]
+        if not tokens.uses_default(config.augment):
+            del values["weak"]
     return replace(config, **{k: v for k, v in values.items() if getattr(config, k) in ("auto", None)})
 
 

@@ -15,10 +15,10 @@ import torch
 import fewlabels
 from fewlabels import log, parallel
 from fewlabels.config import algorithm_name
+from fewlabels.curves import curve
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.evaluate import Evaluator
-from fewlabels.metrics import curve
 from fewlabels.run import NotWritten, Run
 from fewlabels.step import Trainer, parameters
 

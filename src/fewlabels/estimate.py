@@ -10,7 +10,9 @@ import torch
 
 from fewlabels.config import Train
 from fewlabels.data import names
-from fewlabels.data.source import FACTS, Source, Style
+from fewlabels.data.imagenets import FOLDERS
+from fewlabels.data.residency import amount, choose
+from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.datasets import load_source, resolve, resolve_data
 from fewlabels.evaluate import pixel_statistics
@@ -31,28 +33,33 @@ def estimate(config: Train) -> tuple[Train, list[str]]:
     facts = FACTS.get(name.base)
     if facts is None or name.folder:
         source = load_source(config.data)
-        shape, classes, images = source.shape, len(source.classes), len(source.images)
-        style = source.style
+        shape, classes, style = source.shape, len(source.classes), source.style
+        images, test, files = len(source.images), len(source.test_images), isinstance(source.images, OnDemand)
     else:
-        shape, classes, images, style = facts.shape, facts.classes, facts.train, facts.style
+        shape, classes, style = facts.shape, facts.classes, facts.style
+        if side := config.data.image_size:
+            shape = shape[0], side, side
+        images, test, files = facts.train, facts.test, name.base in FOLDERS
     device = pick_device(config.device)
     trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)
     seconds = _seconds(trainer, share)
     weights = 16 * parameters(trainer.objective)
-    pixels = images * shape[1] * shape[2] * (4 if shape[0] == 3 else shape[0])
+    where = choose(config.data.residency, images + test, shape, device, files=files)
+    pixels = where.needed if where.kind == "device" else 0
     views = trainer.algorithm.views
     each = config.batch * len(views.labeled), config.batch * config.uratio * len(views.unlabeled)
     labels = "all" if config.data.labels is None else str(config.data.labels)
     kept = {k: getattr(trainer.config, k) for k in ("weak", "strong", "shift")}
-    size = "x".join(map(str, shape))
+    form = "x".join(map(str, shape))
     lines = {
-        "data": f"{config.data.name}: {images} images of {size}, {classes} classes, {labels} labels",
+        "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels} labels",
         "net": f"{config.net.name}, {parameters(trainer.net):,} parameters",
         "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
         f"{each[0]} labeled and {each[1]} unlabeled views",
-        "memory": f"about {_size(used + weights + pixels)} on {device}, beside the program itself: {_size(pixels)} "
-        f"images, {_size(weights)} weights and optimizer, {_size(used)} activations",
+        "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "
+        f"images, {amount(weights)} weights and optimizer, {amount(used)} activations",
+        "images": str(where).removeprefix("images "),
         "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
         f"({1000 * seconds:.0f} ms each, from a sample)",
     }
@@ -83,10 +90,11 @@ def _sample(config: Train, source: Source, device: torch.device) -> tuple[Traine
         batch = max(1, min(config.batch, SAMPLE // (1 + 2 * config.uratio)))
         if batch % 4 and config.batch % 4 == 0:
             batch += 4 - batch % 4
-    small = resolve(replace(config, batch=batch, compile=False), source)
+    data = replace(config.data, residency="device")
+    small = resolve(replace(config, batch=batch, compile=False, data=data), source)
     split = make_split(source, labels=None, seed=1)
-    mean, std = pixel_statistics(config.data.normalize, source)
-    trainer = Trainer(small, source, split, device=device, mean=mean, std=std)
+    mean, std = pixel_statistics(config, source)
+    trainer = Trainer(small, source, split, device=device, mean=mean, std=std, blank=True)
     return trainer, config.batch / batch
 
 
@@ -119,11 +127,3 @@ def _seconds(trainer: Trainer, share: float) -> float:
         if step:
             best = min(best, time.perf_counter() - start)
     return best * share
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewlabels import nets
+from fewlabels.config import Train
+from fewlabels.curves import curve, main_part
+from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split
-from fewlabels.data.store import Store
-from fewlabels.metrics import curve, main_part, scores
+from fewlabels.metrics import scores, summary, tally
 from fewlabels.model import load_model, logits_of
 from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels.step import Autocast, Trainer
 
 TRAIN_EXAMPLES = 10_000
 """Labeled images, at most, on which the training accuracy is measured (as google-research/fixmatch does)."""
@@ -22,10 +25,12 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that torchvision's pretrained nets expect."""
 
 
-def pixel_statistics(kind: str, source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(config: Train, source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of pixels scaled to [0, 1], that `Data.normalize` means."""
     channels = source.shape[0]
-    style = source.style
+    style, kind = source.style, config.data.normalize
+    if kind == "auto" and config.net.pretrained and nets.is_zoo(config.net.name):
+        return nets.normalization(config.net.name, channels)
     if kind == "auto":
         kind = "measured" if style.mean is None else "mean-std"
     if kind == "minus-one-one":
@@ -42,20 +47,32 @@ def pixel_statistics(kind: str, source: Source) -> tuple[tuple[float, ...], tupl
 
 
 class Evaluator:
-    """Scores of the averaged and the raw net on the test, validation and labeled training images."""
+    """Scores of the averaged and the raw net on the test, validation and labeled training images.
+
+    Both nets see each batch of images while it is there, in the precision of the training, and the device is waited
+    for once, at the end.
+    """
 
     def __init__(self, trainer: Trainer, source: Source, split: Split) -> None:
         self.trainer, self.classes = trainer, source.classes
         device = trainer.device
-        self.parts: dict[str, tuple[Store, torch.Tensor, torch.Tensor]] = {}
+        self.parts: dict[str, tuple[AnyStore, torch.Tensor, torch.Tensor]] = {}
+        self.nets = {"ema": self._net(trainer.average.net), "raw": self._net(trainer.objective.net)}
         if len(source.test_labels):
-            test = Store(source.test_images, device)
-            rows = torch.arange(len(test), device=device)
+            test = make_store(source.test_images, device, trainer.place.kind)
+            rows = torch.arange(len(test), device=test.rows_device)
             self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
         for name, chosen in (("valid", split.validation), ("train", split.labeled[:TRAIN_EXAMPLES])):
             if len(chosen):
-                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(device)
-                self.parts[name] = trainer.store, rows, trainer.labels[rows]
+                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.store.rows_device)
+                self.parts[name] = trainer.store, rows, trainer.labels[rows.to(device)]
+
+    def _net(self, net: Autocast) -> Autocast:
+        """The same net, compiled apart if at all: what is compiled for training shall not be made anew for this."""
+        twin = Autocast(net.net, self.trainer.device, self.trainer.dtype).train(net.training)
+        if self.trainer.config.compile:
+            twin.compiled = torch.compile(twin.net.features, dynamic=False)  # type: ignore[arg-type]
+        return twin
 
     @property
     def main(self) -> str:
@@ -69,11 +86,16 @@ class Evaluator:
 
     def record(self) -> dict[str, Any]:
         """``record[part][weights]`` holds `metrics.scores`; ``record["score"]`` is what `best` goes by."""
-        out: dict[str, Any] = {}
+        trainer, counts = self.trainer, {}
         for part, (store, rows, labels) in self.parts.items():
+            both = list(self.nets.values())
+            logits = logits_of(both, trainer.normalize, store, rows, even=trainer.config.compile)
+            counts[part] = [tally(of_net, labels) for of_net in logits]
+        out: dict[str, Any] = {}
+        for part, (_, _, labels) in self.parts.items():
             out[part] = {}
-            for which, net in (("ema", self.trainer.ema), ("raw", self.trainer.net)):
-                values = scores(logits_of(net, self.trainer.normalize, store, rows), labels, self.classes)
+            for which, counted in zip(self.nets, counts[part], strict=True):
+                values = summary(counted, labels, self.classes)
                 out[part][which] = {k: v for k, v in values.items() if k != "confusion"}
         return {**out, "score": out[self.chooser]["ema"]["accuracy"]}
 
@@ -88,7 +110,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores of a run's model on the test images of `source`, or on all its labeled images if it has no test part.
 
-    The keys are those of `metrics.scores`, the run's curve (`metrics.curve`: last1 ... best, of the evaluations
+    The keys are those of `metrics.scores`, the run's curve (`curves.curve`: last1 ... best, of the evaluations
     during training), `step`, `weights` and `measured_on`. Raises ValueError where the classes or the image shape
     are not the run's.
     """

@@ -36,6 +36,18 @@ def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.float().softmax(1) - target).square().mean(1)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of ``softmax(logits)``, ``[N]`` in nats."""
+    log_p = logits.float().log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """``KL(p || q) = sum_k p_k (log p_k - log q_k)`` of the softmax of each, ``[N]``."""
+    log_p, log_q = p_logits.float().log_softmax(1), q_logits.float().log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
 def one_hot(y: Tensor, classes: int) -> Tensor:
     """Class numbers ``[N]`` as distributions ``[N, K]`` float32."""
     return F.one_hot(y, classes).float()
@@ -85,6 +97,21 @@ def interleave(batches: Sequence[Tensor]) -> list[Tensor]:
 def ramp(progress: Tensor, steps: int, length: int) -> Tensor:
     """Linear ramp ``min(1, step / length)`` of the 0-d `progress` = step / steps."""
     return (progress * (steps / length)).clamp(0, 1)
+
+
+def ramp_share(progress: Tensor, share: float) -> Tensor:
+    """Linear ramp ``min(1, progress / share)``: `share` of the training is its length; 0 for no ramp."""
+    return (progress / share).clamp(0, 1) if share > 0 else torch.ones_like(progress)
+
+
+def annealed(share: Tensor, schedule: str, classes: int) -> Tensor:
+    """Threshold of training signal annealing, from 1/K up to 1 (UDA, Xie et al. 2020).
+
+    ``1/K + (1 - 1/K) min(1, c)`` with c = t (``linear``), ``exp(5 (t - 1))`` (``exp``) or ``1 - exp(-5 t)``
+    (``log``), where t is the 0-d `share` = step / length of the annealing, which may exceed 1.
+    """
+    grown = {"linear": share, "exp": (5 * (share - 1)).exp(), "log": 1 - (-5 * share).exp()}[schedule]
+    return torch.lerp(torch.full_like(share, 1 / classes), torch.ones_like(share), grown.clamp(max=1))
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:

@@ -1,10 +1,9 @@
-"""Numbers about predictions and about a curve of evaluations. Accuracies are in percent."""
+"""Numbers about predictions. Accuracies are in percent."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,30 +22,52 @@ def geometric_mean(recall: Sequence[float]) -> float:
     return float(100 * np.exp(np.log(r).mean()))
 
 
+class Tally(NamedTuple):
+    """What `scores` needs of N predictions, where the logits are; nothing here has waited for the device."""
+
+    called: Tensor
+    """[N] int64."""
+    loss: Tensor
+    """Mean cross entropy, 0-d."""
+    top5: Tensor
+    """Share of images whose class is among the five likeliest (all, with fewer classes), 0-d float64."""
+
+
+@torch.no_grad()
+def tally(logits: Tensor, labels: Tensor) -> Tally:
+    """logits: [N, K] float; labels: [N] int64 on the same device."""
+    logits = logits.float()
+    likely = logits.topk(min(5, logits.shape[1]), 1).indices
+    top5 = (likely == labels[:, None]).any(1).double().mean()
+    return Tally(logits.argmax(1), F.cross_entropy(logits, labels), top5)
+
+
 def scores(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """`summary` of logits [N, K] and labels [N] int64, worked out on the CPU."""
+    labels = labels.cpu()
+    return summary(tally(logits.detach().float().cpu(), labels), labels, classes)
+
+
+def summary(counts: Tally, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Everything that evaluation reports of N predictions.
 
-    logits: [N, K] float; labels: [N] int64. Accuracy, precision, recall, F1 and the geometric mean are in
+    labels: [N] int64. Waits for the device. Accuracy, precision, recall, F1 and the geometric mean are in
     percent; the mean cross entropy `loss` is in nats; `per_class` holds only classes that occur in `labels`,
     and the geometric mean is over those; `top5` is None with five classes or fewer; `confusion[i][j]` counts
     images of class i that were called j.
     """
     k = len(classes)
-    logits, labels = logits.detach().float().cpu(), labels.cpu()
-    guess = logits.argmax(1)
+    guess, labels = counts.called.cpu(), labels.cpu()
     truth, called = labels.numpy(), guess.numpy()
     confusion = confusion_matrix(truth, called, labels=range(k))
     support = confusion.sum(1)
     recall = np.diag(confusion)[support > 0] / support[support > 0]
     names = [c for c, n in zip(classes, support, strict=True) if n]
-    top5 = None
-    if k > 5:
-        top5 = 100 * (logits.topk(5, 1).indices == labels[:, None]).any(1).double().mean().item()
     out: dict[str, Any] = {
         "n": len(labels),
         "accuracy": 100 * (guess == labels).double().mean().item(),
-        "loss": F.cross_entropy(logits, labels).item(),
-        "top5": top5,
+        "loss": counts.loss.item(),
+        "top5": 100 * counts.top5.item() if k > 5 else None,
         "geometric_mean": geometric_mean(recall.tolist()),
         "per_class": {c: 100 * float(r) for c, r in zip(names, recall, strict=True)},
     }
@@ -56,23 +77,6 @@ def scores(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, 
             out[f"{average}_{name}"] = 100 * float(value)
     out["confusion"] = confusion.tolist()
     return out
-
-
-def main_part(parts: Collection[str]) -> str | None:
-    """The part of an evaluation whose accuracy is reported: test, else valid, else train."""
-    return next((part for part in ("test", "valid", "train") if part in parts), None)
-
-
-def curve(accuracies: Sequence[float]) -> dict[str, float]:
-    """Medians over the last 1, 10, 20 and 50 evaluations, means over the last 10 and 20, and the best one.
-
-    The FixMatch paper reports `last20`; kekmodel's code logs `mean20`; `best` looks at the set it reports on.
-    """
-    if not accuracies:
-        return {}
-    out = {f"last{n}": statistics.median(accuracies[-n:]) for n in (1, 10, 20, 50)}
-    out |= {f"mean{n}": statistics.fmean(accuracies[-n:]) for n in (10, 20)}
-    return {**out, "best": max(accuracies)}
 
 
 @torch.no_grad()

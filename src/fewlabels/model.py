@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
+from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import Fit
-from fewlabels.data.store import Store
+from fewlabels.data.residency import choose
 from fewlabels.run import Run, RunError
 
 PIXELS_PER_BATCH = 2**20
@@ -20,16 +22,40 @@ PIXELS_PER_BATCH = 2**20
 
 
 @torch.no_grad()
-def logits_of(net: nn.Module, normalize: nn.Module, store: Store, rows: Tensor | None = None) -> Tensor:
-    """Logits ``[n, K]`` float32 on the store's device, of the images at `rows` (None: all), in evaluation mode."""
-    was_training = net.training
-    net.eval()
-    rows = torch.arange(len(store), device=store.device) if rows is None else rows
-    _, height, width = store.shape
+def logits_of(
+    nets: Sequence[nn.Module],
+    normalize: nn.Module,
+    store: AnyStore,
+    rows: Tensor | None = None,
+    *,
+    even: bool = False,
+) -> list[Tensor]:
+    """Logits ``[n, K]`` float32 of each net, in evaluation mode, of the images at `rows` (None: all).
+
+    The images are gathered and normalised once for all nets; nothing waits for the device, where the logits are.
+
+    Args:
+        rows: int64 ``[n]``, n above 0, on the store's `rows_device`.
+        even: fill up the last batch, so that compiled nets see one shape only.
+    """
+    rows = torch.arange(len(store), device=store.rows_device) if rows is None else rows
+    n, (_, height, width) = len(rows), store.shape
     size = max(1, PIXELS_PER_BATCH // (height * width))
-    out = [net(normalize(store.take(part))).float() for part in torch.split(rows, size)]
-    net.train(was_training)
-    return torch.cat(out)
+    if even:
+        rows = torch.cat((rows, rows[-1:].expand(-n % size)))
+    batches = torch.split(rows, size)
+    modes = [net.training for net in nets]
+    out: list[list[Tensor]] = [[] for _ in nets]
+    for net in nets:
+        net.eval()
+    for i, batch in enumerate(batches):
+        x = normalize(store.take(batch))
+        store.expect(later.numpy() for later in islice(batches, i + 1, i + 1 + store.ahead))
+        for net, logits in zip(nets, out, strict=True):
+            logits.append(net(x).float())
+    for net, mode in zip(nets, modes, strict=True):
+        net.train(mode)
+    return [torch.cat(logits)[:n] for logits in out]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +84,9 @@ class Model:
             )
         if not len(images):
             return torch.empty(0, len(self.classes))
-        return logits_of(self.net, self.normalize, Store(images, self.device)).cpu()
+        kind = choose("auto", len(images), self.shape, self.device).kind
+        (logits,) = logits_of([self.net], self.normalize, make_store(images, self.device, kind))
+        return logits.cpu()
 
 
 def load_model(
@@ -77,7 +105,7 @@ def load_model(
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)
-    net = config.net.build(len(classes), shape)
+    net = config.net.build(len(classes), shape, blank=True)
     net.load_state_dict(found.weights(weights))
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()

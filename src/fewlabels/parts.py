@@ -5,7 +5,7 @@ A slot is called with a `Guess`. State is a buffer, changed without gradient, eq
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class DistributionAlignment(nn.Module):
 
     The original leaves open which comes first, reading or updating; running it shows that `p_data` has the
     newest labels and `p_model` not yet the newest guesses, and so it is here.
+
+    Frequencies that are known beforehand (`known`, of any sum) stay `p_data`.
     """
 
     recent: Tensor
@@ -58,11 +60,14 @@ class DistributionAlignment(nn.Module):
     p_data: Tensor
     """Class frequencies of the labels, ``[K]``."""
 
-    def __init__(self, classes: int, slots: int = 128, decay: float = 0.999, eps: float = 1e-6) -> None:
+    def __init__(
+        self, classes: int, slots: int = 128, decay: float = 0.999, eps: float = 1e-6, known: Sequence[float] = ()
+    ) -> None:
         super().__init__()
-        self.decay, self.eps = decay, eps
+        self.decay, self.eps = 1.0 if known else decay, eps
         self.register_buffer("recent", torch.full((slots, classes), 1 / classes))
-        self.register_buffer("p_data", torch.full((classes,), 1 / classes))
+        p_data = torch.tensor(known or [1.0] * classes)
+        self.register_buffer("p_data", p_data / p_data.sum())
 
     def forward(self, probs: Tensor, labels: Tensor) -> Tensor:
         """Guesses ``[M, K]`` and labels as distributions ``[B, K]`` to aligned guesses ``[M, K]``."""

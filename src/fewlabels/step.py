@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewlabels import augment, parallel
+from fewlabels import augment, nets, parallel
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.pixels import Normalize
 from fewlabels.augment.views import View
-from fewlabels.config import Ema, Optim, Train
+from fewlabels.config import Ema, Optim, Train, algorithm_name
+from fewlabels.data.gather import make_store, place
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.data.store import Store, draw_rows
+from fewlabels.data.store import draw_rows
 from fewlabels.functional import cosine
 from fewlabels.rng import Rng, philox
 from fewlabels.types import Batch, Info, Losses
@@ -93,11 +96,7 @@ class Average:
 
 def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = nets.parameter_groups(module, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
     fused = device.type == "cuda"
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
@@ -161,7 +160,7 @@ class Trainer:
     """The state of a training and its step.
 
     `source` holds the images, `split` says which are labeled; `mean` and `std` are per channel, in units of
-    pixels scaled to [0, 1].
+    pixels scaled to [0, 1]. `blank`: without pretrained weights, for a state that is loaded afterwards.
     """
 
     def __init__(
@@ -173,39 +172,29 @@ class Trainer:
         device: torch.device,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        blank: bool = False,
     ) -> None:
         self.config, self.device = config, device
         self.rank, self.world = parallel.rank(), parallel.world()
         for name, value in (("batch", config.batch), ("batch * uratio", config.batch * config.uratio)):
             if value % self.world:
                 raise ValueError(f"Train.{name} is {value}, which {self.world} ranks cannot share equally")
-        self.store = Store(source.images, device)
+        self.place = place(config.data.residency, source, device)
+        self.store = make_store(source.images, device, self.place.kind)
         self.shape = self.store.shape
         self.labeled = torch.from_numpy(split.labeled).to(device)
         self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
+        self._host_rows = split.labeled, split.unlabeled
         self.labels = torch.from_numpy(source.labels).to(device)
+        self.mean, self.std = mean, std
         self.normalize = Normalize(self.shape, mean, std).to(device)
 
-        assert config.weak != "auto" and config.strong != "auto" and config.shift is not None
-        weak = config.weak
-        self.views = nn.ModuleDict(
-            {
-                "weak": augment.weak_view(weak, self.shape, shift=config.shift),
-                "strong": augment.strong_view(
-                    config.strong,
-                    self.shape,
-                    flip=weak in ("m", "ms"),
-                    shift=config.shift if "s" in weak else 0,
-                ),
-            }
-        ).to(device)
-
         torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
-        net = config.net.build(len(source.classes), self.shape)
+        net = config.net.build(len(source.classes), self.shape, blank=blank)
         if config.sync_bn:
             if device.type != "cuda":
                 raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
-            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+            net = nets.synchronized(net)
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         counts = torch.bincount(self.labels[self.labeled], minlength=len(source.classes)).cpu()
         info = Info(
@@ -223,9 +212,20 @@ class Trainer:
         algorithm = config.algorithm.build(info).to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
-        strong = self.views["strong"]
-        uses_strong = "strong" in (*algorithm.views.labeled, *algorithm.views.unlabeled)
-        self.learner = strong if isinstance(strong, augment.CTAugment) and uses_strong else None
+        assert config.shift is not None
+        self.looks = augment.make_looks(
+            self.shape,
+            algorithm.views,
+            weak=config.weak,
+            strong=config.strong,
+            shift=config.shift,
+            cutout=config.cutout,
+            augment=config.augment,
+            algorithm=algorithm_name(config.algorithm),
+            policy="svhn" if source.name.startswith("svhn") else "cifar",
+        )
+        self.views = self.looks.views.to(device)
+        self.learner = self.looks.learner()
         self.objective = Objective(Autocast(net, device, dtype), algorithm).train()
         self.average = Average(self.objective.net, config.ema)
         self.optimizer = make_optimizer(self.objective, config.optim, device)
@@ -248,7 +248,10 @@ class Trainer:
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
         notes = []
-        if augment.drops_colour(self.config.strong, self.shape[0]):
+        if self.config.net.pretrained:
+            mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
+            notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
+        if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.views.values()):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
                 "which need 1 or 3 channels, leave them as they are"
@@ -269,31 +272,48 @@ class Trainer:
     def algorithm(self) -> Algorithm:
         return self.objective.algorithm
 
+    def draw(self, step: int) -> list[NDArray[np.int64]]:
+        """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
+        config = self.config
+        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
+        sets = [("labeled", len(self.labeled), config.batch)]
+        if self.algorithm.views.unlabeled:
+            sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
+        drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
+        return [np.asarray(rng.shard(places), np.int64) for places in drawn]
+
     def batch(self, step: int) -> Batch:
         """The batch of step `step`, a function of the seed and the step (and of a learning view's state)."""
         config = self.config
         rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
-        wanted = self.algorithm.views
+        wanted, drawn = self.algorithm.views, self.draw(step)
+        places = [torch.from_numpy(part).to(self.device, non_blocking=True) for part in drawn]
 
-        def draw(n: int, batch: int, purpose: str) -> Tensor:
-            rows = draw_rows(n, batch, step, config.seed, purpose)
-            return torch.from_numpy(rng.shard(rows)).to(self.device, non_blocking=True)
+        def take(part: int, rows: Tensor) -> Tensor:
+            """The images at `rows`, for which a store outside the device asks on the host."""
+            return self.store.take(torch.from_numpy(self._host_rows[part][drawn[part]]) if self.store.ahead else rows)
 
-        def look(pixels: Tensor, names: tuple[str, ...], purpose: str) -> list[Tensor]:
-            views = [cast(View, self.views[n]) for n in names]
+        def look(pixels: Tensor, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> list[Tensor]:
+            views = [cast(View, self.views[key]) for key in keys]
             purposes = [f"{purpose}/{i}/{n}" for i, n in enumerate(names)]
             return [v(pixels, v.draw(rng, len(pixels), p)) for v, p in zip(views, purposes, strict=True)]
 
-        labeled = self.labeled[draw(len(self.labeled), config.batch, "labeled")]
-        x = look(self.store.take(labeled), wanted.labeled, "labeled")
+        labeled = self.labeled[places[0]]
+        taken, looks = take(0, labeled), self.looks
+        x = look(taken, looks.labeled, wanted.labeled, "labeled")
         if self.learner is not None:
+            weak = x[0] if looks.labeled[0] == looks.probe else look(taken, (looks.probe,), ("weak",), "probe")[0]
             policy = self.learner.probe(rng, len(labeled), "probe")
-            self.probe = policy, self.normalize(self.learner.probe_forward(x[0], policy))
+            self.probe = policy, self.normalize(self.learner.probe_forward(weak, policy))
         u: list[Tensor] = []
         index = torch.empty(0, dtype=torch.int64, device=self.device)
         if wanted.unlabeled:
-            index = draw(len(self.unlabeled), config.batch * config.uratio, "unlabeled")
-            u = look(self.store.take(self.unlabeled[index]), wanted.unlabeled, "unlabeled")
+            index = places[1]
+            u = look(take(1, self.unlabeled[index]), looks.unlabeled, wanted.unlabeled, "unlabeled")
+        coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
+        self.store.expect(
+            rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
+        )
         return Batch(
             x=tuple(map(self.normalize, x)),
             y=self.labels[labeled],
@@ -310,7 +330,7 @@ class Trainer:
         self.data_seconds += time.perf_counter() - start
         torch.manual_seed(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optim, step, self.config.steps)
+            group["lr"] = learning_rate(self.config.optim, step, self.config.steps) * group.get("scale", 1.0)
         losses: Losses = self.forward(batch, self.average.net)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.config.ema.when == "before":

@@ -77,7 +77,7 @@ def train(
             source = restrict(source, options_of(config.data))
         config = resolve(config, source)
         split = split_of(config.data, source)
-        mean, std = pixel_statistics(config.data.normalize, source)
+        mean, std = pixel_statistics(config, source)
         run = None
         path = Path(out).expanduser() if out is not None else free_folder(Path("runs"), run_name(config))
         Run.check_free(path, overwrite=overwrite)
@@ -144,7 +144,8 @@ def resume(
             raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
         data = run.data
         with _own_generator(device):
-            trainer = Trainer(config, source, split, device=device, mean=tuple(data["mean"]), std=tuple(data["std"]))
+            mean, std = tuple(data["mean"]), tuple(data["std"])
+            trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
         weights = {which: checkpoint.weights(which) for which in ("raw", "ema")}
         trainer.load(weights, checkpoint.state())
         lead = parallel.rank() == 0
@@ -157,7 +158,7 @@ def resume(
 
 
 def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
-    """What is about to be trained, in four lines."""
+    """What is about to be trained, in a few lines."""
     config = trainer.config
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
@@ -170,6 +171,7 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
+        str(trainer.place),
         f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
         f"settings other than the defaults: {said or 'none'}",

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +20,10 @@ import pytest
 from PIL import Image
 
 import fewlabels
+from fewlabels.algorithms import ALGORITHMS
+from fewlabels.recipes import recipe
 
-KNOWN = "(known: supervised, fixmatch, mixmatch, remixmatch)"
+KNOWN = f"(known: {', '.join(ALGORITHMS)})"
 
 # Command line, sentence. In a folder with: run, a finished run on digits@40-100 with 120 steps; unfinished, the same
 # before its end; damaged copies of it; ok/, a small folder of pictures, and wrong ones. What follows "..." is left open.
@@ -53,7 +57,19 @@ train has no option --tua; did you mean --tau?
 train --xyzzy
 train has no option --xyzzy
 train mixmatch --tau 0.5
---tau is an option of fixmatch, not of the algorithm that is trained here
+--tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
+train --mu 7
+train has no option --mu; --mu of kekmodel/FixMatch-pytorch is --uratio here
+split digits@40 --size 10
+split has no option --size; --size of google-research/fixmatch is --labels here: of create_split.py, or SIZE of the data name
+train --recipe google-vit-svhn
+there is no recipe 'google-vit-svhn'; did you mean google-vat-svhn? (`fewlabels list recipes` prints them)
+train fixmatch --recipe google-vat-svhn
+the recipe google-vat-svhn is one of vat, not of fixmatch
+train --recipe google-vat-svhn --tau 0.9
+--tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
+train --recipe
+--recipe needs a value
 train --steps
 --steps needs a value
 train --resume
@@ -105,7 +121,7 @@ Ema.decay must be a number from 0 to below 1, got 1.0
 train --net.dropout 2
 Net.dropout must be a number from 0 to below 1, got 2.0
 train --weak z
---weak must be one of 'auto', 'ms', 's', 'm', 'x', 'affine', got 'z'
+--weak must be one of 'auto', 'ms', 's', 'm', 'x', 'affine', 'ms:zero', 's:zero', got 'z'
 train --precision fp16 --device cpu
 Train.precision fp16 needs a GPU; on the CPU use fp32 or bf16
 train --device tpu
@@ -118,8 +134,24 @@ train remixmatch --strong-views 0
 ReMixMatch.strong_views must be a whole number of at least 1, got 0
 train mixmatch --batch 4 --uratio 7
 MixMatch needs uratio 1, as many unlabeled images as labeled ones in a step, got 7 times as many
-train --net wrn-29-2
-net 'wrn-29-2': the depth must be 6n + 4 with n of at least 1, got 29; nearest is 28
+train --net wrn-30-2
+net 'wrn-30-2': the depth must be 6n + 4 or 8n + 5 with n of at least 1, got 30; nearest is 29
+train --net small --net.stages 4
+net 'small' has no option stages (Net.stages is 4); it has width
+train --net small --net.pretrained True
+net 'small' has no pretrained weights; give a file, or a net of timm: or torchvision:
+train --net small --net.pretrained no.pth
+Net.pretrained: there is no file no.pth
+train --net small --net.pretrained file.txt
+Net.pretrained: file.txt is no file of weights (.safetensors, or .pth of tensors)
+train --net cnn13
+net 'cnn13' needs images of at least 12 x 12 pixels, got 8 x 8
+train --net timm:resnet81
+net 'timm:resnet81' is unknown: timm has no net 'resnet81'; did you mean ...
+train --net timm:vit_tiny_patch16_224
+net 'timm:vit_tiny_patch16_224' cuts images into patches of 16 x 16 pixels, which 8 x 8 ...
+train --net small --optim.layer-decay 0.5
+Optim.layer_decay 0.5 needs a net that can say its layers, such as timm:vit_tiny_patch16_224; this one cannot
 """)
 
 # data
@@ -188,8 +220,10 @@ train --resume unfinished --data digits@50
 unfinished was started with data.name digits@40-100 and cannot be resumed with digits@50; start a new run
 train mixmatch --resume unfinished
 unfinished was started with algorithm.name fixmatch and cannot be resumed with mixmatch; start a new run
+train --resume unfinished --recipe google-fixmatch-cifar10
+--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe and --config
 train --resume unfinished --out new
---resume goes on in the run's own folder with its own settings: leave out --out, --overwrite and --config
+--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe and --config
 evaluate nothere
 there is no run folder nothere
 evaluate run --checkpoint 7
@@ -474,14 +508,30 @@ def test_help_of_a_command(command: Callable[..., Any]) -> None:
 
     text = shown("train", "--data", "digits@40")
     assert text.startswith("usage: fewlabels train ") and "many unlabeled images." in text
-    assert "--optim.lr FLOAT Learning rate at the start (after the warm-up). (default: 0.1)" in text
-    assert "--optim.lr FLOAT Learning rate at the start (after the warm-up). (default: 0.03)" in shown(
-        "train", "--data", "cifar10"
-    )
+    rate = "--optim.lr FLOAT Learning rate at the start (after the warm-up). A number above 0. (default: {})"
+    assert rate.format(0.1) in text and rate.format(0.03) in shown("train", "--data", "cifar10")
+    assert rate.format(0.002) in shown("train", "--recipe", "google-vat-svhn")
     text = shown("train", "mixmatch")
     assert "--beta FLOAT Parameter of MixUp's Beta distribution" in text and "--tau" not in text
-    for name in ("evaluate", "predict", "split"):
+    for name in ("evaluate", "predict", "split", "list"):
         assert command(name, "--help").out.startswith(f"usage: fewlabels {name} ")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], name: str) -> None:
+    """Each of its options with default and range, and the paper."""
+    monkeypatch.setenv("COLUMNS", "100")  # one column
+    cls, text = ALGORITHMS[name], " ".join(command("train", name, "--help").out.replace("│", " ").split())
+    assert (cls.__doc__ or "").splitlines()[0] in text
+    for f in dataclasses.fields(cls):
+        option = "--" + f.name.replace("_", "-")
+        start = re.search(rf" {option}(, --no-{option[2:]})? ", text)
+        assert start is not None
+        about = text[start.start() : text.index("(default: ", start.end()) + 40]
+        default = getattr(recipe(name, "digits").algorithm, f.name)
+        assert f"(default: {default})" in about or default == (), about
+        allowed = re.search(r"A (whole )?number (from|above|of at least) [\d.]+|A tuple", about)
+        assert ("Range(" in str(f.type)) == bool(allowed), about
 
 
 @pytest.mark.parametrize("columns", ["30", "80", "300"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from two_ranks import NORM, SAME, STEPS, train_without_norm
+from two_ranks import NORM, SAME, STEPPED, STEPS, step_without_norm, train_without_norm
 
 import fewlabels as fl
 from fewlabels.run import Run, RunError
@@ -95,6 +95,22 @@ def test_same_global_batch_same_losses_weights_and_state(worlds: Worlds, name: s
         assert state.keys() == same.keys()
         for key, value in state.items():
             torch.testing.assert_close(same[key], value, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def stepped(worlds: Worlds) -> list[Any]:
+    """Of one process and of each of two ranks."""
+    ranks = [torch.load(worlds.two / f"stepped{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [step_without_norm(), *ranks]
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_same_steps_with_every_option(stepped: list[Any], name: str) -> None:
+    one, *ranks = (world[name] for world in stepped)
+    assert "loss" in one["log"] and one["state"]
+    for rank in ranks:
+        assert rank["log"] == pytest.approx(one["log"], rel=1e-5, abs=1e-6)
+        torch.testing.assert_close(rank["state"], one["state"], rtol=0, atol=1e-5)
 
 
 def test_the_states_that_were_compared_are_there(worlds: Worlds) -> None:

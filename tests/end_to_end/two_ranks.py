@@ -18,39 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import fewlabels as fl
 from fewlabels import cli, nets, parallel
 from fewlabels.config import Train
+from fewlabels.datasets import in_memory, resolve, split_of
 from fewlabels.step import Trainer
 
-STEPS = 20
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from algorithm_cases import CASES, MAIN, opinionated, toy, toy_training
 
-
-class NoNorm(nn.Module):
-    """A net without batch statistics: what a rank computes for an image does not depend on the others."""
-
-    dim = 12
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 12, 3, stride=2), nn.GELU())
-        self.linear = nn.Linear(self.dim, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x).mean((2, 3))
-
-    def head(self, f: Tensor) -> Tensor:
-        return self.linear(f)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+STEPS = 6
 
 
 @contextlib.contextmanager
 def without_norm() -> Iterator[None]:
-    build, nets.build = nets.build, lambda name, *, classes, **settings: NoNorm(classes)
+    build, nets.build = nets.build, lambda name, **settings: opinionated()
     try:
         yield
     finally:
@@ -64,15 +47,13 @@ def config(name: str, **changes: Any) -> Train:
     return replace(small, **changes)
 
 
-SAME: dict[str, Train] = {
-    "supervised": config("supervised"),
-    "fixmatch": config("fixmatch", algorithm=fl.FixMatch(tau=0.12), uratio=3),
-    "mixmatch": config("mixmatch", algorithm=fl.MixMatch(ramp_steps=5)),
-    "remixmatch": config("remixmatch", algorithm=fl.ReMixMatch(ramp_steps=5)),
-    "remixmatch2": config("remixmatch", algorithm=fl.ReMixMatch(strong_views=2, redux="mean", ramp_steps=5)),
-    "cta": config("fixmatch", algorithm=fl.FixMatch(tau=0.12), strong="cta", weak="s"),
-}
+SHORT: dict[str, Any] = {"steps": STEPS, "optim": fl.Optim(lr=0.01)}  # no rounding grows into a difference
+SAME: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in MAIN}
+SAME["cta"] = replace(SAME["fixmatch"], strong="cta")
 """Trainings that must not depend on the number of ranks, without batch norm."""
+
+STEPPED: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in CASES if case not in MAIN}
+"""The same of the other options; only their first steps are taken."""
 
 NORM = config("remixmatch", net=fl.Net("small-4", dropout=0.2), steps=8, save_every=4, log_every=3)
 """A training with batch norm and dropout."""
@@ -81,7 +62,23 @@ NORM = config("remixmatch", net=fl.Net("small-4", dropout=0.2), steps=8, save_ev
 def train_without_norm(folder: Path) -> None:
     with without_norm():
         for name, train in SAME.items():
-            fl.train(train, out=folder / name)
+            fl.train(train, out=folder / name, source=toy())
+
+
+def step_without_norm() -> dict[str, Any]:
+    """Logged values, weights and algorithm's state after three steps of each of `STEPPED`."""
+    after = {}
+    with without_norm():
+        for name, train in STEPPED.items():
+            config = resolve(replace(train, data=in_memory(train.data, toy())), toy())
+            split = split_of(config.data, toy())
+            cpu, half = torch.device("cpu"), (0.5,) * 3
+            trainer = Trainer(config, toy(), split, device=cpu, mean=half, std=half)
+            for step in (1, 3, STEPS - 1):
+                trainer.step(step)
+            state = {**trainer.net.state_dict(), **trainer.algorithm.state_dict()}
+            after[name] = {"log": trainer.read_log(), "state": {k: v.clone() for k, v in state.items()}}
+    return after
 
 
 def said(*args: object) -> dict[str, Any]:
@@ -149,6 +146,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with parallel.session("cpu"):
         train_without_norm(folder)
+        torch.save(step_without_norm(), folder / f"stepped{parallel.rank()}.pt")
         batch_norm(folder)
         answers = commands(folder)
     (folder / f"answers{os.environ['RANK']}.json").write_text(json.dumps(answers))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.nets import WideResNetTF
+from fewlabels.nets import CNN13, ResNet18, ShakeNet, WideResNetTF
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Losses
 
@@ -73,9 +73,11 @@ def fill(parameters: list[nn.Parameter], names: list[str], shapes: list[list[int
         parameter.copy_(from_tf(w))
 
 
-def net(config: dict[str, Any], classes: int = 10) -> WideResNetTF:
-    assert config["arch"] == "resnet"
-    return WideResNetTF(classes, 3, config["filters"], config["repeat"], config["scales"])
+def net(config: dict[str, Any], classes: int = 10) -> nn.Module:
+    """The net of a golden entry's flags; `arch` is the original's name of it."""
+    makers = {"resnet": WideResNetTF, "cnn13": CNN13, "shake": ShakeNet, "res18": ResNet18}
+    shape = {"blocks": config["repeat"], "stages": config["scales"]} if config["arch"] in ("resnet", "shake") else {}
+    return makers[config["arch"]](classes, 3, config["filters"], **shape)
 
 
 def statistics(net: nn.Module) -> dict[str, Tensor]:
@@ -101,10 +103,39 @@ def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
     return Batch((images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step))
 
 
-class Run:
-    """SGD with Nesterov momentum, L2 on kernels, cosine; the EMA takes in the weights of before each step."""
+class TFAdam(torch.optim.Optimizer):
+    """TensorFlow's Adam, whose epsilon is added to the root of the second moment before its bias is corrected."""
 
-    def __init__(self, config: dict[str, Any], names: list[str], algorithm: nn.Module, classes: int = 10) -> None:
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 1.0})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        self.steps += 1
+        correction = math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                m, v = state.setdefault("m", torch.zeros_like(p)), state.setdefault("v", torch.zeros_like(p))
+                m.lerp_(p.grad, 1 - 0.9)
+                v.lerp_(p.grad.square(), 1 - 0.999)
+                p -= group["lr"] * correction * m / (v.sqrt() + 1e-8)
+
+
+class Run:
+    """SGD with Nesterov momentum, L2 on kernels, cosine; or Adam with a constant rate and decoupled decay, which comes
+    before the forward pass. The EMA takes in the weights of before each step.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        names: list[str],
+        algorithm: nn.Module,
+        classes: int = 10,
+        adam: bool = False,
+    ) -> None:
         self.config, self.algorithm = config, algorithm
         self.net = net(config, classes)
         self.parameters = [*self.net.parameters(), *algorithm.parameters()]
@@ -112,24 +143,29 @@ class Run:
         self.kernels = [p for p in self.parameters if p.dim() > 1]
         rest = [p for p in self.parameters if p.dim() == 1]
         decayed = {"params": self.kernels, "weight_decay": config["wd"]}
-        self.sgd = torch.optim.SGD([decayed, {"params": rest}], lr=1.0, momentum=0.9, nesterov=True)
+        sgd = torch.optim.SGD([decayed, {"params": rest}], lr=1.0, momentum=0.9, nesterov=True)
+        self.adam = adam
+        self.optimizer: torch.optim.Optimizer = TFAdam(self.parameters) if adam else sgd
         self.ema = [p.detach().clone() for p in self.parameters]
         self.ema_net = copy.deepcopy(self.net)
 
     def step(self, batch: Batch, factor: Callable[[int, int], float], step: int) -> tuple[Losses, float, float]:
         """Losses, ``sum 0.5 w^2`` over the kernels, and the learning rate."""
+        lr = self.config["lr"] * factor(step, STEPS)
+        if self.adam:
+            with torch.no_grad():
+                torch._foreach_mul_(self.kernels, 1 - self.config["wd"] * lr)
         self.net.train()
-        self.ema_model().train()
+        self.ema_model().eval()
         losses: Losses = self.algorithm(batch, self.net, self.ema_net)
         decay = sum(float(0.5 * p.detach().double().square().sum()) for p in self.kernels)
-        lr = self.config["lr"] * factor(step, STEPS)
-        for group in self.sgd.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.sgd.zero_grad()
+        self.optimizer.zero_grad()
         losses.total.backward()
         for shadow, p in zip(self.ema, self.parameters, strict=True):
             shadow.lerp_(p.detach(), 0.001)
-        self.sgd.step()
+        self.optimizer.step()
         return losses, decay, lr
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The TensorFlow form of the wide residual network against google-research/fixmatch, on the same weights."""
+"""The nets of google-research/fixmatch and CADR against the originals, on the same weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def close(ours: torch.Tensor, theirs: list) -> None:
     np.testing.assert_allclose(ours.detach().double().numpy(), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", [name for name in FORWARD if name.startswith("resnet")])
-def test_resnet(name: str) -> None:
+@pytest.mark.parametrize("name", FORWARD)
+def test_net(name: str) -> None:
     golden = FORWARD[name]
     config = golden["config"]
     model = net(config, config["nclass"])
@@ -28,6 +28,8 @@ def test_resnet(name: str) -> None:
     model.eval()
     close(model(x), golden["logits_eval_initial_stats"])
     assert float(model.features(x).detach().sum()) == pytest.approx(golden["embeds_eval_sum"], rel=2e-5)
+    if "logits_train" not in golden:
+        return  # of shake, which draws random numbers
     model.train()
     close(model(x), golden["logits_train"])
     model.eval()

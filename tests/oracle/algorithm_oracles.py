@@ -55,22 +55,25 @@ class Identity(nn.Module):
 
 
 class FixedRng:
-    """Beta draws and permutations handed in: `draws` in the order of the examples, one permutation."""
+    """Beta draws and permutations that stay to be looked at, by purpose; `share` in place of every Beta draw."""
 
     rank, world = 0, 1
 
-    def __init__(self, draws: np.ndarray, permutation: np.ndarray) -> None:
-        self.draws, self.order, self.used = draws, permutation, 0
+    def __init__(self, share: float | None = None, seed: int = 0) -> None:
+        self.share, self.chance = share, np.random.default_rng(seed)
+        self.shares: dict[str, np.ndarray] = {}
+        self.orders: dict[str, np.ndarray] = {}
         self.parameters: set[tuple[float, float]] = set()
 
     def beta(self, purpose: str, a: float, b: float, rows: int) -> Tensor:
         self.parameters.add((a, b))
-        self.used += rows
-        return torch.tensor(self.draws[self.used - rows : self.used], dtype=torch.float32)
+        drawn = self.chance.beta(0.5, 0.5, rows) if self.share is None else np.full(rows, self.share)
+        return torch.tensor(self.shares.setdefault(purpose, drawn), dtype=torch.float32)
 
     def permutation(self, purpose: str, n: int) -> Tensor:
-        assert n == len(self.order)
-        return torch.tensor(self.order)
+        order = self.orders.setdefault(purpose, self.chance.permutation(n))
+        assert n == len(order)
+        return torch.tensor(order)
 
 
 def info(batch: int, unlabeled: int, steps: int = 100, shape: tuple[int, int, int] = (3, 4, 4), dim: int = 6) -> Info:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, on_ranks, shard, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, weights
 from torch import Tensor, nn
 
 from fewlabels.algorithms import FixMatch, PseudoLabel, Supervised
@@ -189,3 +193,68 @@ def test_two_ranks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     two = on_ranks(monkeypatch, 2, lambda rank: algorithm(shard(batch, rank, 2), net, net).total)
     assert 0 < float(algorithm(batch, net, net).log["mask"]) < 1
     torch.testing.assert_close(sum(two) / 2, one)
+
+
+@pytest.mark.parametrize("teacher", ["student", "ema", "ema-batch"])
+def test_who_guesses(teacher: Any) -> None:
+    """With batch norm: what is normalised with what, and what the running statistics have seen."""
+    net, ema = NormNet(), NormNet(2)
+    ema.eval().norm.running_mean.copy_(torch.tensor([0.5, -0.5, 0.2, 0.1]))
+    w, averaged = weights(net), weights(ema)
+    batch = make_batch(0, 4, 7, 2, shape=SHAPE)
+    losses = FixMatch(tau=0.4, teacher=teacher).build(info(4, 7))(batch, net, ema)
+    losses.total.backward()
+
+    x, weak, strong = (images(view) for view in (*batch.x, *batch.u))
+    seen = np.concatenate((x, weak, strong) if teacher == "student" else (x, strong))
+    z = logits(w, seen)
+    running = ema.norm.running_mean.double().numpy(), np.ones(4)
+    guesses = {
+        "student": softmax(z[4:11]),
+        "ema": softmax(logits(averaged, weak, running)),
+        "ema-batch": softmax(logits(averaged, weak)),
+    }[teacher]
+    eye, mask = np.eye(K), guesses.max(1) >= 0.4
+
+    def parts(w: Weights) -> tuple[float, float]:
+        z = logits(w, seen)
+        loss_x = np.mean([cross_entropy(eye[k], s) for k, s in zip(batch.y.numpy(), z, strict=False)])
+        terms = [m * cross_entropy(eye[q.argmax()], s) for m, q, s in zip(mask, guesses, z[-7:], strict=True)]
+        return float(loss_x), float(np.mean(terms))
+
+    expected = dict(zip(("loss_x", "loss_u"), parts(w), strict=True))
+    expected |= {"loss": sum(parts(w)), "mask": mask.mean(), "confidence": guesses.max(1).mean()}
+    assert 0 < expected["mask"] < 1
+    assert {name: float(value) for name, value in losses.log.items()} == pytest.approx(expected, rel=2e-5)
+    for key, slope in gradient(lambda w: sum(parts(w)), w).items():
+        np.testing.assert_allclose(net.get_parameter(key).grad, slope, atol=2e-5, err_msg=key)
+    np.testing.assert_allclose(net.norm.running_mean, 0.25 * moments(w, seen)[0], atol=1e-6)
+    np.testing.assert_allclose(ema.norm.running_mean, running[0])
+    assert all(p.grad is None for p in ema.parameters()) and not ema.norm.training
+
+
+def test_a_teacher_with_the_weights_of_the_student_changes_nothing() -> None:
+    batch = make_batch(0, 6, 12, 2)
+    answers = []
+    for teacher in ("student", "ema", "ema-batch"):
+        for target in ("hard", "soft"):
+            net = Plain(48)
+            config = FixMatch(tau=0.4, temperature=0.5, target=target, teacher=teacher)
+            losses = config.build(info(6, 12))(batch, net, copy.deepcopy(net).eval())
+            losses.total.backward()
+            answers.append(([p.grad for p in net.parameters()], dict(losses.log)))
+    for hard, soft in zip(answers[2::2], answers[3::2], strict=True):
+        torch.testing.assert_close(hard, answers[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(soft, answers[1], rtol=1e-5, atol=1e-6)
+
+
+def test_anchoring_names_the_views() -> None:
+    for first in ("weak", "strong"):
+        for second in ("weak", "strong"):
+            config = FixMatch(anchoring=f"{first}.{second}")
+            assert config.build(info(1, 7)).views == Views(("weak",), (first, second))
+    # whatever the views are, the first gives the label of the second
+    batch = make_batch(0, 6, 12, 2)
+    net = Plain(48)
+    one, two = (FixMatch(tau=0.4, anchoring=a).build(info(6, 12)) for a in ("weak.strong", "strong.weak"))
+    assert torch.equal(one(batch, net, net).total, two(batch, net, net).total)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,30 +24,55 @@ from algorithm_oracles import (
 from torch import nn
 
 from fewlabels.algorithms import MixMatch, ReMixMatch, remixmatch
+from fewlabels.algorithms.mixing import Mix, mix_groups, partners
 from fewlabels.parts import DistributionAlignment
+from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
 B = 5
 
 
-def draws(groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.beta(0.5, 0.5, groups * B), rng.permutation(groups * B)
+MODES = {
+    "xx.yy": ("x", "y"),
+    "xxy.yxy": ("xy", "xy"),
+    "xx.yxy": ("x", "xy"),
+    "xx.yx": ("x", "x"),
+    "xx.": ("x", ""),
+    ".yy": ("", "y"),
+    "xxy.": ("xy", ""),
+    ".yxy": ("", "xy"),
+    ".": ("", ""),
+}
+"""What labeled and what unlabeled images are mixed with, by the name of the mode."""
 
 
 def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
     return p ** (1 / temperature) / (p ** (1 / temperature)).sum()
 
 
-def mixed(
-    images: list[np.ndarray], labels: list[np.ndarray], share: np.ndarray, order: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every example with its partner: example i with share max(m, 1 - m), example order[i] with the rest."""
+def mixed(mode: str, groups: int, examples: list[tuple[Any, ...]], rng: FixedRng) -> list[tuple[Any, ...]]:
+    """Pairs of image and label, group by group: example i with share max(m, 1 - m), its partner with the rest.
+
+    An example of the set that it is mixed with takes the place of its own number in a permutation of the set;
+    others take places in order, each group in a permutation of its own.
+    """
     out = []
-    for i, m in enumerate(share):
+    for i, example in enumerate(examples):
+        group, place = divmod(i, B)
+        pool = MODES[mode][group > 0]
+        if not pool:
+            out.append(example)
+            continue
+        members = {"x": range(B), "y": range(B, groups * B), "xy": range(groups * B)}[pool]
+        if pool == "xy":
+            partner = rng.orders["mixup"][i]
+        elif i in members:
+            partner = members[rng.orders[f"mixup-{pool}"][i - members[0]]]
+        else:
+            partner = members[rng.orders[f"mixup-{pool}-{group}"][place]]
+        m = rng.shares[f"mixup-{group}"][place]
         m = max(m, 1 - m)
-        image = m * images[i] + (1 - m) * images[order[i]]
-        out.append((image, m * labels[i] + (1 - m) * labels[order[i]]))
+        out.append(tuple(m * a + (1 - m) * b for a, b in zip(example, examples[partner], strict=True)))
     return out
 
 
@@ -55,12 +81,15 @@ def arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     return x, np.eye(K)[batch.y.numpy()], u
 
 
-@pytest.mark.parametrize("mix", ["xxy.yxy", "."])
+def test_modes() -> None:
+    assert set(MODES) == set(get_args(Mix))
+
+
+@pytest.mark.parametrize("mix", MODES)
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.9])
 def test_mixmatch(mix: Any, progress: float) -> None:
     net = Plain(48)
-    share, order = draws(3)
-    rng = FixedRng(share, order)
+    rng = FixedRng()
     batch = make_batch(0, B, B, 2, progress)._replace(rng=rng)
     config = MixMatch(beta=0.6, w_match=20, temperature=0.4, ramp_steps=30, mix=mix)
     losses = config.build(info(B, B, steps=100))(batch, net, net)
@@ -69,9 +98,8 @@ def test_mixmatch(mix: Any, progress: float) -> None:
     mean = [sum(softmax(logits(net, view[j])) for view in u) / 2 for j in range(B)]
     guess = [sharpen(p, 0.4) for p in mean]
     examples = list(zip([*x, *u[0], *u[1]], [*onehot, *guess, *guess], strict=True))
-    if mix == "xxy.yxy":
-        examples = mixed([e[0] for e in examples], [e[1] for e in examples], share, order)
-        assert rng.used == 3 * B and rng.parameters == {(0.6, 0.6)}
+    examples = mixed(mix, 3, examples, rng)
+    assert rng.parameters == ({(0.6, 0.6)} if mix != "." else set())
     loss_x = np.mean([cross_entropy(label, logits(net, image)) for image, label in examples[:B]])
     loss_u = np.mean([((softmax(logits(net, image)) - label) ** 2).mean() for image, label in examples[B:]])
     weight = 20 * min(1.0, progress * 100 / 30)
@@ -82,6 +110,44 @@ def test_mixmatch(mix: Any, progress: float) -> None:
         "confidence": np.mean([p.max() for p in mean]),
     }
     assert {name: float(value) for name, value in losses.log.items()} == pytest.approx(expected, rel=1e-5)
+    assert losses.pseudo is not None and losses.pseudo.tolist() == [p.argmax() for p in mean]
+
+
+@pytest.mark.parametrize("mix", MODES)
+def test_mixing_is_random_and_stays_within_its_sets(mix: Any) -> None:
+    """Images that name their group and number, mixed with the numbers of a batch."""
+    rows, groups = 50, 3
+    images = [torch.arange(rows * g, rows * (g + 1)).float().view(-1, 1, 1, 1) for g in range(groups)]
+    labels = [torch.eye(groups)[g].expand(rows, -1) for g in range(groups)]
+    mixed_images, mixed_labels = mix_groups(mix, images, labels, 0.5, Rng(0, 0))
+    for g in range(groups):
+        pool = MODES[mix][g > 0]
+        allowed = {"": [g], "x": [0], "y": [1, 2], "xy": [0, 1, 2]}[pool]
+        weight = mixed_labels[g]
+        torch.testing.assert_close(weight.sum(1), torch.ones(rows))
+        assert (weight[:, g] >= 0.5).all(), "an example has the larger share of itself"
+        assert {k for k in range(groups) if (weight[:, k] > 0).any()} == {g, *allowed}
+        if not pool:
+            assert torch.equal(mixed_images[g], images[g]) and torch.equal(mixed_labels[g], labels[g])
+        else:
+            assert len(set(weight[:, g].tolist())) > 1 or allowed == [g]
+            assert not torch.equal(mixed_images[g], images[g])
+    if mix == "xx.yx":
+        partners_ = partners(mix, groups, rows, Rng(0, 0))
+        assert sorted(partners_[1].tolist()) == list(range(rows)) and not torch.equal(partners_[1], partners_[2])
+
+
+@pytest.mark.parametrize("config", [MixMatch(), MixMatch(mix="xx.yx"), ReMixMatch(strong_views=2)])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_one_mixes_nothing(config: Any, share: float) -> None:
+    logs = []
+    for mix in (config.mix, "."):
+        torch.manual_seed(0)
+        algorithm = replace(config, mix=mix).build(info(B, B))
+        batch = make_batch(0, B, B, len(algorithm.views.unlabeled))._replace(rng=FixedRng(share))
+        net = Plain(48)
+        logs.append(dict(algorithm(batch, net, net).log))
+    torch.testing.assert_close(logs[0], logs[1])
 
 
 def aligned(p: np.ndarray, recent: list[np.ndarray], p_data: np.ndarray) -> np.ndarray:
@@ -105,6 +171,8 @@ def rotated(image: np.ndarray, label: int) -> np.ndarray:
         {"use_xe": False, "mix": "."},
         {"align": False, "w_rot": 0.0},
         {"w_kl": 0.0, "strong_views": 2},
+        {"strong_views": 2, "mix": "xx.yx"},
+        {"mix": "xx.yxy", "p_unlabeled": (3.0, 2.0, 1.0, 4.0, 0.0)},
     ],
 )
 def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
@@ -116,8 +184,8 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
     recent, p_data = [np.full(K, 1 / K)] * 128, np.full(K, 1 / K)
 
     for step in range(3):  # the state of the alignment goes on
-        share, order = draws(1 + views, step)
-        batch = make_batch(step, B, B, views, 0.4)._replace(rng=FixedRng(share, order))
+        rng = FixedRng(seed=step)
+        batch = make_batch(step, B, B, views, 0.4)._replace(rng=rng)
         losses = algorithm(batch, net, net)
 
         x, onehot, u = arrays(batch)
@@ -129,13 +197,14 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
         else:
             probs = np.array([own[0]] * views)
         p_data = 0.999 * p_data + 0.001 * onehot.mean(0)
+        if config.p_unlabeled:
+            p_data = np.array([0.3, 0.2, 0.1, 0.4, 0.0])
         guess = [aligned(p, recent, p_data) if config.align else p for p in probs.reshape(-1, K)]
         guess = [sharpen(p, 0.6) for p in guess]
         recent = [*recent[1:], probs.reshape(-1, K).mean(0)]
 
         examples = list(zip([*x, *np.concatenate(u)], [*onehot, *guess], strict=True))
-        if config.mix == "xxy.yxy":
-            examples = mixed([e[0] for e in examples], [e[1] for e in examples], share, order)
+        examples = mixed(config.mix, 1 + views, examples, rng)
         expected = {"confidence": np.mean(probs.max(-1))}
         expected["loss_x"] = np.mean([cross_entropy(label, logits(net, image)) for image, label in examples[:B]])
         expected["loss_u"] = np.mean(
@@ -160,6 +229,7 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
             expected["loss_rot"] = np.mean(terms)
             expected["loss"] += 0.3 * expected["loss_rot"]
         assert {name: float(value) for name, value in losses.log.items()} == pytest.approx(expected, rel=2e-5)
+        assert losses.pseudo.tolist() == [q.argmax() for q in guess[:B]]
 
 
 def test_distribution_alignment_forgets_after_128_batches() -> None:
@@ -184,6 +254,9 @@ CONFIGS = [
     MixMatch(ramp_steps=10),
     ReMixMatch(ramp_steps=10),
     ReMixMatch(ramp_steps=10, redux="1st", strong_views=2),
+    MixMatch(ramp_steps=10, mix="xx.yx"),
+    MixMatch(ramp_steps=10, mix="xx.yy"),
+    ReMixMatch(ramp_steps=10, mix=".yxy", redux="mean", strong_views=2),
 ]
 
 
@@ -301,6 +374,9 @@ def test_which_pass_moves_the_running_statistics(config: Any, passes: list[bool]
 def test_views() -> None:
     assert MixMatch().build(info(4, 4)).views == Views(("weak",), ("weak", "weak"))
     assert ReMixMatch().build(info(4, 4)).views == Views(("weak",), ("weak", "strong"))
+    config = MixMatch(labeled_view="strong", second_view="strong")
+    assert config.build(info(4, 4)).views == Views(("strong",), ("weak", "strong"))
+    assert ReMixMatch(labeled_view="strong").build(info(4, 4)).views == Views(("strong",), ("weak", "strong"))
     views = ReMixMatch(strong_views=3).build(info(4, 4)).views
     assert views == Views(("weak",), ("weak", "strong", "strong", "strong"))
 
@@ -320,3 +396,17 @@ def test_rotation_needs_square_images() -> None:
     losses = algorithm(make_batch(0, 4, 4, 2, shape=(3, 4, 6)), net, net)
     assert "loss_rot" not in losses.log
     assert not list(algorithm.parameters())
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.0,) * K])
+def test_known_shares_are_one_for_each_class(shares: tuple[float, ...]) -> None:
+    sentence = rf"^ReMixMatch\.p_unlabeled must have a share for each of the {K} classes, not all of them 0, got \("
+    with pytest.raises(ValueError, match=sentence):
+        ReMixMatch(p_unlabeled=shares).build(info(4, 4))
+
+
+def test_known_shares_need_the_alignment() -> None:
+    with pytest.raises(ValueError, match=r"^ReMixMatch\.p_unlabeled is what guesses are aligned with, but align is"):
+        ReMixMatch(p_unlabeled=(1.0,) * K, align=False).build(info(4, 4))
+    with pytest.raises(ValueError, match=r"^ReMixMatch\.p_unlabeled must be .* number of at least 0, got \(-1\.0,"):
+        ReMixMatch(p_unlabeled=(-1.0,) * K)

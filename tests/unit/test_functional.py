@@ -99,6 +99,38 @@ def test_ramp() -> None:
         assert float(F.ramp(torch.tensor(step / 2**20), 2**20, 16384)) == expected
 
 
+def test_ramp_share() -> None:
+    values = [float(F.ramp_share(torch.tensor(progress), 0.4)) for progress in (0.0, 0.1, 0.4, 0.9)]
+    assert values == pytest.approx([0.0, 0.25, 1.0, 1.0])
+    assert float(F.ramp_share(torch.tensor(0.0), 0.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.1, 0.19, 0.325, 0.55, 0.775, 1]),
+        ("exp", [0.1061, 0.11, 0.1212, 0.1739, 0.3579, 1]),
+        ("log", [0.1, 0.4541, 0.7421, 0.9261, 0.9788, 0.9939]),
+    ],
+)
+def test_annealed(schedule: str, expected: list[float]) -> None:
+    """The thresholds of RealMix, realmix.py, which has UDA's schedules; after their end none exceeds 1."""
+    shares = torch.tensor([0, 0.1, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(F.annealed(shares, schedule, 10), expected, atol=5e-5)
+    assert 0.99 < float(F.annealed(torch.tensor(3.0), schedule, 10)) <= 1
+
+
+def test_entropy_and_divergence() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.normal(size=(5, 4)) * 3 for _ in range(2))
+    p, q = softmax(a), softmax(b)
+    np.testing.assert_allclose(F.entropy(torch.tensor(a)), -(p * np.log(p)).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(F.kl(torch.tensor(a), torch.tensor(b)), (p * np.log(p / q)).sum(1), rtol=1e-4)
+    sure = torch.tensor([[0.0, -1000.0, -2000.0]])
+    assert float(F.entropy(sure)) == 0 and float(F.kl(sure, sure + 5)) == 0
+    assert float(F.kl(torch.zeros(1, 2), torch.tensor([[0.0, -100.0]]))) == pytest.approx(50 - math.log(2))
+
+
 @pytest.mark.parametrize(
     ("step", "rate"),
     [(0, 0.03), (2**18, 0.02824632), (2**19, 0.02319031), (3 * 2**18, 0.01542308), (2**20, 0.00585271)],

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from fewlabels.metrics import curve, geometric_mean, scores
+from fewlabels.curves import curve
+from fewlabels.metrics import geometric_mean, scores
 
 
 def test_geometric_mean_is_the_original_s() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 
 from fewlabels import nets
 from fewlabels.nets import SmallCNN, WideResNet, WideResNetTF, frozen_statistics
-from fewlabels.nets.wrn import SameConv2d
+from fewlabels.nets.layers import SameConv2d
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def count(net: nn.Module) -> int:
@@ -32,25 +36,58 @@ def count(net: nn.Module) -> int:
         ("wrn-28-8-tf", 3, 100, 23_409_092),
         ("wrn-28-8-tf", 3, 10, 23_362_922),
         ("wrn-37-2-tf", 3, 10, 5_933_770),
-        # by hand: (9 c 32 + 64) + (9 32 64 + 128) + (9 64 64 + 128) + 650
-        ("small", 1, 10, 56_554),
+        ("cnn13-32", 3, 10, 197_290),
+        ("cnn13", 3, 10, 3_123_850),
+        ("shake", 3, 10, 2_923_130),
+        ("shake-96", 3, 10, 26_192_890),
+        ("resnet18", 3, 100, 11_230_948),  # CADR
+        ("resnet18", 3, 10, 11_184_778),
+        ("resnext-28-4x4", 3, 10, 1_019_722),  # kekmodel
+        ("resnext-29-8x64", 3, 100, 34_518_948),
+        ("torchvision:resnet50", 3, 1000, 25_557_032),  # google-research/fixmatch, imagenet/
+        # by hand: 28 w + sum over s of (9 c^2 + c + 18 c^2 + 2 c), c = w 2^s, and 9 256 10 + 10
+        ("convnet", 3, 10, 896 + 27_744 + 110_784 + 442_752 + 23_050),
     ],
 )
 def test_number_of_parameters(name: str, channels: int, classes: int, expected: int) -> None:
     with torch.device("meta"):
-        net = nets.build(name, classes=classes, shape=(channels, 8, 8))
+        net = nets.build(name, classes=classes, shape=(channels, 32, 32))
     assert count(net) == expected
 
 
 def test_number_of_parameters_of_forms_without_a_name() -> None:
     with torch.device("meta"):
-        assert count(WideResNetTF(10, scales=5)) == 23_774_922
-        assert count(WideResNetTF(10, filters=135)) == 25_985_290
+        for name, options, classes, expected in (
+            ("wrn-28-2-tf", {"stages": 5}, 10, 23_774_922),
+            ("wrn-28-2-tf", {"stages": 4}, 10, 5_933_770),
+            ("wrn-28-2-tf", {"width": 135}, 10, 25_985_290),
+            ("wrn-28-2-tf", {"width": 135}, 100, 26_033_980),
+            ("wrn-10-2-tf", {"blocks": 4}, 10, 1_469_642),
+            ("wrn-28-2", {"width": 128}, 100, 23_401_012),
+            ("wrn-10-1", {"width": 32, "blocks": 4}, 10, 1_467_610),
+            ("shake-32", {"width": 96}, 10, 26_192_890),
+            ("cnn13", {"width": 32}, 10, 197_290),
+            ("small-64", {"width": 32}, 10, 57_130),
+        ):
+            shape = (3, 8, 8) if name == "small-64" else (3, 32, 32)
+            assert count(nets.build(name, classes=classes, shape=shape, **options)) == expected, (name, options)
+        # by hand: (9 c 32 + 64) + (9 32 64 + 128) + (9 64 64 + 128) + 650
+        assert count(nets.build("small", classes=10, shape=(1, 8, 8))) == 56_554
     tf = WideResNetTF(10)
     assert sum(p.numel() for p in tf.parameters() if p.dim() > 1) == 1_463_984  # what is decayed
 
 
-NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1-tf", "small-8")
+def test_documented_numbers_of_parameters() -> None:
+    rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) for (\d+) \|", (DOCS / "nets.md").read_text(), re.M)
+    assert len(rows) == 14
+    for name, number, classes in rows:
+        with torch.device("meta"):
+            net = nets.build(name, classes=int(classes), shape=(3, 32, 32))
+        assert f"{count(net):,}" == number, name
+
+
+NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1", "wrn-13-1-tf", "small-8", "cnn13-8", "convnet-4", "shake-8")
+NAMES += ("resnet18-4", "resnext-11-2x2")
 
 
 @settings(deadline=None, max_examples=30)
@@ -62,6 +99,8 @@ NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1-tf", "small-8")
     rows=st.integers(1, 3),
 )
 def test_any_image_size(name: str, channels: int, height: int, width: int, rows: int) -> None:
+    least = 12 if name == "cnn13-8" else 8 if name == "convnet-4" else 4
+    height, width = max(height, least), max(width, least)
     net = nets.build(name, classes=7, shape=(channels, height, width)).eval()
     x = torch.randn(rows, channels, height, width)
     features = net.features(x)
@@ -85,7 +124,7 @@ def test_every_parameter_is_trained(name: str) -> None:
 def test_wide_resnet_is_leedoyups_form() -> None:
     """Every block that changes the width feeds its activated input to both branches."""
     torch.manual_seed(0)
-    net = WideResNet(10, depth=16, width=1).eval()
+    net = WideResNet(10, width=16, blocks=2).eval()
     w = net.state_dict()
     for key, value in w.items():  # statistics that matter
         if key.endswith("running_mean"):
@@ -112,7 +151,7 @@ def test_wide_resnet_is_leedoyups_form() -> None:
     torch.testing.assert_close(net(x), features @ w["linear.weight"].t() + w["linear.bias"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("net", [WideResNet(10, depth=10, width=4), WideResNetTF(10, filters=64, repeat=1)])
+@pytest.mark.parametrize("net", [WideResNet(10, width=64, blocks=1), WideResNetTF(10, width=64, blocks=1)])
 def test_initial_weights(net: nn.Module) -> None:
     for key, module in net.named_modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
@@ -137,11 +176,22 @@ def test_glorot_normal_is_cut_at_two_sigma() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "eps", "momentum"), [("wrn-10-1", 1e-5, 1e-3), ("wrn-10-1-tf", 1e-3, 1e-3), ("small", 1e-5, 0.1)]
+    ("name", "eps", "momentum"),
+    [
+        ("wrn-10-1", 1e-5, 1e-3),
+        ("wrn-10-1-tf", 1e-3, 1e-3),
+        ("small", 1e-5, 0.1),
+        ("cnn13-4", 1e-3, 1e-3),
+        ("shake-4", 1e-3, 1e-3),
+        ("resnet18-4", 1e-3, 1e-3),
+        ("resnext-11-2x2", 1e-5, 1e-3),
+        ("timm:resnet18", 1e-5, 0.1),
+        ("torchvision:mobilenet_v3_small", 1e-3, 0.01),
+    ],
 )
 def test_batch_norm_constants(name: str, eps: float, momentum: float) -> None:
     def norms(**options: float) -> set[tuple[float, float | None]]:
-        net = nets.build(name, classes=2, shape=(3, 8, 8), **options)
+        net = nets.build(name, classes=2, shape=(3, 32, 32), **options)
         return {(m.eps, m.momentum) for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
 
     assert norms() == {(eps, momentum)}
@@ -151,11 +201,135 @@ def test_batch_norm_constants(name: str, eps: float, momentum: float) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_in_training_only(name: str) -> None:
     torch.manual_seed(0)
-    net = nets.build(name, classes=3, shape=(3, 8, 8), dropout=0.5)
-    x = torch.randn(8, 3, 8, 8)
+    net = nets.build(name, classes=3, shape=(3, 16, 16), dropout=0.5)
+    x = torch.randn(8, 3, 16, 16)
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
+    if not name.startswith("shake"):  # which has other random numbers
+        without = nets.build(name, classes=3, shape=(3, 16, 16))
+        without.load_state_dict(net.state_dict())
+        assert torch.equal(without.eval()(x), net(x))
+        assert torch.equal(without.train()(x), without(x))
+
+
+def test_shake_mixes_its_branches() -> None:
+    """Halves in evaluation; in training a share of each image, and the gradient that belongs to it."""
+    torch.manual_seed(0)
+    net = nets.build("shake-8", classes=3, shape=(3, 8, 8), stages=1, blocks=1)
+    block = net.blocks[0]
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.bias, -1, 1)
+    x = torch.randn(5, 16, 8, 8)
+    with frozen_statistics(net):
+        a, b, skip = block.a(x), block.b(x), block.shortcut(x)
+        torch.manual_seed(7)
+        out = block(x)
+        torch.manual_seed(7)
+        mu = torch.rand(5, 1, 1, 1)  # from torch's own generator
+        assert mu.unique().numel() == 5
+        torch.testing.assert_close(out, skip + (1 - mu) * a + mu * b)
+        # the backward pass takes the same shares: the gradient of the sum with respect to a branch's last shift
+        last = block.a[-1].bias
+        (gradient,) = torch.autograd.grad(out.sum(), [last])
+        torch.testing.assert_close(gradient, ((1 - mu).sum() * 64).expand(8))
+    net.eval()
+    torch.testing.assert_close(block(x), block.shortcut(x) + (block.a(x) + block.b(x)) / 2)
+
+
+def test_shake_of_odd_sizes() -> None:
+    """The shortcut of stride 2 sees a zero where the second half has no pixel."""
+    torch.manual_seed(0)
+    shortcut = nets.build("shake-8", classes=3, shape=(3, 8, 8), blocks=1).blocks[1].shortcut.eval()
+    x = torch.randn(2, 8, 5, 6)
+    w = [c.weight.detach()[:, :, 0, 0] for c in shortcut.convolutions]
+    expected = torch.zeros(2, 16, 3, 3)
+    for i in range(3):
+        for j in range(3):
+            expected[:, :8, i, j] = x[:, :, 2 * i, 2 * j].relu() @ w[0].t()
+            if 2 * i + 1 < 5:
+                expected[:, 8:, i, j] = x[:, :, 2 * i + 1, 2 * j + 1].relu() @ w[1].t()
+    torch.testing.assert_close(shortcut(x), expected / math.sqrt(1 + 1e-3))
+
+
+def test_convnet_is_realmixs() -> None:
+    """Its linear layer on mean windows is the original's last convolution, averaged over the image."""
+    torch.manual_seed(0)
+    net = nets.build("convnet-4", classes=3, shape=(3, 16, 16), stages=2)
+    w = net.state_dict()
+    keys = [key.removesuffix(".weight") for key, value in w.items() if value.ndim == 4]
+    x = torch.randn(2, 3, 16, 16)
+    h = F.leaky_relu(F.conv2d(x, w[f"{keys[0]}.weight"], w[f"{keys[0]}.bias"], padding=1), 0.2)
+    widths = [h.shape[1]]
+    for first, second in ((1, 2), (3, 4)):
+        for i in (first, second):
+            h = F.leaky_relu(F.conv2d(h, w[f"{keys[i]}.weight"], w[f"{keys[i]}.bias"], padding=1), 0.2)
+            widths.append(h.shape[1])
+        h = F.avg_pool2d(h, 2)
+    assert widths == [4, 4, 8, 8, 16]
+    logits = F.conv2d(h, w["linear.weight"].view(3, 16, 3, 3), w["linear.bias"], padding=1).mean((2, 3))
+    torch.testing.assert_close(net(x), logits, rtol=1e-4, atol=1e-5)
+    # Glorot's bound for a 3 x 3 convolution of 16 to 3 channels, not for a linear layer
+    assert float(w["linear.weight"].abs().max()) == pytest.approx(math.sqrt(6 / (9 * 16 + 9 * 3)), rel=0.02)
+
+
+def test_resnext_is_kekmodels() -> None:
+    torch.manual_seed(0)
+    net = nets.build("resnext-11-2x4", classes=3, shape=(3, 8, 8), stages=2)
+    net.eval()
+    w = net.state_dict()
+
+    def mish(h: Tensor) -> Tensor:
+        return h * torch.tanh(torch.log1p(torch.exp(h)))
+
+    def conv(h: Tensor, key: str, stride: int = 1, groups: int = 1) -> Tensor:
+        weight = w[f"{key}.weight"]
+        return F.conv2d(h, weight, None, stride, weight.shape[2] // 2, groups=groups) / math.sqrt(1 + 1e-5)
+
+    x = torch.randn(2, 3, 9, 9)
+    h = mish(conv(x, "stem.0"))
+    for i, (inner, out, stride) in enumerate(((8, 256, 1), (16, 512, 2))):
+        g = mish(conv(h, f"blocks.{i}.body.0"))
+        assert g.shape[1] == inner
+        g = mish(conv(g, f"blocks.{i}.body.3", stride, groups=2))
+        g = conv(g, f"blocks.{i}.body.6")
+        h = mish(g + conv(h, f"blocks.{i}.shortcut.0", stride))
+        assert h.shape[1] == out
+    logits = h.mean((2, 3)) @ w["linear.weight"].t() + w["linear.bias"]
+    torch.testing.assert_close(net(x), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last(name: str) -> None:
+    torch.manual_seed(0)
+    net = nets.build(name, classes=3, shape=(3, 16, 16)).eval()
+    x = torch.randn(2, 3, 16, 16)
+    expected = net(x)
+    net = net.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_glorot_uniform_of_cnn13() -> None:
+    net = nets.build("cnn13-16", classes=4, shape=(3, 32, 32))
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [16, 16, 16, 32, 32, 32, 64, 32, 16]
+    c = convolutions[6]
+    bound = math.sqrt(6 / (9 * 32 + 9 * 64))
+    assert 0.99 * bound < float(c.weight.detach().abs().max()) <= bound
+    assert not c.bias.detach().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("wrn-10-1", 0.1), ("resnet18-4", 0.1), ("cnn13-4", 0.2), ("convnet-4", 0.2)]
+)
+def test_slope_of_the_authors(name: str, own: float) -> None:
+    def logits(**options: float) -> Tensor:
+        torch.manual_seed(0)
+        net = nets.build(name, classes=3, shape=(3, 16, 16), **options).eval()
+        return net(torch.linspace(-1, 1, 768).view(1, 3, 16, 16))
+
+    assert torch.equal(logits(), logits(slope=own))
+    assert not torch.allclose(logits(), logits(slope=0.3))
 
 
 def test_slope() -> None:
@@ -216,10 +390,15 @@ def test_small_pools_larger_images_more(size: int, poolings: int) -> None:
         ("", r"net '' is unknown"),
         (
             "wrn-27-2",
-            r"net 'wrn-27-2': the depth must be 6n \+ 4 with n of at least 1, got 27; nearest is 28",
+            r"net 'wrn-27-2': the depth must be 6n \+ 4 or 8n \+ 5 with n of at least 1, got 27; nearest is 28",
         ),
         ("wrn-4-2", r"got 4; nearest is 10"),
-        ("wrn-37-2", r"got 37; nearest is 34"),
+        ("wrn-0-2", r"got 0; nearest is 10"),
+        ("resnext-10-4x4", r"net 'resnext-10-4x4': the depth must be at least 11, got 10"),
+        ("resnext", r"did you mean 'resnext-28-4x4'"),
+        ("cnn-13", r"did you mean 'cnn13'"),
+        ("resnet-18", r"did you mean 'resnet18'"),
+        ("vit_tiny", r"Known: wrn-28-2, .*, timm:NAME, torchvision:NAME"),
         ("wrn-36-2-tf", r"6n \+ 4 or 8n \+ 5 with n of at least 1, got 36; nearest is 37"),
         ("wrn-5-1-tf", r"got 5; nearest is 10"),
     ],
@@ -235,9 +414,43 @@ def test_known_names(name: str) -> None:
         assert nets.build(name, classes=10, shape=(3, 32, 32)).dim > 0
 
 
-def test_too_small_images() -> None:
-    with pytest.raises(ValueError, match=r"net 'small' needs images of at least 4 x 4 pixels, got 3 x 9"):
-        nets.build("small", classes=10, shape=(3, 3, 9))
+@pytest.mark.parametrize(
+    ("name", "least", "options"),
+    [("small", 4, {}), ("wrn-28-2", 4, {}), ("cnn13", 12, {}), ("convnet", 8, {}), ("convnet", 32, {"stages": 5})],
+)
+def test_too_small_images(name: str, least: int, options: dict[str, int]) -> None:
+    given = rf"net '{name}' needs images of at least {least} x {least} pixels, got {least - 1} x {least}"
+    with pytest.raises(ValueError, match=given):
+        nets.build(name, classes=10, shape=(3, least - 1, least), **options)
+    net = nets.build(name, classes=2, shape=(3, least, least), width=4, **options).eval()
+    assert net(torch.zeros(1, 3, least, least)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "has"),
+    [
+        ("small", {"stages": 3}, "it has width"),
+        ("small", {"slope": 0.1}, "it has width"),
+        ("cnn13", {"blocks": 3}, "it has width, slope"),
+        ("convnet", {"blocks": 3}, "it has stages, width, slope"),
+        ("shake", {"slope": 0.0}, "it has stages, blocks, width"),
+        ("resnet18", {"stages": 3}, "it has width, slope"),
+        ("resnext-28-4x4", {"width": 64}, "it has stages, blocks"),
+        ("timm:resnet18", {"width": 64}, "its name says all of it"),
+        ("torchvision:resnet18", {"slope": 0.1}, "its name says all of it"),
+    ],
+)
+def test_options_that_a_net_has_not(name: str, options: dict[str, float], has: str) -> None:
+    ((option, value),) = options.items()
+    message = rf"net '{name}' has no option {option} \(Net.{option} is {value}\); {has}$"
+    with pytest.raises(ValueError, match=message):
+        nets.build(name, classes=2, shape=(3, 32, 32), **options)
+
+
+@pytest.mark.parametrize(("option", "value"), [("patch", 4), ("pretrained", True)])
+def test_options_of_other_libraries_nets(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"(wrn-28-2.*timm)|(timm.*wrn-28-2)"):
+        nets.build("wrn-28-2", classes=2, shape=(3, 32, 32), **{option: value})
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -6,22 +6,51 @@ from typing import get_args
 
 from fewlabels.algorithms.base import Algorithm, PseudoLabel
 from fewlabels.algorithms.fixmatch import FixMatch
+from fewlabels.algorithms.ict import ICT
+from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.mixmatch import MixMatch
+from fewlabels.algorithms.mixup import MixUp
+from fewlabels.algorithms.pi_model import PiModel
+from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.supervised import Supervised
+from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
+from fewlabels.algorithms.uda import UDA
+from fewlabels.algorithms.vat import VAT
 
 __all__ = [
     "ALGORITHMS",
+    "ICT",
+    "UDA",
+    "VAT",
     "Algorithm",
     "AnyAlgorithm",
     "FixMatch",
+    "MeanTeacher",
     "MixMatch",
+    "MixUp",
+    "PiModel",
     "PseudoLabel",
+    "PseudoLabeling",
     "ReMixMatch",
     "Supervised",
+    "SupervisedMixUp",
 ]
 
-AnyAlgorithm = Supervised | FixMatch | MixMatch | ReMixMatch
+AnyAlgorithm = (
+    Supervised
+    | SupervisedMixUp
+    | PseudoLabeling
+    | PiModel
+    | MeanTeacher
+    | VAT
+    | ICT
+    | MixUp
+    | MixMatch
+    | ReMixMatch
+    | UDA
+    | FixMatch
+)
 """The configuration of any algorithm of the package."""
 
 ALGORITHMS: dict[str, type[AnyAlgorithm]] = {cls.name: cls for cls in get_args(AnyAlgorithm)}

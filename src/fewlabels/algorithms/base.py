@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from fewlabels.functional import cross_entropy
+from fewlabels.nets import frozen_statistics
 from fewlabels.parts import Slot, hard
 from fewlabels.types import Batch, Guess, Losses, Net, Views
+
+Teacher = Literal["student", "ema", "ema-batch"]
+"""Whose pseudo-labels: the net's own, those of its running average in evaluation mode, or of the average with
+the statistics of the batch."""
 
 
 class Algorithm(nn.Module):
@@ -35,6 +43,9 @@ class PseudoLabel(Algorithm):
         target: pseudo-labels, ``[M]`` int64 or ``[M, K]``.
         weigh: weights ``[B]`` of the labeled images; None for 1.
         lambda_u: weight of the unlabeled loss.
+        views: the view that is guessed about and the view that is trained, in this order ("weak" and "strong"
+            above).
+        teacher: what guesses; with the averaged net, the net itself sees labeled and strong images only.
     """
 
     def __init__(
@@ -45,15 +56,16 @@ class PseudoLabel(Algorithm):
         target: Slot = hard,
         weigh: Slot | None = None,
         lambda_u: float = 1.0,
+        views: tuple[str, str] = ("weak", "strong"),
+        teacher: Teacher = "student",
     ) -> None:
         super().__init__()
         self.align, self.target, self.select, self.weigh = align, target, select, weigh
-        self.lambda_u = lambda_u
+        self.lambda_u, self.teacher = lambda_u, teacher
+        self.views = Views(unlabeled=views)
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
-        (x,), (weak, strong) = batch.x, batch.u
-        logits = net(torch.cat((x, weak, strong))).float()
-        labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
+        labeled_logits, weak_logits, strong_logits = self.logits(batch, net, ema)
         probs = weak_logits.detach().softmax(1)
         guess = Guess(weak_logits, strong_logits, probs, labeled_logits, batch.y, batch.index, batch.progress)
         if self.align is not None:
@@ -70,6 +82,18 @@ class PseudoLabel(Algorithm):
         confidence = guess.probs.amax(1).mean()
         logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, mask=mask.mean(), confidence=confidence)
         return Losses(total, logged, pseudo=target if target.ndim == 1 else target.argmax(1), kept=mask)
+
+    def logits(self, batch: Batch, net: Net, ema: Net) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the labeled, the weak and the strong images, float32; the average's are without gradient."""
+        (x,), (weak, strong) = batch.x, batch.u
+        if self.teacher == "student":
+            logits = net(torch.cat((x, weak, strong))).float()
+            labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
+            return labeled_logits, weak_logits, strong_logits
+        logits = net(torch.cat((x, strong))).float()
+        labeled_logits, strong_logits = torch.split(logits, [len(x), len(strong)])
+        with torch.no_grad(), frozen_statistics(ema) if self.teacher == "ema-batch" else nullcontext():
+            return labeled_logits, ema(weak).float(), strong_logits
 
 
 def log(**values: Tensor) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fewlabels.algorithms.base import Algorithm, PseudoLabel
+from fewlabels.algorithms.base import Algorithm, PseudoLabel, Teacher
 from fewlabels.checked import Checked, Range
 from fewlabels.parts import at_least, hard, sharpened, soft
 from fewlabels.types import Info
@@ -29,9 +29,21 @@ class FixMatch(Checked):
     temperature: Annotated[float, Range(0, low_open=True)] = 1.0
     """Sharpens what the pseudo-label is made of: with a hard target the confidence compared with `tau`
     (the class stays the same), with a soft one the target (the confidence stays unsharpened)."""
+    anchoring: Literal["weak.strong", "weak.weak", "strong.weak", "strong.strong"] = "weak.strong"
+    """A.B: the view A gives the pseudo-label, and the view B is trained; two draws of the same name differ
+    (google-research/fixmatch, ab_fixmatch_anchoring.py)."""
+    teacher: Teacher = "student"
+    """Whose pseudo-labels: the net's own, or those of its running average, in evaluation mode (`ema`) or with
+    the statistics of the batch (`ema-batch`); google-research/fixmatch, ab_fixmatch_meanteacher*.py."""
 
     def build(self, info: Info) -> Algorithm:
-        if self.target == "hard":
-            align = None if self.temperature == 1 else sharpened(self.temperature)
-            return PseudoLabel(align=align, target=hard, select=at_least(self.tau), lambda_u=self.lambda_u)
-        return PseudoLabel(target=soft(self.temperature), select=at_least(self.tau), lambda_u=self.lambda_u)
+        first, second = self.anchoring.split(".")
+        sharp = self.target == "hard" and self.temperature != 1
+        return PseudoLabel(
+            align=sharpened(self.temperature) if sharp else None,
+            target=hard if self.target == "hard" else soft(self.temperature),
+            select=at_least(self.tau),
+            lambda_u=self.lambda_u,
+            views=(first, second),
+            teacher=self.teacher,
+        )

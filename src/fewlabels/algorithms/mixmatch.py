@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.algorithms.mixing import interleaved_logits, mix_all, require_equal_batches
+from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
 from fewlabels.checked import Checked, Range
 from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.nets import frozen_statistics
@@ -33,8 +33,13 @@ class MixMatch(Checked):
     """Sharpens the guessed labels; below 1 makes them more certain."""
     ramp_steps: Annotated[int, Range(1)] = 16384
     """Steps in which the unlabeled loss grows to its weight."""
-    mix: Literal["xxy.yxy", "."] = "xxy.yxy"
-    """What is mixed: all images with all images, or (".") nothing."""
+    mix: Mix = "xxy.yxy"
+    """What labeled images x and unlabeled ones y are mixed with: `xxy.yxy` everything with everything, `xx.yy`
+    each kind with its own, `.` nothing (MixMode of google-research/fixmatch)."""
+    labeled_view: Literal["weak", "strong"] = "weak"
+    """How strongly the labeled images are augmented; `strong` in google's cta/cta_mixmatch.py."""
+    second_view: Literal["weak", "strong"] = "weak"
+    """How strongly the second view of an unlabeled image is augmented; `strong` in google's cta/cta_mixmatch.py."""
 
     def build(self, info: Info) -> Algorithm:
         require_equal_batches("MixMatch", info)
@@ -42,11 +47,10 @@ class MixMatch(Checked):
 
 
 class MixMatchLoss(Algorithm):
-    views = Views(labeled=("weak",), unlabeled=("weak", "weak"))
-
     def __init__(self, config: MixMatch, info: Info) -> None:
         super().__init__()
         self.config, self.classes, self.steps = config, info.classes, info.steps
+        self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak", config.second_view))
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         config = self.config
@@ -55,14 +59,14 @@ class MixMatchLoss(Algorithm):
         guessed = sharpen(mean, config.temperature)
 
         images, labels = [x, *views], [one_hot(batch.y, self.classes)] + [guessed] * len(views)
-        if config.mix == "xxy.yxy":
-            images, labels = mix_all(images, labels, config.beta, batch.rng)
+        images, labels = mix_groups(config.mix, images, labels, config.beta, batch.rng)
         logits_x, *logits_u = interleaved_logits(net, images, updates=0)
 
         loss_x = cross_entropy(logits_x, labels[0]).mean()
         loss_u = squared_error(torch.cat(logits_u), torch.cat(labels[1:])).mean()
         total = loss_x + config.w_match * ramp(batch.progress, self.steps, config.ramp_steps) * loss_u
-        return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean()))
+        logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean())
+        return Losses(total, logged, pseudo=guessed.argmax(1))
 
     @staticmethod
     def guess(view: Tensor, net: Net) -> Tensor:

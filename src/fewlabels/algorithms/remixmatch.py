@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.algorithms.mixing import interleaved_logits, mix_all, require_equal_batches
+from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
 from fewlabels.checked import Checked, Range
 from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.nets import frozen_statistics, glorot_normal_
@@ -49,8 +49,14 @@ class ReMixMatch(Checked):
     """Cross-entropy for the mixed unlabeled images, else MixMatch's squared error."""
     strong_views: Annotated[int, Range(1)] = 1
     """Strong views of each unlabeled image (the paper's K)."""
-    mix: Literal["xxy.yxy", "."] = "xxy.yxy"
-    """What is mixed: all images with all images, or (".") nothing."""
+    mix: Mix = "xxy.yxy"
+    """What labeled images x and unlabeled ones y are mixed with: `xxy.yxy` everything with everything, `xx.yy`
+    each kind with its own, `.` nothing (MixMode of google-research/fixmatch)."""
+    labeled_view: Literal["weak", "strong"] = "weak"
+    """How strongly the labeled images are augmented; `strong` in google's cta/cta_remixmatch.py."""
+    p_unlabeled: tuple[Annotated[float, Range(0)], ...] = ()
+    """Known shares of the classes among the unlabeled images, in any unit, towards which guesses are aligned;
+    default: the class frequencies of the labels, as seen so far."""
 
     def build(self, info: Info) -> Algorithm:
         require_equal_batches("ReMixMatch", info)
@@ -60,6 +66,13 @@ class ReMixMatch(Checked):
                 f"ReMixMatch rotates images by 90 degrees and needs square ones, got {height} x {width}; "
                 "resize them, or set w_rot to 0"
             )
+        if self.p_unlabeled and not self.align:
+            raise ValueError("ReMixMatch.p_unlabeled is what guesses are aligned with, but align is off")
+        if self.p_unlabeled and (len(self.p_unlabeled) != info.classes or sum(self.p_unlabeled) == 0):
+            raise ValueError(
+                f"ReMixMatch.p_unlabeled must have a share for each of the {info.classes} classes, not all of them 0, "
+                f"got {self.p_unlabeled}"
+            )
         return ReMixMatchLoss(self, info)
 
 
@@ -67,8 +80,8 @@ class ReMixMatchLoss(Algorithm):
     def __init__(self, config: ReMixMatch, info: Info) -> None:
         super().__init__()
         self.config, self.classes, self.steps = config, info.classes, info.steps
-        self.views = Views(labeled=("weak",), unlabeled=("weak",) + ("strong",) * config.strong_views)
-        self.align = DistributionAlignment(info.classes) if config.align else None
+        self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak",) + ("strong",) * config.strong_views)
+        self.align = DistributionAlignment(info.classes, known=config.p_unlabeled) if config.align else None
         if config.w_rot > 0:
             self.rotation = nn.Linear(info.features, 4)
             glorot_normal_(self.rotation)
@@ -82,8 +95,7 @@ class ReMixMatchLoss(Algorithm):
         guessed = list(torch.split(sharpen(aligned, config.temperature), len(x)))
 
         images, labels = [x, *views], [onehot, *guessed]
-        if config.mix == "xxy.yxy":
-            images, labels = mix_all(images, labels, config.beta, batch.rng)
+        images, labels = mix_groups(config.mix, images, labels, config.beta, batch.rng)
         logits_x, *logits_u = interleaved_logits(net, images, updates=len(views))
 
         unlabeled_loss = cross_entropy if config.use_xe else squared_error
@@ -99,7 +111,8 @@ class ReMixMatchLoss(Algorithm):
             terms["loss_rot"] = self.rotation_loss(views[1], batch, net)
             total = total + config.w_rot * terms["loss_rot"]
         confidence = torch.cat(probs).amax(1).mean()
-        return Losses(total, log(loss=total, **terms, confidence=confidence))
+        logged = log(loss=total, **terms, confidence=confidence)
+        return Losses(total, logged, pseudo=guessed[0].argmax(1))
 
     def guesses(self, views: tuple[Tensor, ...], net: Net) -> tuple[list[Tensor], Tensor | None]:
         """For each view the probabilities ``[B, K]`` it is labeled with, no gradient; and the logits of the

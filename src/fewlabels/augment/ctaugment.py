@@ -2,12 +2,12 @@
 
 Each parameter of each operation is cut into bins, and each bin has a rate: how well the model recognised
 labeled images that were changed with a parameter from that bin. Bins with a low rate are not used.
-Source: google-research/fixmatch, libml/ctaugment.py and libml/augment.py.
+Source: google-research/fixmatch, libml/ctaugment.py and libml/augment.py; for the pool `imagenet`,
+imagenet/augment/ct_augment.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -17,72 +17,21 @@ from torch import Tensor
 
 from fewlabels.augment.ops import GREY, Op, apply, square
 from fewlabels.augment.pixels import Shape, fill_value, upload
-from fewlabels.augment.rescale import METHODS
+from fewlabels.augment.pools import FIXMATCH, POOLS, Array, Pool, side
 from fewlabels.augment.views import View, Weak, WeakDraw, own
 from fewlabels.augment.warp import rectangle
 from fewlabels.parallel import gather
 from fewlabels.rng import Rng
 
-Array = NDArray[np.float64]
-
-_BINS = 17
-
-
-class Operation(NamedTuple):
-    """One operation of the pool: parameter p in [0, 1] to its magnitude, and the bins of its parameters."""
-
-    op: Op
-    magnitude: Callable[[Array, Shape], Array]
-    bins: tuple[int, ...] = (_BINS,)
-
-
-def _share(p: Array, _: Shape) -> Array:
-    return p
-
-
-def _factor(p: Array, _: Shape) -> Array:
-    return 0.1 + 1.9 * p
-
-
-def _slope(p: Array, _: Shape) -> Array:
-    return (2 * p - 1) * 0.3
-
-
-def _side(p: Array, shape: Shape) -> Array:
-    return 1 + np.trunc(0.499 * p * min(shape[1:]))
-
-
-POOL: tuple[Operation, ...] = (
-    Operation(Op.AUTOCONTRAST, _share),
-    Operation(Op.BLUR, _share),
-    Operation(Op.BRIGHTNESS, _factor),
-    Operation(Op.COLOR, _factor),
-    Operation(Op.CONTRAST, _factor),
-    Operation(Op.CUTOUT, _side),
-    Operation(Op.EQUALIZE, _share),
-    Operation(Op.INVERT, _share),
-    Operation(Op.IDENTITY, _share, ()),
-    Operation(Op.POSTERIZE, lambda p, _: 1 + np.trunc(7.999 * p), (8,)),
-    Operation(Op.RESCALE, lambda p, _: 0.25 * p, (_BINS, len(METHODS))),
-    Operation(Op.ROTATE, lambda p, _: np.rint(90 * p - 45)),
-    Operation(Op.SHARPNESS, _factor),
-    Operation(Op.SHEAR_X, _slope),
-    Operation(Op.SHEAR_Y, _slope),
-    Operation(Op.SMOOTH, _share),
-    Operation(Op.SOLARIZE, lambda p, _: np.trunc(255.999 * p)),
-    # less than a pixel, read at the nearest one: these two change nothing, in the original as here
-    Operation(Op.TRANSLATE_X, _slope),
-    Operation(Op.TRANSLATE_Y, _slope),
-)
-_BINS_OF = np.array([[*o.bins, 0, 0][:2] for o in POOL])  # [operations, 2]
-_EXISTS = np.arange(_BINS) < _BINS_OF[:, :, None]  # [operations, 2, bins]
+POOL = FIXMATCH.operations
+"""The operations of the pool for small images, in the order of its rates."""
 
 
 class Policy(NamedTuple):
-    """Operations in the pool's terms, so that rates can be learned, and in those of `ops.apply`."""
+    """Operations in the pool's terms."""
 
     member: NDArray[np.int64]
-    """``[B, depth]``, index into `POOL`."""
+    """``[B, depth]``, index into the pool's operations."""
     p: Array
     """``[B, depth, 2]``, parameters in [0, 1]."""
     centre: NDArray[np.int64]
@@ -106,16 +55,18 @@ class CTAugment(View):
     """A weak view of its own, then `depth` operations that avoid bins with low rates, then cutout.
 
     Args:
-        shape, flip, shift: See `Weak`.
+        shape, flip, shift, black: See `Weak`.
         depth: Operations per image, at least 1.
-        threshold: Bins whose rate, relative to the best, is below it are not used; in [0, 1].
+        threshold: Bins whose rate, relative to the best, is below it are not used; in [0, 1]; default: the pool's.
         decay: Of the moving average of the rates; in [0, 1).
-        cutout: Whether a square of half the smaller side follows (FixMatch does this).
+        cutout: Whether a square of half the smaller side follows (FixMatch does this), if the pool has one.
+        pool: Key of `POOLS`.
     """
 
     learns: ClassVar[bool] = True
+    colours: ClassVar[bool] = True
     rates: Tensor
-    """float32 ``[operations, 2, bins]``, in the order of `POOL`; 0 where an operation has no such bin. On the
+    """float32 ``[operations, 2, bins]``, in the order of the pool; 0 where an operation has no such bin. On the
     host, always: policies are drawn there."""
 
     def __init__(
@@ -124,27 +75,35 @@ class CTAugment(View):
         flip: bool,
         shift: int,
         depth: int = 2,
-        threshold: float = 0.8,
+        threshold: float | None = None,
         decay: float = 0.99,
         cutout: bool = True,
+        black: bool = False,
+        pool: str = "fixmatch",
     ) -> None:
         super().__init__(shape)
+        self.pool: Pool = POOLS[pool]
+        threshold = self.pool.threshold if threshold is None else threshold
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth}.")
         if not 0 <= threshold <= 1 or not 0 <= decay < 1:
             raise ValueError(f"threshold must lie in [0, 1] and decay in [0, 1), not {threshold} and {decay}.")
-        self.weak = Weak(shape, flip, shift)
-        self.depth, self.threshold, self.decay, self.cutout = depth, threshold, decay, cutout
-        self.register_buffer("rates", torch.from_numpy(_EXISTS.astype(np.float32)))
+        self.weak = Weak(shape, flip, shift, black)
+        self.depth, self.threshold, self.decay = depth, threshold, decay
+        self.cutout = cutout and self.pool.cutout
+        self.register_buffer("rates", torch.from_numpy(self.pool.exists.astype(np.float32)))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         return self  # rates are host state in float32, whatever device and dtype the model moves to
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Weight of each bin before normalisation, in [0, 1], shaped as `rates`; 0 for unused bins."""
-        p: NDArray[np.float32] = (self.rates.numpy() + np.float32(1 - self.decay)) * _EXISTS
+        """Weight of each bin before normalisation, shaped as `rates`; 0 (the pool's epsilon) for unused bins."""
+        epsilon, exists = np.float32(self.pool.epsilon), self.pool.exists
+        p: NDArray[np.float32] = self.rates.numpy() * exists
+        p = np.maximum(p, epsilon * exists) if epsilon else (p + np.float32(1 - self.decay)) * exists
         p /= np.maximum(p.max(-1, keepdims=True), np.finfo(np.float32).tiny)
         p[p < self.threshold] = 0
+        p += epsilon * exists
         return p
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> CTADraw:
@@ -152,8 +111,8 @@ class CTAugment(View):
         policy = self._policy(rng.generator(f"{purpose}/cta"), total, probe=False)
         _, height, width = self.shape
         g = rng.generator(f"{purpose}/cutout")
-        side = _side(np.full(total, 1.0 if self.cutout else 0.0), self.shape)  # a side of 1 paints nothing
-        box = square(side, g.integers(0, [width, height], (total, 2))).astype(np.int32)
+        wide = side(np.full(total, 1.0 if self.cutout else 0.0), self.shape)  # a side of 1 paints nothing
+        box = square(wide, g.integers(0, [width, height], (total, 2))).astype(np.int32)
         return CTADraw(self.weak.draw(rng, rows, purpose), _own(rng, policy), own(rng, box))
 
     def probe(self, rng: Rng, rows: int, purpose: str) -> Probe:
@@ -180,36 +139,52 @@ class CTAugment(View):
         w = gather(torch.as_tensor(proximity)).detach().cpu().double().tolist()
         assert len(w) == len(draw.everyone.member), "one proximity per probed image of all ranks"
         rates: NDArray[np.float32] = self.rates.numpy()
-        bins = (draw.everyone.p * _BINS_OF[draw.everyone.member] * 0.999).astype(np.int64)
-        for members, places, near in zip(draw.everyone.member, bins, w, strict=True):
-            for member, place in zip(members, places, strict=True):
-                for i in range(len(POOL[member].bins)):
-                    at = member, i, place[i]
-                    rates[at] = rates[at] * self.decay + near * (1 - self.decay)
+        member = draw.everyone.member
+        # the pool for small images shrinks p = 1 into the last bin, the other one clips it
+        spread = draw.everyone.p * self.pool.bins[member] * (1 if self.pool.averages else 0.999)
+        bins = np.minimum(spread.astype(np.int64), np.maximum(self.pool.bins[member] - 1, 0))
+        if self.pool.averages:
+            first = rates[:, 0]  # a view
+            at = (member * first.shape[1] + bins[..., 0]).ravel()
+            hits = np.bincount(at, minlength=first.size).reshape(first.shape)
+            total = np.bincount(at, np.repeat(w, self.depth), first.size).reshape(first.shape)
+            first += np.where(hits, (total / np.maximum(hits, 1) - first) * (1 - self.decay), 0).astype(np.float32)
+            return
+        for members, places, near in zip(member, bins, w, strict=True):
+            for one, place in zip(members, places, strict=True):
+                for i in range(len(self.pool.operations[one].bins)):
+                    here = one, i, place[i]
+                    rates[here] = rates[here] * self.decay + near * (1 - self.decay)
 
     def _policy(self, g: np.random.Generator, rows: int, *, probe: bool) -> Policy:
         size = (rows, self.depth)
-        member = g.integers(0, len(POOL), size)
+        pool = self.pool
+        member = g.integers(0, len(pool.operations), size)
         u, v = g.random((2, *size, 2))
         centre = g.integers(0, [self.shape[2], self.shape[1]], (*size, 2))
         if probe:
             return Policy(member, u, centre)
+        if pool.probability < 1:
+            nothing = [o.op for o in pool.operations].index(Op.IDENTITY)
+            member = np.where(g.random(size) < pool.probability, member, nothing)
         edge = self.probabilities().cumsum(-1, dtype=np.float64)[member]  # [B, depth, 2, bins]
         chosen = (v[..., None] * edge[..., -1:] >= edge).sum(-1)
-        bins = np.maximum(_BINS_OF[member], 1)
+        bins = np.maximum(pool.bins[member], 1)
         return Policy(member, (np.minimum(chosen, bins - 1) + u) / bins, centre)
 
     def _apply_policy(self, pixels: Tensor, policy: Policy) -> Tensor:
         """In place."""
-        ops = np.array([o.op for o in POOL], np.int64)[policy.member]
+        pool = self.pool
+        ops = np.array([o.op for o in pool.operations], np.int64)[policy.member]
+        fill = fill_value(pixels, (pool.fill,) * 3)
         for slot, op in enumerate(ops.T):
             p, place = policy.p[:, slot], policy.centre[:, slot]
             value = np.zeros(len(op))
-            for o in POOL:
+            for o in pool.operations:
                 mine = op == o.op
                 value[mine] = o.magnitude(p[mine, 0], self.shape)
             place = np.where((op == Op.RESCALE)[:, None], np.trunc(5.99 * p[:, 1:]).astype(np.int64), place)
-            apply(pixels, op, value, self.shape, place)
+            apply(pixels, op, value, self.shape, place, fill)
         return pixels
 
 

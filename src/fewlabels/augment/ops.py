@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment import blend, tables, warp
-from fewlabels.augment.pixels import Shape, fill_value, packable, upload
-from fewlabels.augment.rescale import rescale
+from fewlabels.augment.pixels import HALF, Shape, fill_value, packable, upload
+from fewlabels.augment.rescale import METHODS, rescale
 
 GREY = (127, 127, 127)
 
@@ -43,10 +43,12 @@ class Op(IntEnum):
     TRANSLATE_Y = auto()  # rows, up
     RESCALE = auto()  # share cut from each side, [0, 0.5); place: index into rescale.METHODS, unused
     CUTOUT = auto()  # side; place: column and row of the centre
+    SOLARIZE_ADD = auto()  # what is added to bytes below 128
+    ZOOM = auto()  # share cut from the top and the left, [0, 0.5); bicubic
 
 
 _WARPS = (Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y)
-_GEOMETRY = (*_WARPS, Op.RESCALE, Op.CUTOUT)
+_GEOMETRY = (*_WARPS, Op.RESCALE, Op.CUTOUT, Op.ZOOM)
 _GROUP = np.array([Op.ROTATE if o in _WARPS else o for o in Op])  # one gather serves all warps
 _GROUP_WITHOUT_COLOUR = np.where(np.isin(list(Op), _GEOMETRY), _GROUP, Op.IDENTITY)
 
@@ -66,7 +68,10 @@ _POINT: dict[Op, Callable[[Tensor, Tensor, Shape], Tensor]] = {
     Op.SHARPNESS: blend.sharpness,
     Op.POSTERIZE: lambda p, v, _: tables.posterize(p, v),
     Op.SOLARIZE: lambda p, v, _: tables.solarize(p, v),
+    Op.SOLARIZE_ADD: lambda p, v, _: tables.solarize_add(p, v),
 }
+_SEES_ALPHA = (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
+"""What google-research/fixmatch does in RGBA; other colour operations go through RGB, where pixels are opaque."""
 
 
 def keeps_colour(channels: int) -> bool:
@@ -80,6 +85,7 @@ def apply(
     value: NDArray[np.float64],
     shape: Shape,
     place: NDArray[np.int64] | None = None,
+    fill: int = 0,
 ) -> Tensor:
     """Apply one operation to each image, in place.
 
@@ -89,6 +95,9 @@ def apply(
         value: Magnitudes, ``[B]``, in the units named in `Op`.
         shape: (C, H, W).
         place: Further integers, ``[B, 2]``, for RESCALE and CUTOUT.
+        fill: What pixels become that a warp uncovers (`pixels.fill_value`). With the bit `pixels.HALF` pixels
+            can be transparent, as in Pillow's mode RGBA: what is uncovered or cut out is transparent until a
+            colour operation that goes through RGB makes the whole image opaque.
 
     Returns:
         `pixels`.
@@ -111,6 +120,7 @@ def apply(
         cut = group == Op.CUTOUT
         words[cut, 2:6] = square(value[cut], place[cut])
     table = upload(words, pixels.device)
+    clear = fill & HALF
 
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     for first, end in zip(starts, [*starts[1:], len(group)], strict=True):
@@ -119,17 +129,25 @@ def apply(
         image = pixels.index_select(0, rows)
         code = Op(group[first])
         if code is Op.ROTATE:
-            image = warp.affine(image, six, shape)
+            image = warp.affine(image, six, shape, fill)
         elif code is Op.CUTOUT:
-            image = warp.rectangle(image, six[:, :4], shape, fill_value(pixels, GREY))
+            image = warp.rectangle(image, six[:, :4], shape, fill_value(pixels, GREY) | clear)
         elif code is Op.RESCALE:
             assert place is not None
             image = rescale(image, value[part], place[part, 0], shape)
-        elif code in _PARTIAL:
-            full = _PARTIAL[code](image, shape)
-            image = full if (value[part] == 1).all() else blend.blend(image, full, magnitude)
+        elif code is Op.ZOOM:
+            image = rescale(image, value[part], np.full(len(rows), METHODS.index("bicubic")), shape, corner=True)
         else:
-            image = _POINT[code](image, magnitude, shape)
+            alpha = image & HALF if clear else None
+            if alpha is not None:
+                image = image ^ alpha
+            if code in _PARTIAL:
+                full = _PARTIAL[code](image, shape)
+                image = full if (value[part] == 1).all() else blend.blend(image, full, magnitude)
+            else:
+                image = _POINT[code](image, magnitude, shape)
+            if alpha is not None and code in _SEES_ALPHA:
+                image = image | alpha
         pixels.index_copy_(0, rows.long(), image)
     return pixels
 

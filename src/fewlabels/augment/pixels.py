@@ -4,6 +4,10 @@ Images with one or three channels are *packed*: int32 ``[B, H*W]``, one word per
 R, G, B, 0. A geometric move is then one gather per pixel instead of three, and posterize or invert act on the
 whole pixel. Grey images are packed as (v, v, v), on which every operation gives what Pillow gives for mode
 "L". Images with any other number of channels stay uint8 ``[B, H*W, C]``.
+
+The fourth byte is free, and views in the manner of google-research/fixmatch use it: there uncovered pixels end
+as exactly 0 in [-1, 1], which is 127.5, no byte. A fourth byte of 1 (`HALF`) makes the pixel half a level
+brighter, so that `MIDDLE` is that grey; `Normalize` reads it, `unpack` shows 127.
 """
 
 from __future__ import annotations
@@ -18,6 +22,13 @@ from torch import Tensor, nn
 
 Shape = tuple[int, int, int]
 """(C, H, W) of the images."""
+
+RGB = 0xFFFFFF
+"""The bits of a packed pixel's colour."""
+HALF = 1 << 24
+"""Half a level more. While a view works, the mark of a transparent pixel (alpha 0)."""
+MIDDLE = 0x7F7F7F | HALF
+"""(127.5, 127.5, 127.5), packed."""
 
 
 def packable(channels: int) -> bool:
@@ -115,8 +126,9 @@ class Normalize(nn.Module):
         n = len(pixels)
         out = torch.empty(n, height * width, channels, device=pixels.device)
         if packable(channels):
-            for c, plane in enumerate(planes(pixels)[:channels]):
-                out[..., c] = plane
+            half = (pixels >> 24) * 0.5
+            for c, plane in enumerate(planes(pixels & RGB)[:channels]):
+                out[..., c] = plane + half
         else:
             out.copy_(pixels)
         rows = out.view(n * height, width * channels)

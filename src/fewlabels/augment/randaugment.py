@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.augment.ops import GREY, Op, apply
-from fewlabels.augment.pixels import Shape, fill_value, upload
-from fewlabels.augment.views import View, Weak, WeakDraw, half_boxes, own
+from fewlabels.augment.ops import Op, apply
+from fewlabels.augment.pixels import HALF, MIDDLE, Shape, fill_value, octets, upload
+from fewlabels.augment.presets import PRESETS, TRUNCATED, Array, Colour, Level, Magnitudes, Preset
+from fewlabels.augment.views import View, Weak, WeakDraw, own
 from fewlabels.augment.warp import rectangle
 from fewlabels.rng import Rng
-
-Array = NDArray[np.float64]
-
-
-class Level(NamedTuple):
-    """A drawn magnitude on its way to an operation's own units."""
-
-    m: Array
-    """Level, ``[n]``."""
-    sign: Array
-    """-1 or 1, ``[n]``."""
-    shape: Shape
-
-
-class Preset(NamedTuple):
-    """One code base's policy; operations are drawn uniformly, with replacement."""
-
-    slots: int
-    """Operations per image."""
-    probability: float
-    """With which each drawn operation is applied."""
-    levels: tuple[int, int]
-    """Smallest and largest integer level, drawn uniformly."""
-    operations: Mapping[Op, Callable[[Level], Array]]
-    """What can be drawn, and the operation's magnitude for a level."""
-    boxes: Callable[[np.random.Generator, int, Shape], NDArray[np.int32]]
-    """Draws the final cutout (`views.half_boxes`)."""
-    colour: tuple[int, int, int]
-    """What the cutout is painted with."""
-
-
-def _full(level: Level) -> Array:
-    return np.ones_like(level.m)
-
-
-def _fade(level: Level) -> Array:
-    return level.m * 0.9 / 10 + 0.05
-
-
-def _shear(level: Level) -> Array:
-    return level.m * 0.3 / 10 * level.sign
-
-
-PRESETS: Mapping[str, Preset] = {
-    # kekmodel/FixMatch-pytorch, dataset/randaugment.py, RandAugmentMC(n=2, m=10)
-    "kekmodel": Preset(
-        slots=2,
-        probability=0.5,
-        levels=(1, 9),
-        operations={
-            Op.AUTOCONTRAST: _full,
-            Op.BRIGHTNESS: _fade,
-            Op.COLOR: _fade,
-            Op.CONTRAST: _fade,
-            Op.EQUALIZE: _full,
-            Op.IDENTITY: _full,
-            Op.POSTERIZE: lambda level: np.trunc(level.m * 4 / 10) + 4,
-            Op.ROTATE: lambda level: np.trunc(level.m * 30 / 10) * level.sign,
-            Op.SHARPNESS: _fade,
-            Op.SHEAR_X: _shear,
-            Op.SHEAR_Y: _shear,
-            Op.SOLARIZE: lambda level: 256 - np.trunc(level.m * 256 / 10),
-            Op.TRANSLATE_X: lambda level: np.trunc(_shear(level) * level.shape[2]),
-            Op.TRANSLATE_Y: lambda level: np.trunc(_shear(level) * level.shape[1]),
-        },
-        boxes=half_boxes,
-        colour=GREY,
-    ),
-}
 
 
 class RandDraw(NamedTuple):
@@ -91,44 +23,104 @@ class RandDraw(NamedTuple):
     """``[B, slots]``, members of `Op`; IDENTITY where an operation was drawn but is not applied."""
     value: Array
     """``[B, slots]``, magnitudes."""
+    place: NDArray[np.int64]
+    """``[B, slots, 2]``, column and row of a cutout among the operations; ``[B, 0]`` where there is none."""
     box: NDArray[np.int32]
-    """``[B, 4]``, the final cutout."""
+    """``[B, 4]``, the final cutout; ``[B, 0]`` without one."""
 
 
 class RandAugment(View):
     """A weak view of its own, then randomly drawn operations with random magnitudes, then cutout.
 
+    With the preset `leedoyup` the weak view comes last.
+
     Args:
-        shape, flip, shift: See `Weak`.
-        preset: Key of `PRESETS`.
+        shape, flip, shift, black: See `Weak`; `leedoyup` always leaves a black border.
+        preset: Key of `PRESETS`, or a preset of one's own.
+        cutout: Whether the preset's cutout follows.
     """
 
-    def __init__(self, shape: Shape, flip: bool, shift: int, preset: str = "kekmodel") -> None:
+    colours: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        shape: Shape,
+        flip: bool,
+        shift: int,
+        preset: str | Preset = "kekmodel",
+        cutout: bool = True,
+        black: bool = False,
+    ) -> None:
         super().__init__(shape)
-        if preset not in PRESETS:
+        if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}.")
-        self.preset = PRESETS[preset]
-        self.weak = Weak(shape, flip, shift)
+        self.preset = PRESETS[preset] if isinstance(preset, str) else preset
+        self.boxes = self.preset.boxes if cutout else None
+        self.weak = Weak(shape, flip, shift, black or self.preset.weak_last)
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> RandDraw:
-        preset, total = self.preset, rows * rng.world
-        g = rng.generator(f"{purpose}/rand")
-        size = (total, preset.slots)
+        total = rows * rng.world
+        op, value, place = self._sequence(rng.generator(f"{purpose}/rand"), total)
+        box = np.zeros((total, 0), np.int32)
+        if self.boxes is not None:
+            box = self.boxes(rng.generator(f"{purpose}/cutout"), total, self.shape)
+        weak = self.weak.draw(rng, rows, purpose)
+        return RandDraw(weak, own(rng, op), own(rng, value), own(rng, place), own(rng, box))
+
+    def _sequence(
+        self, g: np.random.Generator, rows: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """Operations, magnitudes and places, as in `RandDraw`."""
+        preset, size = self.preset, (rows, self.preset.slots)
         op = np.array(list(preset.operations), np.int64)[g.integers(0, len(preset.operations), size)]
-        m = g.integers(preset.levels[0], preset.levels[1] + 1, size).astype(np.float64)
-        sign = g.integers(0, 2, size) * 2.0 - 1
+        if preset.levels is None:
+            m = g.random(size)
+        else:
+            m = g.integers(preset.levels[0], preset.levels[1] + 1, size).astype(np.float64)
+        sign = g.integers(0, 2, size) * np.float64(2) - 1
         used = g.random(size) < preset.probability
-        value = np.zeros(size)
-        for code, magnitude in preset.operations.items():
-            mine = op == code
-            value[mine] = magnitude(Level(m[mine], sign[mine], self.shape))
-        box = preset.boxes(rng.generator(f"{purpose}/cutout"), total, self.shape)
-        op = np.where(used, op, Op.IDENTITY)
-        return RandDraw(self.weak.draw(rng, rows, purpose), own(rng, op), own(rng, value), own(rng, box))
+        value = magnitudes(preset.operations, op, m, sign, self.shape)
+        return np.where(used, op, Op.IDENTITY), value, np.zeros((rows, 0), np.int64)
 
     def forward(self, pixels: Tensor, draw: RandDraw) -> Tensor:
-        pixels = self.weak(pixels, draw.weak)
-        for op, value in zip(draw.op.T, draw.value.T, strict=True):
-            apply(pixels, op, value, self.shape)
-        fill = fill_value(pixels, self.preset.colour)
-        return rectangle(pixels, upload(draw.box, pixels.device), self.shape, fill)
+        preset = self.preset
+        pixels = pixels.clone() if preset.weak_last else self.weak(pixels, draw.weak)
+        packed = pixels.ndim == 2
+        if preset.truncates and packed:
+            pixels = _truncated(pixels)
+        fill = HALF if preset.fill is None and packed else self._paint(pixels, preset.fill)
+        for slot in range(draw.op.shape[1]):
+            place = draw.place[:, slot] if draw.place.shape[1] else None
+            apply(pixels, draw.op[:, slot], draw.value[:, slot], self.shape, place, fill)
+        if fill & HALF:
+            pixels = torch.where(pixels >= HALF, MIDDLE, pixels)
+        if draw.box.shape[1]:
+            box = upload(draw.box, pixels.device)
+            pixels = rectangle(pixels, box, self.shape, self._paint(pixels, preset.colour))
+        out: Tensor = self.weak(pixels, draw.weak) if preset.weak_last else pixels
+        return out
+
+    def _paint(self, pixels: Tensor, colour: Colour | None) -> int:
+        """The number that paints `colour`, None for the middle, into pixels of this view's shape."""
+        if colour is None:
+            return MIDDLE if pixels.ndim == 2 else 127
+        if self.shape[0] == 1:  # Pillow's luminance, `pixels.grey`
+            colour = ((19595 * colour[0] + 38470 * colour[1] + 7471 * colour[2] + 32768) >> 16,) * 3
+        return fill_value(pixels, colour)
+
+
+def magnitudes(
+    operations: Magnitudes, op: NDArray[np.int64], m: Array, sign: Array, shape: Shape
+) -> NDArray[np.float64]:
+    """Each operation's magnitude in its own units, for levels `m` and signs, all ``[B, slots]``."""
+    value = np.zeros(op.shape)
+    for code, magnitude in operations.items():
+        mine = op == code
+        value[mine] = magnitude(Level(m[mine], sign[mine], shape))
+    return value
+
+
+def _truncated(packed: Tensor) -> Tensor:
+    table = upload(TRUNCATED, packed.device)
+    byte = octets(packed)
+    return table.index_select(0, byte.flatten().int()).view_as(byte).view(torch.int32)

@@ -61,7 +61,7 @@ def weights(first: int, last: int, size: int, method: str) -> NDArray[np.float32
     return out
 
 
-def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape) -> Tensor:
+def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape, *, corner: bool = False) -> Tensor:
     """Cut a share of each side away and resize what is left to the old size.
 
     Args:
@@ -70,12 +70,15 @@ def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape
             rounded to whole pixels.
         method: Index into `METHODS`, ``[B]``.
         shape: (C, H, W).
+        corner: Cut from the top and the left only, whole pixels rounded down.
     """
     channels, height, width = shape
 
     def matrices(size: int) -> Tensor:
         # np.rint rounds halves to even, as Python's round does in Pillow's crop
         first, last = np.rint(crop * size).astype(int), np.rint(size * (1 - crop)).astype(int)
+        if corner:
+            first, last = (crop * size).astype(int), np.full(len(crop), size)
         rows = [weights(a, b, size, METHODS[m]) for a, b, m in zip(first, last, method, strict=True)]
         return upload(np.stack(rows), pixels.device).double()
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewlabels.augment.pixels import grey, octets, planes
-
-_RGB = 0xFFFFFF
+from fewlabels.augment.pixels import RGB, grey, octets, planes
 
 
 def invert(packed: Tensor) -> Tensor:
     """255 - v."""
-    return packed ^ _RGB
+    return packed ^ RGB
 
 
 def posterize(packed: Tensor, bits: Tensor) -> Tensor:
@@ -32,7 +30,14 @@ def solarize(packed: Tensor, threshold: Tensor) -> Tensor:
     value = octets(packed)
     high = (value >= at.clamp(max=255).to(torch.uint8)).view(torch.uint8).neg()  # 255 or 0
     high &= (at < 256).view(torch.uint8).neg()
-    return high.bitwise_xor_(value).view(torch.int32) & _RGB
+    return high.bitwise_xor_(value).view(torch.int32) & RGB
+
+
+def solarize_add(packed: Tensor, addition: Tensor) -> Tensor:
+    """Add `addition` (float ``[B]``, whole, 0..255) to bytes below 128, up to 255."""
+    value = octets(packed)
+    more = (value.short() + addition.short().view(-1, 1)).clamp_(max=255).to(torch.uint8)
+    return torch.where(value < 128, more, value).view(torch.int32) & RGB
 
 
 def brightness(packed: Tensor, factor: Tensor) -> Tensor:
@@ -46,7 +51,7 @@ def contrast(packed: Tensor, factor: Tensor) -> Tensor:
     total = grey(packed).sum(1, dtype=torch.int64)
     mean = (total.double() / packed.shape[1] + 0.5).floor().float().view(-1, 1)
     value = octets(packed).float().sub_(mean).mul_(factor.view(-1, 1)).add_(mean)
-    return value.clamp_(0, 255).to(torch.uint8).view(torch.int32) & _RGB
+    return value.clamp_(0, 255).to(torch.uint8).view(torch.int32) & RGB
 
 
 def autocontrast(packed: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ class View(nn.Module):
 
     learns: ClassVar[bool] = False
     """Whether the view has a state that training changes (`CTAugment`)."""
+    colours: ClassVar[bool] = False
+    """Whether the view has colour operations, which need packed pixels."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -75,12 +77,13 @@ class Weak(View):
         shape: (C, H, W) of the images.
         flip: Whether to flip at all.
         shift: Largest shift in pixels along each axis, 0..min(H, W) - 1.
+        black: Leave the border that a shift uncovers black (``padding_mode="constant"``).
     """
 
-    def __init__(self, shape: Shape, flip: bool, shift: int) -> None:
+    def __init__(self, shape: Shape, flip: bool, shift: int, black: bool = False) -> None:
         super().__init__(shape)
         check_shift(shift, shape)
-        self.flip, self.shift = flip, shift
+        self.flip, self.shift, self.black = flip, shift, black
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> WeakDraw:
         g = rng.generator(f"{purpose}/weak")
@@ -90,7 +93,7 @@ class Weak(View):
         return WeakDraw(own(rng, np.concatenate([flip, offset], 1).astype(np.int32)))
 
     def forward(self, pixels: Tensor, draw: WeakDraw) -> Tensor:
-        return flip_shift(pixels, upload(draw.moves, pixels.device), self.shape)
+        return flip_shift(pixels, upload(draw.moves, pixels.device), self.shape, black=self.black)
 
 
 class CutoutDraw(NamedTuple):
@@ -103,12 +106,12 @@ class Cutout(View):
     """A weak view of its own, then one grey square (`half_boxes`).
 
     Args:
-        shape, flip, shift: See `Weak`.
+        shape, flip, shift, black: See `Weak`.
     """
 
-    def __init__(self, shape: Shape, flip: bool, shift: int) -> None:
+    def __init__(self, shape: Shape, flip: bool, shift: int, black: bool = False) -> None:
         super().__init__(shape)
-        self.weak = Weak(shape, flip, shift)
+        self.weak = Weak(shape, flip, shift, black)
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> CutoutDraw:
         box = half_boxes(rng.generator(f"{purpose}/cutout"), rows * rng.world, self.shape)

@@ -48,7 +48,7 @@ def _reflect(at: Tensor, size: int) -> Tensor:
     return torch.where(at >= size, 2 * (size - 1) - at, at)
 
 
-def flip_shift(pixels: Tensor, moves: Tensor, shape: Shape) -> Tensor:
+def flip_shift(pixels: Tensor, moves: Tensor, shape: Shape, *, black: bool = False) -> Tensor:
     """Left-right flip, then a shift whose uncovered border is reflected without repeating the edge pixel.
 
     Args:
@@ -56,6 +56,7 @@ def flip_shift(pixels: Tensor, moves: Tensor, shape: Shape) -> Tensor:
         moves: int32 ``[B, 3]``: flip (0 or 1); rows and columns by which the image is read off centre (the
             offset of a padded crop minus the padding), each less than min(H, W) in size.
         shape: (C, H, W).
+        black: Leave the border black instead.
     """
     _, height, width = shape
     y, x = _axes(height, width, pixels.device)
@@ -64,7 +65,11 @@ def flip_shift(pixels: Tensor, moves: Tensor, shape: Shape) -> Tensor:
     column = _reflect(x + dx, width)
     column = torch.where(flip > 0, width - 1 - column, column)
     start = _starts(len(pixels), height * width, pixels.device)
-    return _take(pixels, (row * width + start) + column)
+    out = _take(pixels, (row * width + start) + column)
+    if not black:
+        return out
+    row, column = y + dy, x + dx
+    return _paint(out, (row | (height - 1 - row) | column | (width - 1 - column)) >> 31, 0)
 
 
 def fixed_point(matrix: NDArray[np.float64]) -> NDArray[np.int32]:

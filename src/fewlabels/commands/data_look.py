@@ -71,9 +71,9 @@ class Show(Data):
     rows: int = field(default=20, kw_only=True)
     """Classes to show at most."""
     weak: str = field(default="auto", kw_only=True)
-    """Weak view: ms, m, s, x or affine; `auto`: what suits the data."""
+    """Weak view, as in `fewlabels train`; `auto`: what suits the data."""
     strong: str = field(default="auto", kw_only=True)
-    """Strong view: rand:kekmodel, cta, cutout, affine, none; `auto`: what suits the data."""
+    """Strong view, as in `fewlabels train`; `auto`: what suits the data."""
     view_seed: int = field(default=1, kw_only=True)
     """Seed of the views and of the choice of unlabeled images."""
     json: bool = field(default=False, kw_only=True)
@@ -191,8 +191,9 @@ def run_show(command: Show) -> int:
     config = resolve(Train(weak=command.weak, strong=command.strong), source)  # type: ignore[arg-type]
     shift = config.shift or 0
     weak = augment.weak_view(config.weak, source.shape, shift=shift)
-    flip, moved = config.weak in ("m", "ms"), shift if "s" in config.weak else 0
-    strong = augment.strong_view(config.strong, source.shape, flip=flip, shift=moved)
+    moves = augment.moves_of(config.weak, shift)
+    policy = "svhn" if source.name.startswith("svhn") else "cifar"
+    strong = augment.strong_view(config.strong, source.shape, **moves._asdict(), policy=policy)
     c, h, w = source.shape
     kind = {1: "grey", 3: "colour"}.get(c, f"{c} channels")
     parts = {
@@ -205,7 +206,7 @@ def run_show(command: Show) -> int:
         command.name,
         f"{', '.join(f'{n:,} {part}' for part, n in parts.items() if n)} images; {len(source.classes)} classes; "
         f"{h} x {w} px, {kind}",
-        f"split: rule {split.rule}, seed {split.seed}; views: weak {config.weak}, shift {moved} px; strong "
+        f"split: rule {split.rule}, seed {split.seed}; views: weak {config.weak}, shift {moves.shift} px; strong "
         f"{config.strong}",
     ]
     image = sheet(source, split, weak, strong, lines=lines, rows=command.rows, seed=command.view_seed)

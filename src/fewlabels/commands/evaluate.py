@@ -12,11 +12,11 @@ from rich.table import Table
 
 from fewlabels.commands.options import parse
 from fewlabels.config import Data
+from fewlabels.curves import main_part
 from fewlabels.data import names
 from fewlabels.data.protocol import Options
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
-from fewlabels.metrics import main_part
 from fewlabels.run import Run
 from fewlabels.step import pick_device
 

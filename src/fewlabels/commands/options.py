@@ -6,15 +6,19 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, get_args, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from fewlabels.algorithms import ALGORITHMS
-from fewlabels.config import nearest
+from fewlabels.checked import Checked, Range, describe
+from fewlabels.commands import foreign
 
 T = TypeVar("T")
+
+_REGISTRY = ConstructorRegistry()
+_SEEN = object()
 
 
 class UsageError(ValueError):
@@ -27,9 +31,9 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
     positional: words that may stand where no option expects a value, for suggestions. Raises UsageError, or
     SystemExit(0) after printing the help.
     """
-    said = io.StringIO()
+    said, positional = io.StringIO(), list(positional)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _REGISTRY:
             result: T | None
             result, unknown = tyro.cli(
                 cls,
@@ -44,12 +48,43 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
             raise
         raise UsageError(_first_sentence(said.getvalue())) from None
     if unknown:
-        raise UsageError(_unknown(unknown[0], cls, prog, list(positional)))
+        named = next((word for word in args if word in positional), None)
+        raise UsageError(_unknown(unknown[0], cls, named, default, prog, positional))
     assert result is not None
     return result
 
 
-def _unknown(word: str, cls: type, prog: str, positional: list[str]) -> str:
+@_REGISTRY.struct_rule
+def _ranges_in_the_help(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """What tyro makes of a configuration, with what its `Range` allows after each option's sentence."""
+    if _SEEN in info.markers or not (isinstance(info.type, type) and issubclass(info.type, Checked)):
+        return None
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _SEEN)))
+    assert isinstance(spec, StructConstructorSpec)
+    return dataclasses.replace(spec, fields=tuple(map(_with_range, spec.fields)))
+
+
+def _with_range(field: StructFieldSpec) -> StructFieldSpec:
+    if not _has_range(field.type):
+        return field
+    sentence: str | Callable[[], str | None] | None = field.helptext
+    allowed = describe(field.type)
+
+    def text() -> str:
+        before = sentence() if callable(sentence) else sentence
+        return f"{before or ''} {allowed[0].upper()}{allowed[1:]}.".strip()
+
+    return dataclasses.replace(field, helptext=text)
+
+
+def _has_range(hint: object) -> bool:
+    return isinstance(hint, Range) or any(map(_has_range, get_args(hint)))
+
+
+def _unknown(word: str, cls: type, named: str | None, default: object, prog: str, positional: list[str]) -> str:
+    from fewlabels.algorithms import ALGORITHMS  # heavy, and needed here only
+    from fewlabels.config import nearest
+
     command = prog.removeprefix("fewlabels ")
     if word in positional:
         return f"{command} takes one algorithm, and {word!r} is a second one"
@@ -57,14 +92,21 @@ def _unknown(word: str, cls: type, prog: str, positional: list[str]) -> str:
         kind = "algorithm" if positional else "argument"
         known = f" (known: {', '.join(positional)})" if positional else ""
         return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
-    option = word.partition("=")[0].replace("_", "-")
-    for name, algorithm in ALGORITHMS.items():
-        if positional and option in options(algorithm):
-            return f"{option} is an option of {name}, not of the algorithm that is trained here"
-    every = [*options(cls), *(name for algorithm in ALGORITHMS.values() if positional for name in options(algorithm))]
-    names = [name.lstrip("-") for name in every]
-    hint = nearest(option.lstrip("-"), names).replace("mean ", "mean --")
-    return f"{command} has no option {word.partition('=')[0]}{hint}"
+    given = word.partition("=")[0]
+    option = given.replace("_", "-")
+    others = {name: options(algorithm) for name, algorithm in ALGORITHMS.items() if positional}
+    if having := [name for name, theirs in others.items() if option in theirs]:
+        names = " and ".join([", ".join(having[:-1]), having[-1]] if having[1:] else having)
+        return f"{option} is an option of {names}, not of the algorithm that is trained here"
+    if hint := foreign.hint(word):
+        return f"{command} has no option {given}; {hint if positional else hint.replace('--data.', '--')}"
+    trained = getattr(getattr(default, "train", None), "algorithm", None)
+    algorithm = ALGORITHMS.get(named or "", type(trained))
+    own = [*options(cls), *(options(algorithm) if dataclasses.is_dataclass(algorithm) else [])]
+    for known_here in (own, [name for theirs in others.values() for name in theirs]):
+        if near := nearest(option.lstrip("-"), [name.lstrip("-") for name in known_here]):
+            return f"{command} has no option {given}{near.replace('mean ', 'mean --')}"
+    return f"{command} has no option {given}"
 
 
 def options(cls: type, prefix: str = "") -> list[str]:

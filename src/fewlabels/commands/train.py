@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,10 @@ import tyro
 from fewlabels import parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, nearest, to_dict
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import read_split
-from fewlabels.recipes import recipe
+from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
 from fewlabels.training import Output, resume, train
 
@@ -38,6 +39,9 @@ class Command:
     """Replace the run that the folder holds."""
     resume: str | None = None
     """Go on with this run folder."""
+    recipe: str | None = None
+    """What a published project trained with (`fewlabels list recipes`), weaker than --config and options; default:
+    the recipe for the algorithm and the data set."""
     config: str | None = None
     """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
     baseline: bool = False
@@ -51,6 +55,9 @@ class Command:
 def main(args: list[str]) -> int:
     command = read(args)
     lead = int(parallel.environment_rank()) == 0
+    usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
+    if lead and command.resume is None and not usual and (note := hint(command.train)):
+        print(f"note: {note}", file=sys.stderr)
     if command.dry_run:
         from fewlabels.estimate import estimate
 
@@ -72,7 +79,8 @@ def main(args: list[str]) -> int:
 def read(args: list[str]) -> Command:
     """The command with its defaults from recipe and --config; `--resume` takes them from the run."""
     prog, names = "fewlabels train", list(ALGORITHMS)
-    plain = Command(train=Train())
+    named = _recipe_of(args)
+    plain = Command(train=replace(recipe(named) if named else Train(), **_other_views(args)))
     if any(a in ("-h", "--help") for a in args):
         rest = [a for a in args if a not in ("-h", "--help")]
         first = parse(Command, rest, prog=prog, default=plain, positional=names)
@@ -91,6 +99,10 @@ def _defaults(first: Command, args: list[str]) -> Command:
         return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
+    if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
+        raise UsageError(
+            f"the recipe {first.recipe} is one of {RECIPES[first.recipe].algorithm}, not of {algorithm.name}"
+        )
     if first.train.data.split is not None and data == Data().name:
         data = read_split(first.train.data.split).source
     named = file.get("algorithm")
@@ -101,16 +113,38 @@ def _defaults(first: Command, args: list[str]) -> Command:
         if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
-    base = recipe(algorithm_name(algorithm), data)
+    base = recipe(first.recipe or algorithm_name(algorithm), data)
     if file:
         base = from_dict(file, base)
+    base = replace(base, **_other_views(args))
     shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
     return Command(train=base, baseline=shown)
 
 
+def _recipe_of(args: list[str]) -> str | None:
+    """The name after --recipe: its algorithm has to be known before the algorithm's options can be read."""
+    given = [after for word, after in pairwise([*args, "--"]) if word == "--recipe"]
+    given += [a.removeprefix("--recipe=") for a in args if a.startswith("--recipe=")]
+    if not given or given[-1].startswith("-"):
+        return None
+    if given[-1] not in RECIPES:
+        raise UsageError(
+            f"there is no recipe {given[-1]!r}{nearest(given[-1], RECIPES)} (`fewlabels list recipes` prints them)"
+        )
+    return given[-1]
+
+
+def _other_views(args: list[str]) -> dict[str, Any]:
+    """What recipe and file say of the views in the words that the command line does not use."""
+    given = {a.partition("=")[0] for a in args}
+    if "--augment" in given:
+        return {"weak": "auto", "strong": "auto", "cutout": True}
+    return {"augment": None} if "--strong" in given else {}
+
+
 def _names_algorithm(args: list[str]) -> bool:
     """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
-    free = ("--out", "--resume", "--config", "--data", "--data.root", "--net", "--device")
+    free = ("--out", "--resume", "--recipe", "--config", "--data", "--data.root", "--net", "--device")
     return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))
 
 
@@ -130,9 +164,10 @@ def _read_config(name: str) -> dict[str, Any]:
 
 
 def _check_resume(command: Command) -> None:
-    if command.out is not None or command.overwrite or command.config is not None:
+    if command.out is not None or command.overwrite or command.recipe is not None or command.config is not None:
         raise UsageError(
-            "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite and --config"
+            "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe "
+            "and --config"
         )
     run = Run(str(command.resume))
     old, new = difference(run.config, command.train), difference(command.train, run.config)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fewlabels.data.pictures import Blob, Fit
 from fewlabels.data.reading import name_of, read_pictures
-from fewlabels.data.source import Images, Progress, Source, Style, first, own_style
+from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, own_style
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""
@@ -25,6 +25,7 @@ class Options:
     fit: Fit = "crop"
     skip_corrupt: bool = False
     progress: Progress | None = None
+    stream: bool | None = False
 
 
 @dataclass(kw_only=True)
@@ -67,6 +68,7 @@ class Listing:
             skip_corrupt=options.skip_corrupt,
             progress=options.progress,
             base=self.base,
+            stream=options.stream,
         )
         kept = [row for row, good in zip(rows, read.kept, strict=True) if good]
         labels = np.array([-1 if label is None else number[label] for _, label in kept], np.int64)
@@ -77,7 +79,9 @@ class Listing:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
         notes = [*self.notes, *read.notes]
         labeled = np.flatnonzero(labels[:train] >= 0)
-        if twice := _in_both(read.images, labeled, range(train, len(kept))):
+        if isinstance(read.images, OnDemand):
+            notes.append("the pictures were not compared with the test pictures, as they are not decoded yet")
+        elif twice := _in_both(read.images, labeled, range(train, len(kept))):
             pairs = first([f"{name_of(kept[a][0], self.base)} = {name_of(kept[b][0], self.base)}" for a, b in twice])
             notes.append(f"{len(twice)} test pictures are labeled ones too, so the test accuracy is too good: {pairs}")
         return Source(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import PIL
@@ -14,33 +13,35 @@ from PIL import Image
 
 from fewlabels.data import cache
 from fewlabels.data.pictures import LARGEST_SIDE, Blob, Fit, Header, Unreadable, decode, header
+from fewlabels.data.residency import fits
 from fewlabels.data.source import Images, Progress, first
+from fewlabels.data.stream import Files, PictureFiles, decoded_of
 from fewlabels.data.workers import workers
 
 CHUNK = 64
 """Files that a worker takes at a time."""
-
-Files: TypeAlias = Sequence[Path | Blob]
 
 
 class Pictures(NamedTuple):
     """The readable ones of a list of files."""
 
     images: Images
-    """uint8 ``[n, H, W, C]``; read-only where they come from the cache."""
+    """uint8 ``[n, H, W, C]``; read-only where they come from the cache; `stream.Files` where they stay in their
+    files."""
     kept: NDArray[np.bool_]
     """Which of the files were read, ``[N]``, n of them true."""
     notes: tuple[str, ...]
 
 
 def read_pictures(
-    files: Files,
+    files: PictureFiles,
     *,
     image_size: int | None = None,
     fit: Fit = "crop",
     skip_corrupt: bool = False,
     progress: Progress | None = None,
     base: Path | None = None,
+    stream: bool | None = False,
 ) -> Pictures:
     """Decode files in parallel to a common form, or take what `cache` has of them.
 
@@ -50,6 +51,8 @@ def read_pictures(
 
     Args:
         base: sentences name files relative to this folder.
+        stream: leave the pictures in their files, and look at their headers only; None: if the cache has them not
+            and they would take more than half of the free memory.
 
     Raises:
         ValueError: files cannot be read (the count and the first ten), unless `skip_corrupt`, then a note
@@ -59,14 +62,14 @@ def read_pictures(
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     names = [name_of(file, base) for file in files]
     entry = _entry(files, names, base, image_size, fit)
-    images: Images | None
-    if (found := _remembered(entry, files)) is not None:
+    images: Images | Files | None
+    if not stream and (found := _remembered(entry, files)) is not None:
         images, broken, notes = found
         if progress is not None:
             progress(len(files), len(files))
     else:
-        images, broken, notes = _read(files, names, image_size, fit, progress)
-        if images is not None and (skip_corrupt or not broken):
+        images, broken, notes = _read(files, image_size, fit, progress, stream)
+        if isinstance(images, np.ndarray) and (skip_corrupt or not broken):
             facts = {"broken": [[row, reason] for row, reason in broken.items()], "notes": list(notes)}
             entry.store(images, facts)
 
@@ -80,7 +83,7 @@ def read_pictures(
         assert images is not None
         images, notes = images[kept], (*notes, f"{some} and were left out: {which}")
     assert images is not None
-    return Pictures(images, kept, notes)
+    return Pictures(cast(Images, images), kept, notes)
 
 
 def name_of(file: Path | Blob, base: Path | None) -> str:
@@ -93,7 +96,7 @@ def name_of(file: Path | Blob, base: Path | None) -> str:
 # ---- what was read before
 
 
-def _entry(files: Files, names: list[str], base: Path | None, image_size: int | None, fit: Fit) -> cache.Entry:
+def _entry(files: PictureFiles, names: list[str], base: Path | None, image_size: int | None, fit: Fit) -> cache.Entry:
     """The cache's place for these files and options, and their present state.
 
     The state of a file on the disk is its name, size, and the times of its last change (st_mtime_ns, and
@@ -114,7 +117,7 @@ def _entry(files: Files, names: list[str], base: Path | None, image_size: int | 
     return cache.Entry(cache.digest([where, image_size, fit]), cache.digest(state))
 
 
-def _remembered(entry: cache.Entry, files: Files) -> tuple[Images, dict[int, str], tuple[str, ...]] | None:
+def _remembered(entry: cache.Entry, files: PictureFiles) -> tuple[Images, dict[int, str], tuple[str, ...]] | None:
     if (found := entry.load()) is None or len(found[0]) != len(files):
         return None
     images, facts = found
@@ -135,8 +138,8 @@ def _decoded(file: Path | Blob, *options: Any) -> Images | None:
 
 
 def _read(
-    files: Files, names: list[str], image_size: int | None, fit: Fit, progress: Progress | None
-) -> tuple[Images | None, dict[int, str], tuple[str, ...]]:
+    files: PictureFiles, image_size: int | None, fit: Fit, progress: Progress | None, stream: bool | None
+) -> tuple[Images | Files | None, dict[int, str], tuple[str, ...]]:
     """Images ``[N, H, W, C]`` (zeros where a file is broken; None if all are), reasons by row, notes."""
     Image.init()  # loads the format readers now: threads would race for it
     chunks = [(files[start : start + CHUNK],) for start in range(0, len(files), CHUNK)]
@@ -157,6 +160,8 @@ def _read(
             return None, broken, ()
         channels = 1 if all(one.grey for one in headers) else 3
         shape, notes = _common_size(headers, image_size, fit)
+        if stream or (stream is None and not fits(len(files) * channels * shape[0] * shape[1])):
+            return Files(files, channels, shape, fit), broken, notes
         images = np.zeros((len(files), *shape, channels), np.uint8)
         row = 0
         for pixels, wrong in run(decoded_of, [(chunk, channels, shape, fit) for (chunk,) in chunks]):
@@ -169,7 +174,7 @@ def _read(
     return images, broken, notes
 
 
-def headers_of(files: Files) -> list[Header | str]:
+def headers_of(files: PictureFiles) -> list[Header | str]:
     """The header of each file, or why it has none."""
     out: list[Header | str] = []
     for file in files:
@@ -178,18 +183,6 @@ def headers_of(files: Files) -> list[Header | str]:
         except Unreadable as error:
             out.append(error.reason)
     return out
-
-
-def decoded_of(files: Files, channels: int, shape: tuple[int, int], fit: Fit) -> tuple[Images, dict[int, str]]:
-    """Images ``[n, H, W, C]``, zeros where a file is broken, and the reasons by row."""
-    images = np.zeros((len(files), *shape, channels), np.uint8)
-    broken: dict[int, str] = {}
-    for row, file in enumerate(files):
-        try:
-            images[row] = decode(file, channels, shape, fit)
-        except Unreadable as error:
-            broken[row] = error.reason
-    return images, broken
 
 
 def _common_size(headers: list[Header], image_size: int | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:

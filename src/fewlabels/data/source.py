@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -13,6 +14,23 @@ Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int], object]
 """Called as ``progress(done, total)``, from the thread that asked."""
+
+
+class OnDemand(ABC):
+    """Images that are made when they are asked for; stands where an array ``[N, H, W, C]`` of them would."""
+
+    shape: tuple[int, int, int, int]
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+    ahead: int
+    """Steps of a training that should be asked for ahead of time."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def read(self, rows: Labels, out: Images) -> None:
+        """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``. For one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ class Source:
     classes: tuple[str, ...]
     """Display names; the label is the position."""
     images: Images
-    """Training images, uint8 ``[N, H, W, C]``."""
+    """Training images, uint8 ``[N, H, W, C]``, or an `OnDemand` in the array's place; the test images likewise."""
     labels: Labels
     """int64 ``[N]``, 0 .. K-1, or -1 where the label is unknown."""
     test_images: Images
@@ -141,20 +159,24 @@ class Source:
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation per channel of v / 255, exact up to the last float64 operation.
 
-    Images are uint8 ``[N, H, W, C]``. From histograms, so that no float copy of the set is made. A constant
-    channel gets the standard deviation 1: normalising it must not divide by zero.
+    Images are uint8 ``[N, H, W, C]``, or made on demand, and then all of them are. From histograms, so that no
+    float copy of the set is made. A constant channel gets the standard deviation 1: normalising it must not divide
+    by zero.
     """
     values = np.arange(256) / 255
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    size = max(1, 2**22 // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), size):  # np.bincount widens to int64: eight bytes a pixel, so in pieces
+        piece = np.asarray(images[start : start + size])
+        for channel, count in enumerate(counts):
+            count += np.bincount(piece[..., channel].ravel(), minlength=256)
     means, stds = [], []
-    for channel in range(images.shape[-1]):
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), 4096):  # np.bincount widens to int64: eight bytes a pixel, so in pieces
-            counts += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
-        share = counts / counts.sum()
+    for count in counts:
+        share = count / count.sum()
         mean = float(share @ values)
         std = float(np.sqrt(share @ (values - mean) ** 2))
         means.append(mean)
-        stds.append(std if np.count_nonzero(counts) > 1 else 1.0)
+        stds.append(std if np.count_nonzero(count) > 1 else 1.0)
     return tuple(means), tuple(stds)
 
 
@@ -169,7 +191,7 @@ def _shape(images: Images) -> str:
 
 
 def _check_images(what: str, images: Images) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+    if not isinstance(images, np.ndarray | OnDemand) or images.dtype != np.uint8 or images.ndim != 4:
         got = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{what} must be uint8 [N, H, W, C], got {got}")
     if 0 in images.shape[1:]:

@@ -39,6 +39,7 @@ def load(
     classes: Path | None = None,
     skip_corrupt: bool = False,
     progress: Progress | None = None,
+    stream: bool | None = False,
 ) -> Source:
     """Read the source that `name` names (its split is not looked at), downloading it where it is missing.
 
@@ -51,6 +52,7 @@ def load(
         classes: JSON file of display names; see `renamed`.
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
         progress: called while pictures are decoded.
+        stream: leave pictures in their files; see `reading.read_pictures`.
 
     Raises:
         DataUnavailable: a named source is absent and cannot be downloaded.
@@ -63,7 +65,7 @@ def load(
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
-    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress)
+    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
     if not name.folder:
         source = _named(name.base, root or default_root(), options)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +22,9 @@ class Store:
     gather; one channel and other numbers as bytes.
     """
 
+    ahead = 0
+    """Steps that `expect` should be told of: none, everything is there."""
+
     def __init__(self, images: Images, device: torch.device | str = "cpu") -> None:
         """`images` is uint8 ``[N, H, W, C]``; the store keeps a copy."""
         assert images.dtype == np.uint8 and images.ndim == 4
@@ -27,16 +32,13 @@ class Store:
         self.shape = (c, h, w)
         """(C, H, W)"""
         flat = images.reshape(n, h * w, c)
-        if c == 3:
-            self._data = torch.empty(n, h * w, dtype=torch.int32, device=device)
-            for start in range(0, n, 4096):  # in pieces: the packed copy on the host is a third larger than the set
-                piece = flat[start : start + 4096]
-                packed = np.zeros((*piece.shape[:2], 4), np.uint8)
-                packed[..., :3] = piece
-                self._data[start : start + 4096] = torch.from_numpy(packed.view("<i4")[..., 0]).to(device)
-        else:
-            one = np.array(flat[..., 0] if c == 1 else flat, order="C")  # a copy, so that the caller's may change
-            self._data = torch.from_numpy(one).to(device)
+        kept, form = {1: (torch.uint8, (n, h * w)), 3: (torch.int32, (n, h * w))}.get(c, (torch.uint8, flat.shape))
+        self._data = torch.empty(form, dtype=kept, device=device)
+        size = max(1, 2**18 // (h * w))  # in pieces, which stay in the processor's cache while they are packed
+        for start in range(0, n, size):
+            part = flat[start : start + size]
+            piece = torch.from_numpy(_words(part) if c == 3 else part.copy())  # no view: torch warns of read-only ones
+            self._data[start : start + size].copy_(piece.view(-1, *form[1:]))
 
     def __len__(self) -> int:
         return len(self._data)
@@ -50,6 +52,12 @@ class Store:
     def device(self) -> torch.device:
         return self._data.device
 
+    rows_device = device
+    """Where `take` wants its rows."""
+
+    def expect(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """The rows of the next batches; see `Gather.expect`."""
+
     def take(self, rows: Tensor) -> Tensor:
         """Pixels of the images at `rows` (int64 ``[B]``, on the store's device).
 
@@ -58,6 +66,21 @@ class Store:
         """
         batch = self._data.index_select(0, rows)
         return batch.int() * 0x010101 if self.shape[0] == 1 else batch
+
+
+def _words(pixels: Images) -> NDArray[np.int32]:
+    """uint8 ``[n, P, 3]`` as int32 ``[n, P]``, the first channel in the lowest byte."""
+    words = pixels[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        words <<= 8
+        words |= pixels[..., channel]
+    return words
+
+
+LARGE = 2**16
+"""Rows of a set whose next epoch is drawn in the background: a permutation of a million takes some 15 ms."""
+
+_background = ThreadPoolExecutor(1, thread_name_prefix="epoch")
 
 
 @lru_cache(maxsize=8)  # the current and the next epoch of the few streams of a run
@@ -79,6 +102,8 @@ def draw_rows(n: int, batch: int, step: int, seed: int, purpose: str) -> NDArray
     while start < stop:
         epoch, offset = divmod(start, n)
         part = _epoch(n, seed, purpose, epoch)[offset : offset + stop - start]
+        if n >= LARGE and offset <= n // 2 < offset + len(part):
+            _background.submit(_epoch, n, seed, purpose, epoch + 1)
         parts.append(part)
         start += len(part)
     return np.concatenate(parts)

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BN_MOMENTUM = 0.001
-
-
-def _init_convolutions(net: nn.Module) -> None:
-    """Weights N(0, sqrt(2 / (k k C_out))), biases 0."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def glorot_normal_(linear: nn.Linear) -> None:
-    """TensorFlow's Glorot normal: cut off at two sigma, deviation sqrt(2 / (in + out)) after the cut."""
-    # 0.8796... is the deviation of a standard normal cut off at 2.
-    std = math.sqrt(2 / (linear.in_features + linear.out_features)) / 0.87962566103423978
-    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
-    nn.init.zeros_(linear.bias)
+from fewlabels.nets.layers import BN_MOMENTUM, BlockTF, LinearHead, SameConv2d, glorot_normal_, init_convolutions
 
 
 class _Block(nn.Module):
@@ -49,18 +30,19 @@ class _Block(nn.Module):
         return out
 
 
-class WideResNet(nn.Module):
-    """WRN-depth-width as in LeeDoYup/FixMatch-pytorch (models/nets/wrn.py), for images of any size.
+class WideResNet(LinearHead):
+    """WRN as in LeeDoYup/FixMatch-pytorch (models/nets/wrn.py), for images of any size.
 
     Convolutions without bias, padding 1, batch normalisation with eps 1e-5; 1,467,610 parameters for WRN-28-2
-    and 10 classes. Where kekmodel's port feeds the raw input to the first convolution of groups 2 and 3, this
-    form feeds the activated one; the linear layer starts Glorot-normal, as in kekmodel's port.
+    (the defaults) and 10 classes. Where kekmodel's port feeds the raw input to the first convolution of groups 2
+    and 3, this form feeds the activated one; the linear layer starts Glorot-normal, as in kekmodel's port.
 
     Args:
         classes: K of ``[N, C, H, W] -> [N, K]``.
         channels: C.
-        depth: 6n + 4.
-        width: multiple of 16, 32, 64 channels.
+        width: channels of the first stage, 16 times the WIDTH of the name; doubled in each further one.
+        blocks: residual blocks per stage.
+        stages: scales; all but the first begin with a stride of 2.
         dropout: probability, between the two convolutions of a block.
         slope: of the leaky ReLU.
         bn_momentum: weight of the newest batch in the running statistics.
@@ -70,27 +52,28 @@ class WideResNet(nn.Module):
         self,
         classes: int,
         channels: int = 3,
-        depth: int = 28,
-        width: int = 2,
+        width: int = 32,
+        blocks: int = 4,
+        stages: int = 3,
         *,
         dropout: float = 0.0,
         slope: float = 0.1,
         bn_momentum: float = BN_MOMENTUM,
     ) -> None:
         super().__init__()
-        assert depth >= 10 and (depth - 4) % 6 == 0
-        self.slope, self.dim = slope, 64 * width
+        self.slope, self.dim = slope, width << (stages - 1)
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        blocks, c_in = [], 16
-        for group, c_out in enumerate((16 * width, 32 * width, 64 * width)):
-            for i in range((depth - 4) // 6):
-                stride = 2 if group > 0 and i == 0 else 1
-                blocks.append(_Block(c_in, c_out, stride, dropout, slope, bn_momentum))
+        body: list[nn.Module] = []
+        c_in = 16
+        for stage in range(stages):
+            for i in range(blocks):
+                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
+                body.append(_Block(c_in, c_out, stride, dropout, slope, bn_momentum))
                 c_in = c_out
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*body)
         self.bn = nn.BatchNorm2d(self.dim, momentum=bn_momentum)
         self.linear = nn.Linear(self.dim, classes)
-        _init_convolutions(self)
+        init_convolutions(self)
         nn.init.xavier_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -98,55 +81,8 @@ class WideResNet(nn.Module):
         """Pooled activations, ``[N, dim]``."""
         return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope).mean((2, 3))
 
-    def head(self, f: Tensor) -> Tensor:
-        """Logits ``[N, K]`` of features ``[N, dim]``."""
-        logits: Tensor = self.linear(f)
-        return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: ``ceil(size / stride)`` outputs, odd padding at the end."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(c_in, c_out, kernel, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = [
-            max((math.ceil(n / s) - 1) * s + k - n, 0)
-            for n, k, s in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
-        ]
-        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in total)
-        if (top, left) == (bottom, right):
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
-
-
-class _BlockTF(nn.Module):
-    """Pre-activation block; the shortcut starts from the raw input, except in the net's first block."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int, first: bool, slope: float, momentum: float) -> None:
-        super().__init__()
-        self.slope, self.first = slope, first
-        self.bn1 = nn.BatchNorm2d(c_in, eps=1e-3, momentum=momentum)
-        self.conv1 = SameConv2d(c_in, c_out, 3, stride)
-        self.bn2 = nn.BatchNorm2d(c_out, eps=1e-3, momentum=momentum)
-        self.conv2 = SameConv2d(c_out, c_out, 3)
-        self.shortcut = SameConv2d(c_in, c_out, 1, stride) if c_in != c_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.bn1(x), self.slope)
-        skip = h if self.first else x
-        if self.shortcut is not None:
-            skip = self.shortcut(skip)
-        h = F.leaky_relu(self.bn2(self.conv1(h)), self.slope)
-        out: Tensor = skip + self.conv2(h)
-        return out
-
-
-class WideResNetTF(nn.Module):
+class WideResNetTF(LinearHead):
     """The form of google-research/fixmatch (libml/models.py), which the published numbers come from.
 
     Convolutions with bias and SAME padding, batch normalisation with eps 1e-3; 1,469,642 parameters with the
@@ -155,9 +91,9 @@ class WideResNetTF(nn.Module):
     Args:
         classes: K of ``[N, C, H, W] -> [N, K]``.
         channels: C.
-        filters: channels of the first scale; doubled in each further one.
-        repeat: blocks per scale.
-        scales: 3 for images of 32 pixels; the paper's STL-10 net has 4.
+        width: channels of the first stage (`filters` of the original); doubled in each further one.
+        blocks: residual blocks per stage (`repeat`).
+        stages: scales, 3 for images of 32 pixels; the paper's STL-10 net has 4.
         dropout: probability, before the linear layer.
         slope: of the leaky ReLU.
         bn_momentum: weight of the newest batch in the running statistics.
@@ -167,40 +103,30 @@ class WideResNetTF(nn.Module):
         self,
         classes: int,
         channels: int = 3,
-        filters: int = 32,
-        repeat: int = 4,
-        scales: int = 3,
+        width: int = 32,
+        blocks: int = 4,
+        stages: int = 3,
         *,
         dropout: float = 0.0,
         slope: float = 0.1,
         bn_momentum: float = BN_MOMENTUM,
     ) -> None:
         super().__init__()
-        self.slope, self.dropout, self.dim = slope, dropout, filters << (scales - 1)
+        self.slope, self.dropout, self.dim = slope, dropout, width << (stages - 1)
         self.stem = SameConv2d(channels, 16, 3)
-        blocks: list[nn.Module] = []
+        body: list[nn.Module] = []
         c_in = 16
-        for scale in range(scales):
-            for i in range(repeat):
-                c_out, stride = filters << scale, 2 if scale > 0 and i == 0 else 1
-                blocks.append(_BlockTF(c_in, c_out, stride, not blocks, slope, bn_momentum))
+        for stage in range(stages):
+            for i in range(blocks):
+                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
+                body.append(BlockTF(c_in, c_out, stride, not body, slope, bn_momentum))
                 c_in = c_out
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*body)
         self.bn = nn.BatchNorm2d(self.dim, eps=1e-3, momentum=bn_momentum)
         self.linear = nn.Linear(self.dim, classes)
-        _init_convolutions(self)
+        init_convolutions(self)
         glorot_normal_(self.linear)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled activations, ``[N, dim]``."""
         return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope).mean((2, 3))
-
-    def head(self, f: Tensor) -> Tensor:
-        """Logits ``[N, K]`` of features ``[N, dim]``."""
-        if self.dropout:
-            f = F.dropout(f, self.dropout, self.training)
-        logits: Tensor = self.linear(f)
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))

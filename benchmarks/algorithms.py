@@ -1,0 +1,144 @@
+"""Every algorithm on two small tasks with three seeds, one training after another, for docs/results.md.
+
+    python benchmarks/algorithms.py digits
+    ML_DATA=DIR python benchmarks/algorithms.py cifar3 [--seeds 1 2 3] [--only fixmatch vat] [--threads 1] [--dry-run]
+    python benchmarks/results_table.py
+
+A finished training adds a line to results/algorithms_TASK.jsonl. One whose configuration is there already is left
+out, so that the same command goes on after a stop. `--runs DIR` keeps the run folders in DIR, for `fewlabels report
+DIR`.
+
+digits: 40 labels of the 8 x 8 digits, each algorithm's own recipe; 6 to 40 s a run.
+
+cifar3: airplane, automobile and frog of CIFAR-10, 25 labels of each, 15,000 unlabeled and 3,000 test images, about a
+minute a run. The net, the optimizer and the number of steps are the same for all, as in the recipe for the digits: with
+their long schedules' own rates some methods would not get anywhere in 300 steps. There is one
+unlabeled image for each labeled one where the recipe says so, else four. Ramps that are counted in steps take a quarter
+of the training. Everything else is the algorithm's default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fewlabels.algorithms import ALGORITHMS
+from fewlabels.commands.train import read
+from fewlabels.config import Train, to_dict
+from fewlabels.datasets import resolve_data
+from fewlabels.recipes import METHODS, RAMPS
+
+ROOT = Path(__file__).parents[1]
+STEPS = 300
+CLASSES = "airplane,automobile,frog"
+TASKS = {
+    "digits": "--data digits.{seed}@40 --seed {seed} --no-baseline",
+    "cifar3": (
+        "--data cifar10.{seed}@250 --seed {seed} "
+        f"--data.keep-labeled {CLASSES} --data.keep-unlabeled {CLASSES} --data.keep-test {CLASSES} --data.remap "
+        "--net small-16 --optim sgd --optim.lr 0.05 --optim.weight-decay 0.0005 --optim.schedule cosine "
+        "--optim.warmup 40 --ema.decay 0.99 --ema.warmup --ema.buffers averaged "
+        f"--steps {STEPS} --batch 16 --eval-every {STEPS // 6} --save-every {STEPS} --log-every 20"
+    ),
+}
+"""Options of `fewlabels train ALGORITHM`; the seed is that of the split (in the name) and of the training."""
+
+
+def variants(task: str) -> list[tuple[str, str]]:
+    """Algorithms with options of their own: all of the registry, the supervised baseline with weak and strong views."""
+    out = []
+    for name in ALGORITHMS:
+        own = []
+        if task == "cifar3":
+            own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []
+            own += [f"--{RAMPS[name].replace('_', '-')} {STEPS // 4}"] if name in RAMPS else []
+        views = ("--view weak", "--view strong") if name == "supervised" else ("",)
+        out += [(name, " ".join(filter(None, [view, *own]))) for view in views]
+    return out
+
+
+def command(task: str, algorithm: str, options: str, seed: int) -> str:
+    return " ".join(filter(None, ["fewlabels train", algorithm, options, TASKS[task].format(seed=seed)]))
+
+
+def config_hash(train: Train) -> str:
+    """The configuration without what does not touch the result, as 16 hexadecimal digits."""
+    values = to_dict(replace(train, data=resolve_data(train.data)))
+    told = {k: v for k, v in values.items() if k not in ("device", "keep")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def commit() -> str:
+    """The commit that is checked out, marked where the package was changed since."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "src") else "")
+
+
+def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
+    """result.json of a training in a process of its own, and the seconds that its threads worked; None if it failed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = ["--no-progress", "--overwrite", "--out", str(folder)]
+    done = subprocess.run([sys.executable, "-m", *words, *out], env=environment, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        print(done.stderr.strip().splitlines()[-1])
+        return None
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    result["cpu_seconds"] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", choices=ALGORITHMS, metavar="ALGORITHM")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=Path, help="keep the run folders here")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the jsonl files")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run")
+    options = parser.parse_args()
+    file = options.results / f"algorithms_{options.task}.jsonl"
+    recorded = {json.loads(line)["config"] for line in file.read_text().splitlines()} if file.is_file() else set()
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in options.seeds:  # a table over all algorithms is there after the first seed
+            for algorithm, own in variants(options.task):
+                if options.only and algorithm not in options.only:
+                    continue
+                line = command(options.task, algorithm, own, seed)
+                words = shlex.split(line)
+                digest = config_hash(read(words[2:]).train)
+                if digest in recorded:
+                    continue
+                print(line, flush=True)
+                if options.dry_run:
+                    continue
+                folder = (options.runs or Path(temporary)) / f"{options.task}-{algorithm}-{digest}"
+                result = run(words, folder, options.threads)
+                if result is None:
+                    failed += 1
+                    continue
+                first = {"algorithm": algorithm, "options": own, "config": digest, "commit": commit()}
+                with file.open("a") as out:
+                    out.write(json.dumps({**first, **result, "command": line}) + "\n")
+                print(f"  {result['accuracy']:.2f} %, {result['cpu_seconds']:.0f} s of work", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""docs/results.md from results/*.jsonl.
+
+    python benchmarks/results_table.py
+
+The tables of the algorithms come from the files that algorithms.py writes, and hold every algorithm that is in them.
+Of several lines with the same algorithm, options and seed the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewlabels.report import mean_and_deviation
+
+ROOT = Path(__file__).parents[1]
+Record = Mapping[str, Any]
+
+TASKS = {
+    "digits": (
+        "Digits, 40 labels",
+        "40 labels and 1,437 unlabeled images of scikit-learn's 8 x 8 digits, 360 test images; each algorithm with "
+        "its recipe. A draw of the labels for each seed.",
+    ),
+    "cifar3": (
+        "Three classes of CIFAR-10, 75 labels",
+        "Airplane, automobile and frog: 75 labels, 15,000 unlabeled and 3,000 test images of 32 x 32; one net and one "
+        "optimizer for all, few steps (the reasons are in `benchmarks/algorithms.py`). A draw of the labels for each "
+        "seed.",
+    ),
+}
+HEAD = """\
+# Results
+
+Written by `python benchmarks/results_table.py` from the files in `results/`, a line for each finished training.
+Accuracy in percent on the test images, of the averaged weights after the last step. Behind ± stands the standard
+deviation over seeds (of a sample, over n - 1).
+
+The tables of all algorithms are short trainings of small nets, which show that the algorithms work and what they cost.
+They do not say which method is the best one: that takes the papers' nets and schedules.
+"""
+NOTE = """\
+Difference: to the baseline with the same seed, in percentage points. The baseline is the better one of the two
+supervised trainings. Last 10: median over the last ten evaluations, or over all if there are fewer. CPU seconds: the
+work of all threads, with imports and reading, which a busy machine changes less than the seconds.
+"""
+
+
+def render(folder: Path) -> str:
+    """The text of docs/results.md for a folder of jsonl files."""
+    parts = [HEAD]
+    for task, (title, about) in TASKS.items():
+        file = folder / f"algorithms_{task}.jsonl"
+        if file.is_file():
+            parts.append(f"## {title}\n\n{about}\n\n{algorithms(task, load(file))}")
+    others = [(file, load(file)) for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith("algorithms_")]
+    if others:
+        parts.append("## Single runs\n\nWhat they were made for is in [LOG.md](../LOG.md).\n")
+        parts += [f"### {file.name}\n\n{single(records)}" for file, records in others]
+    return "\n".join(parts)
+
+
+def load(file: Path) -> list[Record]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def algorithms(task: str, records: Sequence[Record]) -> str:
+    """Table, facts and commands of a task, best algorithm first."""
+    runs: dict[str, dict[int, Record]] = {}
+    for record in records:
+        runs.setdefault(_label(record), {})[record["seed"]] = record
+    means = {label: _spread(by_seed.values(), "accuracy")[0] for label, by_seed in runs.items()}
+    order = sorted(runs, key=lambda label: (-means[label], label))
+    baseline = next((label for label in order if _first(runs[label])["algorithm"] == "supervised"), None)
+    rows = []
+    for label in order:
+        by_seed = runs[label]
+        difference, remark = _compare(by_seed, runs[baseline]) if baseline else ("", "")
+        if label == baseline:
+            difference, remark = "", "the baseline"
+        cells = [_text(*_spread(by_seed.values(), key), 2) for key in ("accuracy", "last10")]
+        seconds = [_text(_spread(by_seed.values(), key)[0], None, 0) for key in ("seconds", "cpu_seconds")]
+        rows.append([label, cells[0], difference, cells[1], str(len(by_seed)), *seconds, remark])
+    head = ["algorithm", "accuracy", "difference", "last 10", "n", "seconds", "CPU seconds", "remark"]
+    counted = [record for by_seed in runs.values() for record in by_seed.values()]
+    commands = [min(by_seed.items())[1]["command"] for by_seed in (runs[label] for label in order)]
+    seeds = sorted({record["seed"] for record in counted})
+    return "\n".join(
+        [
+            table(head, rows, left=(0, 7)),
+            NOTE,
+            f"{_facts(counted)} Again: `python benchmarks/algorithms.py {task}`, which runs for the seeds "
+            f"{', '.join(map(str, seeds))} what follows here for {seeds[0]}:\n",
+            "```bash",
+            *commands,
+            "```\n",
+        ]
+    )
+
+
+def _label(record: Record) -> str:
+    """The algorithm; the supervised one with its views, of which there are two rows."""
+    options = record["options"].split()
+    views = f", {options[options.index('--view') + 1]} views" if "--view" in options else ""
+    return f"{record['algorithm']}{views}"
+
+
+def _first(by_seed: Mapping[int, Record]) -> Record:
+    return next(iter(by_seed.values()))
+
+
+def _spread(records: Any, key: str) -> tuple[float, float | None]:
+    mean, deviation = mean_and_deviation([record[key] for record in records])
+    assert mean is not None
+    return mean, deviation
+
+
+def _compare(runs: Mapping[int, Record], baseline: Mapping[int, Record]) -> tuple[str, str]:
+    """Mean difference over the seeds that both have, and the remark on what is no clear gain."""
+    both = sorted(runs.keys() & baseline.keys())
+    gains = [runs[seed]["accuracy"] - baseline[seed]["accuracy"] for seed in both]
+    mean, deviation = mean_and_deviation(gains)
+    if mean is None:
+        return "", "no seed in common with the baseline"
+    better = sum(gain > 0 for gain in gains)
+    remark = "" if better == len(both) else f"beats the baseline with {better} of {len(both)} seeds only"
+    return _text(mean, deviation, 2, sign="+"), remark if mean > 0 else "does not beat the baseline"
+
+
+def _facts(records: Sequence[Record]) -> str:
+    """Steps, parameters, hardware and commits; house rule 10."""
+
+    def every(values: Any) -> str:
+        return " or ".join(dict.fromkeys(map(str, values)))
+
+    steps, parameters = (every(f"{record[key]:,}" for record in records) for key in ("steps", "parameters"))
+    torch, device = every(r["versions"]["torch"] for r in records), every(r["device"] for r in records)
+    commits = ", ".join(dict.fromkeys(record["commit"] for record in records))
+    return f"{steps} steps, {parameters} parameters. {device}; torch {torch}; commit {commits}."
+
+
+def single(records: Sequence[Record]) -> str:
+    """A row for each run."""
+    rows = []
+    for r in records:
+        numbers = [f"{r[key]:.2f}" for key in ("accuracy", "last20")]
+        command = f"`{r['command']}`"
+        where = f"{r['device']}, {r['commit']}"
+        rows.append(
+            [r["algorithm"], *numbers, f"{r['steps']:,}", str(r["seed"]), f"{r['seconds']:.0f}", where, command]
+        )
+    head = ["algorithm", "accuracy", "last 20", "steps", "seed", "seconds", "device, commit", "command"]
+    return table(head, rows, left=(0, 6, 7))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """A Markdown table; the columns `left` are words, the others numbers."""
+    rule = ["---" if i in left else "--:" for i in range(len(head))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+
+
+def _text(mean: float, deviation: float | None, digits: int, sign: str = "") -> str:
+    return f"{mean:{sign}.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def main() -> None:
+    (ROOT / "docs" / "results.md").write_text(render(ROOT / "results"))
+
+
+if __name__ == "__main__":
+    main()

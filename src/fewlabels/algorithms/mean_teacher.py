@@ -1,0 +1,53 @@
+"""Mean Teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+
+from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.checked import Checked, Range
+from fewlabels.functional import cross_entropy, ramp_share, squared_error
+from fewlabels.nets import frozen_statistics
+from fewlabels.types import Batch, Info, Losses, Net, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacher(Checked):
+    """Mean Teacher (Tarvainen and Valpola 2017), https://arxiv.org/abs/1703.01780.
+
+    The net is to say about one weak view of an unlabeled image what its running average says about another.
+    """
+
+    name: ClassVar[str] = "mean-teacher"
+
+    weight: Annotated[float, Range(0)] = 50.0
+    """Weight of the unlabeled loss at the end of the ramp (google-research/fixmatch, mean_teacher.py)."""
+    ramp: Annotated[float, Range(0, 1)] = 0.4
+    """Share of the training in which the unlabeled loss grows to its weight; 0 for no ramp (linear, as in
+    google-research/fixmatch, mean_teacher.py; the paper's grows like a Gaussian)."""
+
+    def build(self, info: Info) -> Algorithm:
+        return MeanTeacherLoss(self)
+
+
+class MeanTeacherLoss(Algorithm):
+    views = Views(labeled=("weak",), unlabeled=("weak", "weak"))
+
+    def __init__(self, config: MeanTeacher) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        (x,), (first, second) = batch.x, batch.u
+        loss_x = cross_entropy(net(x), batch.y).mean()
+        with torch.no_grad(), frozen_statistics(ema):
+            target = ema(first).float().softmax(1)
+        with frozen_statistics(net):
+            logits = net(second)
+
+        loss_u = squared_error(logits, target).mean()
+        total = loss_x + self.config.weight * ramp_share(batch.progress, self.config.ramp) * loss_u
+        return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=target.amax(1).mean()))

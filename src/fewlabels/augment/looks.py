@@ -1,0 +1,122 @@
+"""Which view each image of a batch gets: from the names that an algorithm asks for, or from `--augment`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+from fewlabels.augment.autoaugment import AutoAugment
+from fewlabels.augment.ctaugment import CTAugment
+from fewlabels.augment.named import moves_of, strong_view, weak_view
+from fewlabels.augment.pixels import Shape
+from fewlabels.augment.randaugment import RandAugment
+from fewlabels.augment.tokens import Token, parse
+from fewlabels.augment.views import View
+from fewlabels.types import Views
+
+WITHOUT_CUTOUT = ("mixmatch", "remixmatch", "mixup", "supervised-mixup")
+"""Algorithms whose CTAugment is the plain one; in FixMatch a cutout follows (google's cta/lib/train.py)."""
+WITHOUT_CTA = ("uda",)
+"""Algorithms whose strong view is what the tokens say, be it as weak as `d`."""
+
+
+class Looks(NamedTuple):
+    """The views of a training."""
+
+    views: nn.ModuleDict
+    labeled: tuple[str, ...]
+    """For each labeled view of the algorithm, the key of `views`."""
+    unlabeled: tuple[str, ...]
+    probe: str
+    """Key of the weak view of labeled images: where CTAugment's probes begin."""
+
+    def learner(self) -> CTAugment | None:
+        """The view that learns, if the algorithm sees it."""
+        used = [self.views[key] for key in (*self.labeled, *self.unlabeled)]
+        return next((view for view in used if isinstance(view, CTAugment)), None)
+
+
+def make_looks(
+    shape: Shape,
+    names: Views,
+    *,
+    weak: str,
+    strong: str,
+    shift: int,
+    cutout: bool = True,
+    augment: str | None = None,
+    algorithm: str = "",
+    policy: str = "cifar",
+) -> Looks:
+    """The views that an algorithm asking for `names` gets.
+
+    Args:
+        shape: (C, H, W) of the images.
+        weak, strong, shift, cutout, augment: as in `fewlabels.Train`; `weak` (with `augment`: what d stands for)
+            and, without `augment`, `strong` must not be "auto".
+        algorithm: its command-line name; with `augment`, what `d` means for a strong view depends on it.
+        policy: AutoAugment's.
+    """
+    if augment is None:
+        moves = moves_of(weak, shift)._asdict()
+        views = {
+            "weak": weak_view(weak, shape, shift=shift),
+            "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy),
+        }
+        return Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak")
+
+    tokens = parse(augment)
+    _check_count(tokens, names, algorithm)
+    made: dict[str, View] = {}
+
+    def look(where: Token, strong: Token | None) -> str:
+        """Key of the view with `where`'s flip and shift, and what follows in `strong` or is usual."""
+        base = weak if where.weak == "d" else where.weak
+        usual = strong is not None and strong.strong is None
+        if strong is None or (usual and algorithm in WITHOUT_CTA):
+            made.setdefault(base, weak_view(base, shape, shift=shift))
+            return base
+        key = f"{base}+{'cta' if usual else strong.text}"
+        if key not in made:
+            made[key] = follow(base, strong)
+        return key
+
+    def follow(base: str, strong: Token) -> View:
+        flip, moved, black = moves_of(base, shift)
+        if strong.strong is None:
+            square = cutout and algorithm not in WITHOUT_CUTOUT
+            view = CTAugment(shape, flip, moved, cutout=square, black=black)
+            first = next((v for v in made.values() if isinstance(v, CTAugment)), view)
+            view.rates = first.rates  # one policy, however many views use it
+            return view
+        if strong.strong == "autoaugment":
+            return AutoAugment(shape, flip, moved, policy, strong.cutout, black)
+        return RandAugment(shape, flip, moved, strong.strong, strong.cutout, black)
+
+    last = tokens[-1]
+    own = tokens[0] if tokens[0].strong is not None else None
+    labeled = tuple(look(tokens[0], own or (last if n == "strong" else None)) for n in names.labeled)
+    unlabeled = []
+    for i, name in enumerate(names.unlabeled):
+        second = "strong" not in names.unlabeled and last.strong is not None and (i > 0 or len(tokens) == 2)
+        acts = name == "strong" or second
+        unlabeled.append(look(tokens[min(i + 1, len(tokens) - 1)], last if acts else None))
+    probe = look(tokens[0], None)
+    for token in tokens:
+        if token.strong is not None and not any(key.endswith(f"+{token.text}") for key in made):
+            raise ValueError(
+                f"Train.augment {augment}: {algorithm} has no use for the strong part of {token.text} there; "
+                "of the unlabeled views, the last token is for all strong ones"
+            )
+    return Looks(nn.ModuleDict(made), labeled, tuple(unlabeled), probe)
+
+
+def _check_count(tokens: tuple[Token, ...], names: Views, algorithm: str) -> None:
+    """ValueError unless there is a token for the labeled images, the first unlabeled view and the further ones."""
+    wanted = 3 if algorithm == "ict" else min(1 + len(names.unlabeled), 3)  # the original ICT has an unused view
+    if len(tokens) == wanted or (not names.unlabeled and len(tokens) <= 3):
+        return
+    text = ".".join(token.text for token in tokens)
+    words = "LABELED.UNLABELED" if wanted == 2 else "LABELED.UNLABELED.UNLABELED"
+    raise ValueError(f"Train.augment must have {wanted} tokens for {algorithm} ({words}), got {text!r}")

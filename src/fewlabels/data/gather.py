@@ -1,0 +1,137 @@
+"""Images that do not live on the device: the rows of a batch are read on the host and uploaded, ahead of time."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewlabels.data.residency import Kind, Place, choose
+from fewlabels.data.source import Images, OnDemand, Source
+from fewlabels.data.store import Store
+
+Rows: TypeAlias = NDArray[np.int64]
+
+
+class _Fetched(NamedTuple):
+    pixels: Tensor
+    """uint8 ``[B, H, W, C]`` on the device."""
+    ready: torch.cuda.Event | None
+    """When they are there; None on the CPU."""
+
+
+class Gather:
+    """The same as `Store`, bit for bit, of images in host memory or in files.
+
+    One thread reads the rows that `expect` names, in that order, into pinned memory and uploads them on a stream
+    of its own, while the device works on the batch before. Rows that were not expected are read when they are
+    taken: what is expected changes the speed only.
+    """
+
+    rows_device = torch.device("cpu")
+    """Where `take` wants its rows."""
+    nbytes = 0
+    """Bytes that stay on the device."""
+
+    def __init__(self, images: Images | OnDemand, device: torch.device | str = "cpu") -> None:
+        """`images` is uint8 ``[N, H, W, C]`` and is not copied, unless its rows are scattered in memory."""
+        assert images.dtype == np.uint8 and images.ndim == 4
+        self.device = torch.device(device)
+        n, h, w, c = images.shape
+        self.shape = (c, h, w)
+        """(C, H, W)"""
+        self.ahead = images.ahead if isinstance(images, OnDemand) else 1
+        """Steps that should be expected."""
+        self._count = int(n)
+        self._images = images if isinstance(images, OnDemand) else np.ascontiguousarray(images)
+        self._cuda = self.device.type == "cuda"
+        self._side = torch.cuda.Stream(self.device) if self._cuda else None  # type: ignore[no-untyped-call]
+        self._coming: dict[bytes, Future[_Fetched]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        weakref.finalize(self, self._thread.shutdown, wait=False, cancel_futures=True)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def expect(self, batches: Iterable[Rows]) -> None:
+        """Read these batches, the next ones that are taken, in this order; others that were expected are dropped."""
+        coming: dict[bytes, Future[_Fetched]] = {}
+        for rows in batches:
+            key = rows.tobytes()
+            if key not in coming:
+                waiting = self._coming.pop(key) if key in self._coming else self._thread.submit(self._fetch, rows)
+                coming[key] = waiting
+        for dropped in self._coming.values():
+            dropped.cancel()
+        self._coming = coming
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Pixels of the images at `rows` (int64 ``[B]`` on the CPU), on the device; see `Store.take`."""
+        wanted = rows.cpu().numpy()
+        coming = self._coming.pop(wanted.tobytes(), None)
+        pixels, ready = coming.result() if coming else self._fetch(wanted)
+        if ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(ready)
+            pixels.record_stream(stream)
+        return packed(pixels)
+
+    def _fetch(self, rows: Rows) -> _Fetched:
+        """In the thread, or in the caller's for what was not expected."""
+        assert not len(rows) or 0 <= rows.min() <= rows.max() < self._count
+        host = torch.empty(len(rows), *self._images.shape[1:], dtype=torch.uint8, pin_memory=self._cuda)
+        if isinstance(self._images, OnDemand):
+            self._images.read(rows, host.numpy())
+        else:
+            np.take(self._images, rows, axis=0, out=host.numpy(), mode="clip")  # the mode that writes without a copy
+        if self._side is None:
+            return _Fetched(host, None)
+        with torch.cuda.stream(self._side):
+            # the host memory goes back to torch's cache, which waits for the upload before it gives it out again
+            pixels = host.to(self.device, non_blocking=True)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(self._side)
+        return _Fetched(pixels, ready)
+
+
+AnyStore: TypeAlias = Store | Gather
+
+
+def place(wanted: Literal["auto"] | Kind, source: Source, device: torch.device) -> Place:
+    """Where the images of `source` live, as its reader left them. Raises ValueError for what cannot be had."""
+    streamed = isinstance(source.images, OnDemand)
+    if wanted == "stream" and not streamed:
+        raise ValueError(
+            f"Data.residency stream is for pictures that are read from their files, and {source.name} is read whole; "
+            "use host or device"
+        )
+    count = len(source.images) + len(source.test_images)
+    chosen = choose("stream" if streamed else wanted, count, source.shape, device)
+    return chosen._replace(asked=wanted != "auto")
+
+
+def make_store(images: Images | OnDemand, device: torch.device | str, kind: Kind = "device") -> AnyStore:
+    """The images where `kind` says; images on demand stay where they are."""
+    if kind == "device" and isinstance(images, np.ndarray):
+        return Store(images, device)
+    return Gather(images, device)
+
+
+def packed(images: Tensor) -> Tensor:
+    """uint8 ``[B, H, W, C]`` as the pixels that `Store.take` gives."""
+    n, h, w, c = images.shape
+    if c == 1:
+        return images.view(n, h * w).int() * 0x010101
+    if c != 3:
+        return images.view(n, h * w, c)
+    pixels = images.view(n, h * w, 3)
+    words = pixels[..., 2].int()
+    for channel in (1, 0):
+        words.bitwise_left_shift_(8).bitwise_or_(pixels[..., channel])
+    return words

@@ -1,0 +1,130 @@
+"""CADR's ResNet-18 for larger images, and the ResNeXt for CIFAR of kekmodel's port."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewlabels.nets.layers import BN_MOMENTUM, BlockTF, LinearHead, SameConv2d, glorot_normal_, init_convolutions
+
+
+class ResNet18(LinearHead):
+    """`res18` of CADR (libml/models.py), made for mini-ImageNet: pre-activation blocks behind a 7 x 7 stem.
+
+    Convolutions with bias and SAME padding, batch normalisation with eps 1e-3, leaky ReLU; not torchvision's net
+    of that name, which is `torchvision:resnet18`.
+
+    Args:
+        classes: K of ``[N, C, H, W] -> [N, K]``.
+        channels: C.
+        width: channels of the first stage (`filters` of the original; there the default is that of its other nets).
+        dropout: probability, before the linear layer.
+        slope: of the leaky ReLU.
+        bn_momentum: weight of the newest batch in the running statistics.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int = 3,
+        width: int = 64,
+        *,
+        dropout: float = 0.0,
+        slope: float = 0.1,
+        bn_momentum: float = BN_MOMENTUM,
+    ) -> None:
+        super().__init__()
+        self.slope, self.dropout, self.dim = slope, dropout, 8 * width
+        self.stem = SameConv2d(channels, width, 7, 2)
+        self.stem_bn = nn.BatchNorm2d(width, eps=1e-3, momentum=bn_momentum)
+        body: list[nn.Module] = []
+        c_in = width
+        for stage in range(4):
+            for i in range(2):
+                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
+                body.append(BlockTF(c_in, c_out, stride, False, slope, bn_momentum))
+                c_in = c_out
+        self.blocks = nn.Sequential(*body)
+        self.bn = nn.BatchNorm2d(self.dim, eps=1e-3, momentum=bn_momentum)
+        self.linear = nn.Linear(self.dim, classes)
+        init_convolutions(self)
+        glorot_normal_(self.linear)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled activations, ``[N, dim]``."""
+        h = F.max_pool2d(F.leaky_relu(self.stem_bn(self.stem(x)), self.slope), 2)
+        return F.leaky_relu(self.bn(self.blocks(h)), self.slope).mean((2, 3))
+
+
+class _Bottleneck(nn.Module):
+    """1 x 1 down, grouped 3 x 3, 1 x 1 up, each with batch normalisation; mish between them and after the sum."""
+
+    def __init__(self, c_in: int, inner: int, c_out: int, groups: int, stride: int, momentum: float) -> None:
+        super().__init__()
+
+        def norm(c: int) -> nn.Module:
+            return nn.BatchNorm2d(c, momentum=momentum)
+
+        self.body = nn.Sequential(
+            *(nn.Conv2d(c_in, inner, 1, bias=False), norm(inner), nn.Mish()),
+            *(nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False), norm(inner), nn.Mish()),
+            *(nn.Conv2d(inner, c_out, 1, bias=False), norm(c_out)),
+        )
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out)) if c_in != c_out else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.mish(self.body(x) + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResNeXt(LinearHead):
+    """ResNeXt for small images (Xie et al. 2017) as in kekmodel/FixMatch-pytorch, models/resnext.py.
+
+    Mish (Misra 2019) in place of ReLU, batch normalisation with momentum 0.001. The stages have 256, 512, 1024, ...
+    channels.
+
+    Args:
+        classes: K of ``[N, C, H, W] -> [N, K]``.
+        channels: C.
+        cardinality: groups of the 3 x 3 convolutions.
+        base: channels of a group in the first stage.
+        blocks: bottlenecks per stage.
+        stages: scales; all but the first begin with a stride of 2.
+        dropout: probability, before the linear layer.
+        bn_momentum: weight of the newest batch in the running statistics.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int = 3,
+        cardinality: int = 4,
+        base: int = 4,
+        blocks: int = 2,
+        stages: int = 3,
+        *,
+        dropout: float = 0.0,
+        bn_momentum: float = BN_MOMENTUM,
+    ) -> None:
+        super().__init__()
+        self.dropout, self.dim = dropout, 256 << (stages - 1)
+        norm = nn.BatchNorm2d(64, momentum=bn_momentum)
+        self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1, bias=False), norm, nn.Mish())
+        body: list[nn.Module] = []
+        c_in = 64
+        for stage in range(stages):
+            for i in range(blocks):
+                c_out, inner, stride = 256 << stage, cardinality * base << stage, 2 if stage > 0 and i == 0 else 1
+                body.append(_Bottleneck(c_in, inner, c_out, cardinality, stride, bn_momentum))
+                c_in = c_out
+        self.blocks = nn.Sequential(*body)
+        self.linear = nn.Linear(self.dim, classes)
+        init_convolutions(self)
+        nn.init.xavier_normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled activations, ``[N, dim]``."""
+        pooled: Tensor = self.blocks(self.stem(x)).mean((2, 3))
+        return pooled

@@ -1,0 +1,194 @@
+"""What the tests of all algorithms go over: each of the registry, with each of its choices, on toy images.
+
+An algorithm that joins the union is here by itself; only combinations of options are written down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import fewlabels as fl
+from fewlabels.algorithms import ALGORITHMS, Algorithm
+from fewlabels.config import Train
+from fewlabels.rng import Rng
+from fewlabels.types import Batch, Info
+
+K = 3
+"""Classes of the toy problem."""
+SHAPE = (3, 8, 8)
+
+QUICK = {"tau": 0.45, "ramp_steps": 4, "tsa_ramp": 40, "xi": 1.0, "eps": 1.0}
+"""In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
+VAT's moves, the trial long and the change short, do not depend on rounding."""
+
+COMBINATIONS: dict[str, list[dict[str, Any]]] = {
+    "pseudo-label": [{"ramp": 0.0}],
+    "vat": [{"w_entropy": 0.0}],
+    "remixmatch": [
+        {"strong_views": 2, "redux": "mean"},
+        {"w_kl": 0.0, "w_rot": 0.0, "redux": "1st"},
+        {"p_unlabeled": (0.5, 0.3, 0.2)},
+    ],
+    "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
+    "fixmatch": [
+        {"temperature": 0.5},
+        {"temperature": 0.5, "target": "soft"},
+        {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
+    ],
+}
+"""What the values of single options, below, leave out."""
+assert COMBINATIONS.keys() <= ALGORITHMS.keys()
+
+
+class Case(NamedTuple):
+    name: str
+    config: Any
+    """One of the union."""
+
+
+def choices(cls: Any) -> list[dict[str, Any]]:
+    """Each value of each option that is a choice, other than the default."""
+    found = []
+    for field in dataclasses.fields(cls):
+        hint = get_type_hints(cls)[field.name]
+        values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+        found += [{field.name: value} for value in values if value != field.default]
+    return found
+
+
+def quick(cls: Any, **options: Any) -> Any:
+    known = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in QUICK.items() if name in known} | options)
+
+
+def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:
+    found = []
+    for name, cls in ALGORITHMS.items():
+        for changes in options(cls):
+            words = [f"{key}={value}" for key, value in changes.items()]
+            found.append(Case(",".join([name, *words]), quick(cls, **changes)))
+    return found
+
+
+MAIN = cases(lambda cls: [{}])
+"""Each algorithm once."""
+
+COMBINED = cases(lambda cls: COMBINATIONS.get(cls.name, []))
+"""Each of the combinations."""
+
+CASES = MAIN + cases(choices) + COMBINED
+"""Each algorithm, with each of its choices, and with the combinations."""
+
+
+def uratio(config: Any) -> int:
+    """How many unlabeled images the algorithm can have for each labeled one: 3, or only 1."""
+    try:
+        config.build(info(4, 12))
+    except ValueError:
+        return 1
+    return 3
+
+
+def info(batch: int = 4, unlabeled: int = 12, steps: int = 10) -> Info:
+    return Info(K, SHAPE, PlainNet.dim, torch.full((K,), 4), 100, steps, batch, unlabeled)
+
+
+class PlainNet(nn.Module):
+    """A net without batch statistics: what it says about an image does not depend on the others."""
+
+    dim = 12
+
+    def __init__(self, classes: int = K, channels: int = SHAPE[0]) -> None:
+        super().__init__()
+        first, second = nn.Conv2d(channels, 6, 3, padding=1), nn.Conv2d(6, self.dim, 3, stride=2)
+        self.body = nn.Sequential(first, nn.GELU(), second, nn.GELU())
+        self.linear = nn.Linear(self.dim, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))
+
+    def head(self, f: Tensor) -> Tensor:
+        return self.linear(f)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def opinionated(seed: int = 0) -> PlainNet:
+    """A net that is sure of some images and not of others."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = PlainNet()
+        with torch.no_grad():
+            net.linear.weight.normal_(0, 5)
+            net.linear.bias.zero_()
+            net.linear.bias -= net(torch.randn(200, *SHAPE)).mean(0)
+    return net
+
+
+def build(config: Any, told: Info) -> Algorithm:
+    """The algorithm, its own heads always with the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return config.build(told).train()
+
+
+def make_batch(algorithm: Algorithm, rows: int, unlabeled: int, seed: int = 0, progress: float = 0.5) -> Batch:
+    """Noise; the views of an image resemble each other."""
+    g = torch.Generator().manual_seed(seed)
+
+    def look(n: int, views: tuple[str, ...]) -> tuple[Tensor, ...]:
+        images = torch.randn(n, *SHAPE, generator=g)
+        return tuple(images + 0.3 * torch.randn(n, *SHAPE, generator=g) for _ in views)
+
+    x, u = look(rows, algorithm.views.labeled), look(unlabeled, algorithm.views.unlabeled)
+    y = torch.randperm(max(rows, K), generator=g)[:rows] % K
+    index = torch.arange(unlabeled if u else 0)
+    return Batch(x, y, u, index, torch.tensor(progress), Rng(seed, 5))
+
+
+@functools.cache
+def toy() -> fl.Source:
+    """Stripes along, stripes across and a chess board, at random places, under noise; 150 test images."""
+    chance = np.random.default_rng(0)
+    rows, columns = np.mgrid[:8, :8]
+
+    def draw(n: int) -> tuple[Any, Any]:
+        labels = np.arange(n) % K
+        images = []
+        for label in labels:
+            i, j = rows + chance.integers(4), columns + chance.integers(4)
+            pattern = (i // 2 % 2, j // 2 % 2, (i // 2 + j // 2) % 2)[label]
+            clean = 128 + 60 * chance.uniform(0.5, 1.0, 3) * (2 * pattern - 1)[:, :, None]
+            images.append(np.clip(clean + chance.normal(0, 60, (8, 8, 3)), 0, 255).astype(np.uint8))
+        return np.stack(images), labels
+
+    return fl.from_arrays(*draw(300), *draw(150))
+
+
+def toy_training(config: Any, **changes: Any) -> Train:
+    """A training on 12 labels of `toy`."""
+    train = Train(
+        algorithm=config,
+        data=fl.Data("arrays", labels=12),
+        net=fl.Net("small-8"),
+        optim=fl.Optim(lr=0.1),
+        ema=fl.Ema(decay=0.9, warmup=True, buffers="averaged"),
+        batch=6,
+        uratio=uratio(config),
+        steps=8,
+        weak="s",
+        shift=1,
+        strong="affine",
+        eval_every=1000,
+        save_every=1000,
+        log_every=1,
+    )
+    return dataclasses.replace(train, **changes)

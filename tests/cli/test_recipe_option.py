@@ -1,0 +1,41 @@
+"""fewlabels train --recipe: weaker than --config and options, stronger than the automatic recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewlabels as fl
+from fewlabels.commands.train import read
+from fewlabels.recipes import recipe
+
+
+def test_the_recipe_is_the_default() -> None:
+    assert read(["--recipe", "google-vat-svhn"]).train == recipe("google-vat-svhn")
+    assert read(["vat", "--recipe=google-vat-svhn"]).train == recipe("google-vat-svhn")
+    assert read(["--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
+    assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
+
+
+def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"optim": {"lr": 0.7, "weight_decay": 0.5}, "data": {"name": "svhn.4@40"}}))
+    given = ("--recipe", "google-vat-svhn", "--config", str(file))
+    one = read([*given]).train
+    assert (one.optim.name, one.optim.lr, one.optim.weight_decay, one.data.name) == ("adamw", 0.7, 0.5, "svhn.4@40")
+    two = read([*given, "--optim.lr", "0.9", "--eps", "3", "--data", "photos/"]).train
+    assert (two.optim.lr, two.optim.weight_decay, two.data.name) == (0.9, 0.5, "photos/")
+    assert two.algorithm == fl.VAT(eps=3.0) and two.steps == 2**20  # the recipe's, not that of a folder
+
+
+def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line on standard error; the settings on standard output stay JSON and four lines."""
+    monkeypatch.setenv("RANK", "0")
+    said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run")
+    assert said.code == 0 and said.err == "note: published CIFAR-100 numbers use wrn-28-8, weight decay 0.001\n"
+    assert json.JSONDecoder().raw_decode(said.out)[0]["net"]["name"] == "small-2"
+    assert command("train", "--data", "cifar10@40", "--net", "small-2", "--dry-run").err == ""

@@ -1,0 +1,201 @@
+"""Recipes against the projects' own defaults, written down here a second time, flag by flag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import fewlabels as fl
+from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config import Train, difference, to_dict
+from fewlabels.data.names import parse
+from fewlabels.recipes import DATASETS, RECIPES, hint, recipe
+
+# google-research/fixmatch, flags.DEFINE_* and set_default at the end of each script, on CIFAR-10.
+ADAM = {"optim.name": "adamw", "optim.lr": 0.002, "optim.schedule": "constant"}
+SGD = {"optim.name": "sgd", "optim.lr": 0.03, "optim.schedule": "cosine", "optim.weight_decay": 0.0005}
+GOOGLE: dict[str, dict[str, Any]] = {
+    "pseudo-label": {**SGD, "algorithm.weight": 1, "algorithm.tau": 0.95, "algorithm.ramp": 0.4, "uratio": 1},
+    "pi-model": {**SGD, "algorithm.weight": 10, "algorithm.ramp": 0.4, "uratio": 1},
+    "mean-teacher": {**SGD, "algorithm.weight": 50, "algorithm.ramp": 0.4, "uratio": 1},
+    "vat": {
+        **ADAM,
+        "optim.weight_decay": 0.02,
+        "algorithm.weight": 0.3,
+        "algorithm.eps": 6,
+        "uratio": 1,
+        "algorithm.w_entropy": 0.06,
+        "algorithm.ramp": 0.4,
+    },
+    "ict": {**ADAM, "optim.weight_decay": 0.02, "algorithm.weight": 50, "algorithm.beta": 0.5, "uratio": 1},
+    "mixup": {**ADAM, "optim.weight_decay": 0.02, "algorithm.beta": 0.5, "uratio": 1},
+    "mixmatch": {**SGD, "algorithm.beta": 0.5, "algorithm.w_match": 100, "algorithm.temperature": 0.5, "uratio": 1},
+    "mixmatch-cta": {**SGD, "algorithm.beta": 0.75, "algorithm.w_match": 100, "strong": "cta", "cutout": False},
+    "remixmatch": {
+        **SGD,
+        "algorithm.beta": 0.75,
+        "algorithm.w_match": 1.5,
+        "algorithm.w_kl": 0.5,
+        "algorithm.w_rot": 0.5,
+        "algorithm.redux": "1st",
+        "algorithm.labeled_view": "strong",
+        "strong": "cta",
+        "cutout": False,
+        "algorithm.align": True,
+        "algorithm.use_xe": True,
+        "algorithm.strong_views": 1,
+        "uratio": 1,
+    },
+    "remixmatch-weak": {"algorithm.redux": "swap", "algorithm.labeled_view": "weak", "strong": "none"},
+    "uda": {
+        **SGD,
+        "algorithm.tau": 0.95,
+        "algorithm.lambda_u": 1,
+        "algorithm.w_entropy": 0,
+        "uratio": 7,
+        "algorithm.temperature": 1,
+        "algorithm.tsa": "none",
+        "strong": "rand:google",
+    },
+    "fixmatch": {**SGD, "algorithm.tau": 0.95, "algorithm.lambda_u": 1, "uratio": 7, "strong": "cta", "cutout": True},
+    "fixmatch-ra": {**SGD, "algorithm.tau": 0.95, "strong": "rand:google", "cutout": True},
+    "supervised": {**ADAM, "optim.weight_decay": 0.02, "algorithm.smoothing": 0.001},
+    "supervised-mixup": {**ADAM, "optim.weight_decay": 0.002, "algorithm.beta": 0.5},
+    "supervised-mixup-26m": {**ADAM, "optim.weight_decay": 0.002, "net.width": 135},
+}
+
+
+def flat(train: Train) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in to_dict(train).items():
+        out |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return out
+
+
+@pytest.mark.parametrize("name", GOOGLE)
+def test_google(name: str) -> None:
+    found = flat(recipe(f"google-{name}-cifar10"))
+    common = {"batch": 64, "steps": 2**20, "ema.decay": 0.999, "data.normalize": "minus-one-one"}
+    common |= {"net.name": "wrn-28-2-tf", "optim.momentum": 0.9, "optim.nesterov": True, "optim.warmup": 0}
+    expected = {**common, **GOOGLE[name]}
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_train_of_its_algorithm_and_data(name: str) -> None:
+    train = recipe(name)
+    found = RECIPES[name]
+    assert train.algorithm.name == found.algorithm and train.data.name == found.data
+    assert name.endswith(f"-{parse(found.data).base}") and found.source.count("/") >= 1
+    assert recipe(name, "cifar10.5@40") == fl.recipe(name, data="cifar10.5@40")
+    other = difference(recipe(name, "digits.9@50"), train)
+    assert other == {"data.name": "digits.9@50"}  # a whole, whatever the images
+
+
+def test_what_the_papers_report() -> None:
+    """Each algorithm on each data set of the tables: FixMatch (Sohn et al. 2020), table 2."""
+    for method in (
+        "pi-model",
+        "pseudo-label",
+        "mean-teacher",
+        "mixmatch",
+        "uda",
+        "remixmatch",
+        "fixmatch",
+        "fixmatch-ra",
+    ):
+        for data, net, decay in (
+            ("cifar10", "wrn-28-2-tf", 0.0005),
+            ("cifar100", "wrn-28-8-tf", 0.001),
+            ("svhn", "wrn-28-2-tf", 0.0005),
+            ("stl10", "wrn-37-2-tf", 0.0005),
+        ):
+            train = recipe(f"google-{method}-{data}")
+            assert (train.net.name, train.optim.weight_decay, train.steps) == (net, decay, 2**20)
+
+
+@pytest.mark.parametrize("data", ["svhn", "svhn_noextra"])
+def test_fully_supervised_svhn(data: str) -> None:
+    train = recipe(f"google-supervised-{data}")
+    assert isinstance(train.algorithm, fl.Supervised)
+    assert (train.algorithm.smoothing, train.optim.weight_decay) == (0.01, 0.002)
+
+
+def test_cadr_runs() -> None:
+    """run.sh of CADR-FixMatch: 8,192 kimg of 64; filters 32, 128, 32 with four scales, 64 with res18."""
+    nets = {"cifar10": "wrn-28-2-tf", "cifar100": "wrn-28-8-tf", "stl10": "wrn-37-2-tf", "mini_imagenet": "resnet18"}
+    for base, net in nets.items():
+        train = recipe(f"cadr-fixmatch-{base}")
+        assert (train.steps, train.strong, train.net.name) == (8192 * 1024 // 64, "cta", net)
+    assert recipe("cadr-fixmatch-cifar100").optim.weight_decay == 0.001
+    # also without the name: the data name says whose protocol it is
+    assert recipe("fixmatch", "cifar10_LT_50.1@50-1").steps == recipe("uda", "stl10_LT_50").steps == 131_072
+    assert recipe("fixmatch", "cifar6_mismatch50.1@250").steps == recipe("fixmatch", "cifar10").steps == 2**20
+
+
+def test_ports() -> None:
+    for project, preset in (("kekmodel", "rand:kekmodel"), ("leedoyup", "rand:leedoyup")):
+        for base, net, decay in (("cifar10", "wrn-28-2", 0.0005), ("cifar100", "wrn-28-8", 0.001)):
+            train = recipe(f"{project}-fixmatch-{base}")
+            assert (train.net.name, train.optim.weight_decay, train.strong) == (net, decay, preset)
+            assert (train.data.rule, train.uratio, train.batch) == ("balanced", 7, 64)
+    both = recipe("leedoyup-sup-consistency-cifar100")
+    assert both.algorithm == fl.FixMatch() and parse(both.data.name).labels is None and both.net.name == "wrn-28-8"
+    alone = recipe("leedoyup-sup-only-cifar100")
+    assert alone.algorithm == fl.Supervised()
+    assert (alone.optim.name, alone.optim.lr, alone.optim.weight_decay) == ("sgd", 0.03, 0.001)
+    assert both.optim == alone.optim
+
+
+def test_realmix_baselines() -> None:
+    """Adam 0.002, constant, decay 0.02 apart from the gradient; Mean Teacher 0.2 (mean_teacher.py); labels apart."""
+    for name in ("pseudo-label", "pi-model", "mean-teacher", "vat", "ict", "mixup", "mixmatch"):
+        for data in ("cifar10", "svhn"):
+            found = flat(recipe(f"realmix-{name}-{data}"))
+            expected = {**ADAM, "optim.weight_decay": 0.2 if name == "mean-teacher" else 0.02, "data.rule": "realmix"}
+            assert {key: found[key] for key in expected} == expected and found["uratio"] == 1
+            assert found["data.name"] == f"{data}.3@250-5000"
+
+
+def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
+    for data, lr, steps in (("digits@40", 0.1, 500), ("photos/", 0.03, 3000)):
+        for name in ALGORITHMS:
+            train = recipe(name, data)
+            assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
+            assert train.uratio == (4 if name in ("fixmatch", "uda", "supervised", "supervised-mixup") else 1)
+            for ramp in ("ramp_steps", "tsa_ramp"):
+                assert getattr(train.algorithm, ramp, steps // 4) == steps // 4
+    assert isinstance(recipe("supervised", "digits").algorithm, fl.Supervised)
+    assert recipe("supervised", "digits").algorithm == fl.Supervised()
+
+
+def test_default() -> None:
+    assert recipe() == recipe("fixmatch", "digits@40")
+    assert difference(recipe("fixmatch", "cifar10"), Train()) == {"data.name": "cifar10"}
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="there is no algorithm 'google-vat-svnh'; did you mean google-vat-svhn"):
+        recipe("google-vat-svnh")
+    with pytest.raises(ValueError, match="there is no algorithm 'mixmach'; did you mean mixmatch"):
+        recipe("mixmach")
+
+
+def test_hint() -> None:
+    def of(data: str, net: str) -> str | None:
+        return hint(Train(data=fl.Data(data), net=fl.Net(net)))
+
+    assert of("cifar100.1@400", "wrn-28-2") == "published CIFAR-100 numbers use wrn-28-8, weight decay 0.001"
+    assert of("cifar100_LT_50", "wrn-28-2-tf") == "published CIFAR-100 numbers use wrn-28-8, weight decay 0.001"
+    assert of("stl10@1000", "wrn-28-2") == "published STL-10 numbers use wrn-37-2"
+    assert of("miniImageNet_LT_100", "wrn-28-2") == "published mini-ImageNet numbers use resnet18"
+    for data, net in (
+        ("cifar100", "wrn-28-8"),
+        ("cifar100", "wrn-28-8-tf"),
+        ("cifar10", "small"),
+        ("cifar100/", "small"),
+    ):
+        assert of(data, net) is None
+    for name in DATASETS:
+        assert hint(recipe("fixmatch", name)) is None
