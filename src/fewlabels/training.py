@@ -171,10 +171,10 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
-        str(trainer.place),
         f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
         f"settings other than the defaults: {said or 'none'}",
+        str(trainer.place),
     ]
 
 

@@ -30,7 +30,9 @@ def test_augment(command: Command, tmp_path: Path) -> None:
     found = measure(command, tmp_path, "augment", "--batch", 8, "--check", 20)
     for name in ("kekmodel", "three_op"):
         slow, torchvision, fast = found[name]["rows"]
-        assert found[name]["ratio"] == fast["ratio"]["median"] == pytest.approx(slow["cpu"][0] / fast["cpu"][0], rel=1e-3)
+        assert (
+            found[name]["ratio"] == fast["ratio"]["median"] == pytest.approx(slow["cpu"][0] / fast["cpu"][0], rel=1e-3)
+        )
         assert torchvision["name"].startswith("torchvision")
         assert found["exact"][name] == {"views": 40, "differing": 0}
 
@@ -60,8 +62,9 @@ def test_ceiling(command: Command, tmp_path: Path) -> None:
 
 
 def test_end_to_end(command: Command, tmp_path: Path) -> None:
-    args = ("--batch", 4, "--uratio", 2, "--side", 16, "--steps", 1, "--log-every", 2)
+    args = ("--batch", 4, "--uratio", 2, "--side", 16, "--steps", 1, "--log-every", 2, "--check", 9)
     found = measure(command, tmp_path, "e2e", *args)
+    assert found["exact"] == {"views": 18, "differing": 0}
     assert found["bench"] == "e2e" and found["options"]["net"] == "tiny"
     assert set(found["seconds"]) == {"draw", "views", "average", "log", "forward, backward, optimizer"}
     assert [r["name"] for r in found["whole"]["rows"]] == ["usual", "fewlabels"]
@@ -115,7 +118,14 @@ class Photos(datasets.CIFAR10):
         image = torch.from_numpy(self.data[row]).permute(2, 0, 1).float()
         return ((image, image) if self.pair else image), self.targets[row]
 """
-AVERAGE = "class ModelEMA:\n    def __init__(self, args, model, decay):\n        pass\n\n    def update(self, model):\n        pass\n"
+AVERAGE = """
+class ModelEMA:
+    def __init__(self, args, model, decay):
+        pass
+
+    def update(self, model):
+        pass
+"""
 
 
 def test_peers(command: Command, tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_tables_on_the_terminal(command: Command, tmp_path: Path) -> None:
     ("args", "sentence"),
     [
         (["agument"], "bench has no command 'agument'; did you mean augment?"),
-        (["augment", "--rounds", 0], "Augment.rounds must be a whole number from 1"),
+        (["augment", "--rounds", 0], "Augment.rounds must be a whole number of at least 1, got 0"),
         (["augment", "--batches", 3], "bench augment has no option --batches"),
         (["step", "--net", "wrn-28"], "net 'wrn-28' is unknown"),
         (["peers"], "bench peers needs a clone to measure"),

@@ -17,6 +17,7 @@ import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.augment import AutoAugment, CTAugment, Looks, RandAugment, Weak, make_looks
 from fewlabels.augment.tokens import parse
+from fewlabels.commands.train import read
 from fewlabels.config import Train, from_dict, to_dict
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
@@ -250,3 +251,11 @@ def test_notes_on_channels(short: Callable[..., Train]) -> None:
     made = make_looks((5, 8, 8), Views(), weak="x", strong="", shift=0, augment="d.d.rac", algorithm="fixmatch")
     assert [view.colours for view in made.views.values()] == [False, True]  # type: ignore[union-attr]
     assert trainer(short, augment="d.d.rac").notes() == []
+
+
+def test_command_line_has_the_last_word() -> None:
+    """What a recipe says of the views does not stand in the way of `--augment`."""
+    args = ["fixmatch", "--recipe", "leedoyup-fixmatch-cifar10"]
+    config = read([*args, "--augment", "d.d.rac"]).train
+    assert (config.augment, config.weak, config.strong) == ("d.d.rac", "auto", "auto")
+    assert read(args).train.strong == "rand:leedoyup"

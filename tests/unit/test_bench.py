@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -126,17 +127,15 @@ def test_one_wrong_pixel_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(pillow.OPERATIONS, Op.POSTERIZE, wrong)
     monkeypatch.setattr(augment, "alternate", lambda *_, **__: pytest.fail("it was timed"))
     options = augment.Augment(device="cpu", batch=4, check=64, side=16)
-    import contextlib
-
     with pytest.raises(NotExact, match=r"of 128 views of the policy kekmodel differ from Pillow's.*nothing was timed"):
         augment.run(options, lambda text: contextlib.nullcontext(lambda done, total: None))
 
 
 def test_losses_too_far_apart_stop_the_run() -> None:
-    assert difference([1.0, 2.0], [1.1, 2.0]) == pytest.approx(0.1)
-    assert step.compare("b", "a", [1.0, 2.0], [1.0, 2.1], 0.06)["difference"] == pytest.approx(0.05)
-    with pytest.raises(NotExact, match="'b' differ by 0.05 of those of 'a', and 0.04 is allowed"):
-        step.compare("b", "a", [1.0, 2.0], [1.0, 2.1], 0.04)
+    assert difference([1.0, 3.0], [1.1, 2.7]) == pytest.approx(0.1)
+    assert step.compare("b", "a", [1.0, 1.0], [1.0, 1.1], 0.06)["difference"] == pytest.approx(0.05)
+    with pytest.raises(NotExact, match=r"'b' differ by 0\.05 of those of 'a', and 0\.04 is allowed"):
+        step.compare("b", "a", [1.0, 1.0], [1.0, 1.1], 0.04)
     with pytest.raises(NotExact):
         step.compare("b", "a", [1.0], [float("nan")], 0.04)
 
@@ -280,7 +279,9 @@ def test_documents_are_filled_between_markers() -> None:
     policy = {"ratio": 20.4, "rows": [row, fast]}
     options = {"batch": 100, "rounds": 3}
     one = made(bench="augment", options=options, exact={"kekmodel": {}}, kekmodel=policy, three_op=policy)
-    text = "a\n<!-- bench augment -->\nold\n<!-- end bench augment -->\nb\n<!-- bench data -->\n<!-- end bench data -->\n"
+    text = (
+        "a\n<!-- bench augment -->\nold\n<!-- end bench augment -->\nb\n<!-- bench data -->\n<!-- end bench data -->\n"
+    )
     filled = tables.render(text, [one])
     assert "| kekmodel: fewlabels | 10 | 10,000 | 20.4 (19 to 21) |" in filled
     assert "old" not in filled and filled.startswith("a\n") and "\nb\n" in filled and "Not measured yet." in filled
@@ -288,7 +289,9 @@ def test_documents_are_filled_between_markers() -> None:
     assert tables.render(filled, [one]) == filled
     assert "Not measured" in tables.render(filled, [one | {"valid": False}])
     head = tables.render("<!-- bench headline -->\n<!-- end bench headline -->", [one])
-    assert "| weak and strong views, two operations, the same bits as Pillow image by image | 20.4 times as fast |" in head
+    assert (
+        "| weak and strong views, two operations, the same bits as Pillow image by image | 20.4 times as fast |" in head
+    )
 
 
 def test_the_committed_tables_are_those_of_the_committed_results() -> None:

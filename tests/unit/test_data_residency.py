@@ -33,7 +33,7 @@ from fewlabels.data.stream import Files
 from fewlabels.datasets import load_source
 from fewlabels.run import Run
 from fewlabels.step import Trainer
-from fewlabels.training import resume, train
+from fewlabels.training import Output, resume, train
 
 CPU = torch.device("cpu")
 KINDS = ("device", "host", "stream")
@@ -317,7 +317,9 @@ def test_a_run_goes_on_bit_for_bit_with_its_images_elsewhere(
         run.path.joinpath("result.json").unlink()
         shutil.rmtree(run.checkpoint("last").path)  # step 12: it goes on from step 8
         moved = replace(run.config, data=replace(run.config.data, residency=then))
-        others, records = end(resume(run.path, config=moved))
+        said: list[str] = []
+        others, records = end(resume(run.path, config=moved, output=Output(say=said.append)))
+        assert said[0] == f"resuming {run.path} at step 8 of 12"
         assert records == evaluations
         assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fewlabels.augment import View
-from fewlabels.bench import loader, subjects
+from fewlabels.bench import loader, pillow, subjects
 from fewlabels.bench.ladder import Inputs, Step, Switches
 from fewlabels.bench.measure import Work, alternate, worst
 from fewlabels.bench.options import Options, Stages
@@ -49,6 +49,8 @@ class EndToEnd(Options):
     """Compile the net of our step."""
     usual: bool = True
     """Measure the usual way too."""
+    check: Annotated[int, Range(1, None)] = 500
+    """Random sequences of ours that are compared with Pillow first."""
     images: tuple[int, ...] = ()
     """Compare the step with data sets of these sizes instead, such as 5000 1000000."""
 
@@ -152,6 +154,11 @@ def run(options: EndToEnd, stages: Stages) -> Result:
     train = subjects.config(options.net, compiled=options.compile, **settings)
     images = subjects.source(4096, options.side)
     trainer = subjects.trainer(train, images, device)
+    exact = {}
+    if options.usual:
+        with stages("comparing with Pillow") as tick:
+            policy = pillow.POLICIES["kekmodel"]
+            exact = pillow.check("kekmodel", policy, images.images, device, count=options.check, tick=tick)
     usual = {"usual": Usual(options, trainer.net, device)} if options.usual else {}
     with logging(trainer, images) as desk:
         candidates: dict[str, Work] = {**usual, "fewlabels": Logged(trainer, desk, options.log_every)}
@@ -168,6 +175,7 @@ def run(options: EndToEnd, stages: Stages) -> Result:
         device,
         {**asdict(options), "steps": steps},
         worst(whole.control, apart.control),
+        exact=exact,
         **ratio,
         **shares,
         images_per_second=trainer.images_per_step / clock,

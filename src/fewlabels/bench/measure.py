@@ -6,7 +6,6 @@ median strays by more than `TOLERANCE`, the run says nothing.
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -157,7 +156,6 @@ def alternate(
     calls, first = dict.fromkeys(names, repeats), dict[str, Sample]()
     done, total = 0, (rounds + 1) * len(slots)
     for number in range(rounds + 1):
-        gc.collect()
         turn = number % len(slots)  # nobody always follows the same neighbour
         for slot in slots[turn:] + slots[:turn]:
             name = slot or names[0]

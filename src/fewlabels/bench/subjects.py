@@ -57,8 +57,8 @@ def source(count: int, side: int = 32) -> Source:
 class TinyNet(nn.Module):
     """Two convolutions with strides of 4 and 2: next to no work, so that the data takes most of a usual step.
 
-    5,466 parameters at 10 classes. On one core Pillow's views take some twelve times as long as this net, which is
-    about what they take beside a WRN-28-2 on a fast GPU with a few workers.
+    5,466 parameters at 10 classes. Beside it Pillow's views take about twelve times as long on one core, as beside
+    a real net on a fast GPU with a few workers.
     """
 
     def __init__(self, classes: int, channels: int = 3) -> None:
