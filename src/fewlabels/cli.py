@@ -75,22 +75,16 @@ def _explain(error: Exception) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
     from fewlabels.interrupt import Interrupted
     from fewlabels.run import NotWritten
-    from fewlabels.training import Diverged
+    from fewlabels.training import Diverged, foreseen
 
+    sentence = foreseen(error)
+    if sentence is None:
+        raise error
     if isinstance(error, Interrupted | Diverged):
         code = 128 + error.signum if isinstance(error, Interrupted) else 1
         # every rank stops; one says so
-        return complain(str(error), code) if os.environ.get("RANK", "0") == "0" else code
-    if isinstance(error, NotWritten):
-        return complain(str(error), 1)
-    if isinstance(error, ValueError):
-        return complain(str(error), 2)
-    if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
-        return complain(f"{name}{error.strerror}", 1)
-    if type(error).__name__ == "OutOfMemoryError":
-        return complain("the GPU has not enough memory for this; try a smaller --batch or --uratio", 1)
-    raise error
+        return complain(sentence, code) if os.environ.get("RANK", "0") == "0" else code
+    return complain(sentence, 2 if isinstance(error, ValueError) and not isinstance(error, NotWritten) else 1)
 
 
 def complain(sentence: str, code: int = 2) -> int:

@@ -261,12 +261,17 @@ class Train(Checked):
     augment: str | None = None
     """The views in the words of google-research/fixmatch, such as `d.d.rac`: labeled, unlabeled, further unlabeled
     (docs/augmentation.md); in place of `strong`, and `weak` is then what `d` stands for."""
+    stratified: bool = False
+    """RandAugment draws each operation equally often in a batch, in random order."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the net's forward and backward; `auto`: bf16 on a GPU that has it, else fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Precision of the net's forward and backward; `auto`: bf16 on a GPU that has it, else fp32; tf32: float32 whose
+    products have 10 bits, on a GPU."""
     compile: bool = False
     """Compile the step with torch.compile (a minute at the start, faster steps)."""
+    graph: bool = False
+    """Record the step as a CUDA graph, after some steps, and replay it; for algorithms that draw no random numbers."""
     deterministic: bool = False
     """Only deterministic GPU kernels: slower, the same bits every time. The CPU always is."""
     sync_bn: bool = False

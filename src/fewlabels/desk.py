@@ -36,7 +36,7 @@ class Desk:
         split: Split,
         run: Run | None,
         step: int,
-        progress: bool | None,
+        progress: log.Progressing,
     ) -> None:
         config = trainer.config
         self.trainer, self.run, self.split = trainer, run, split
@@ -77,7 +77,7 @@ class Desk:
         n = max(1, step - self.lap_step)
         step_ms = 1000 * (now - self.lap_start) / n
         timing = {
-            "lr": self.trainer.optimizer.param_groups[0]["lr"],
+            "lr": float(self.trainer.optimizer.param_groups[0]["lr"]),
             "step_ms": step_ms,
             "data_ms": 1000 * self.trainer.data_seconds / n,
         }

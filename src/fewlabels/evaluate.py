@@ -59,13 +59,13 @@ class Evaluator:
         self.parts: dict[str, tuple[AnyStore, torch.Tensor, torch.Tensor]] = {}
         self.nets = {"ema": self._net(trainer.average.net), "raw": self._net(trainer.objective.net)}
         if len(source.test_labels):
-            test = make_store(source.test_images, device, trainer.place.kind)
+            test = make_store(source.test_images, device, trainer.feed.place.kind)
             rows = torch.arange(len(test), device=test.rows_device)
             self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
         for name, chosen in (("valid", split.validation), ("train", split.labeled[:TRAIN_EXAMPLES])):
             if len(chosen):
-                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.store.rows_device)
-                self.parts[name] = trainer.store, rows, trainer.labels[rows.to(device)]
+                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.feed.store.rows_device)
+                self.parts[name] = trainer.feed.store, rows, trainer.feed.labels[rows.to(device)]
 
     def _net(self, net: Autocast) -> Autocast:
         """The same net, compiled apart if at all: what is compiled for training shall not be made anew for this."""
@@ -89,7 +89,7 @@ class Evaluator:
         trainer, counts = self.trainer, {}
         for part, (store, rows, labels) in self.parts.items():
             both = list(self.nets.values())
-            logits = logits_of(both, trainer.normalize, store, rows, even=trainer.config.compile)
+            logits = logits_of(both, trainer.feed.normalize, store, rows, even=trainer.config.compile)
             counts[part] = [tally(of_net, labels) for of_net in logits]
         out: dict[str, Any] = {}
         for part, (_, _, labels) in self.parts.items():

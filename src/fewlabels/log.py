@@ -158,11 +158,17 @@ class Silence:
         pass
 
 
-def display(title: str, steps: int, step: int, *, progress: bool | None, what: str = "step") -> Display:
+Progressing = bool | Callable[[str, int, str], Display] | None
+"""What is shown: True a bar, False lines, None nothing; or what makes a display of (title, steps, what a step is)."""
+
+
+def display(title: str, steps: int, step: int, *, progress: Progressing, what: str = "step") -> Display:
     """A bar on a terminal, plain lines elsewhere; `progress` False leaves out the bar, None everything.
 
     what: the word for one of `steps`.
     """
+    if callable(progress):
+        return progress(title, steps, what)
     if progress is None:
         return Silence()
     if progress and Console(stderr=True).is_terminal:
@@ -171,7 +177,7 @@ def display(title: str, steps: int, step: int, *, progress: bool | None, what: s
 
 
 @contextlib.contextmanager
-def reading(progress: bool | None) -> Iterator[Callable[[int, int], None]]:
+def reading(progress: Progressing) -> Iterator[Callable[[int, int], None]]:
     """What shows how far pictures are read, as ``show(done, total)``; a `display` from the first call on."""
     shown: list[Display] = []
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels import augment, nets, parallel
 from fewlabels.algorithms.base import Algorithm
-from fewlabels.augment.pixels import Normalize
+from fewlabels.allocator import keep_freed_memory
 from fewlabels.augment.views import View
-from fewlabels.config import Ema, Optim, Train, algorithm_name
-from fewlabels.data.gather import make_store, place
+from fewlabels.config import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.data.store import draw_rows
-from fewlabels.functional import cosine
-from fewlabels.rng import Rng, philox
+from fewlabels.feed import Feed
+from fewlabels.graph import StepGraph
+from fewlabels.optim import Average, learning_rate, make_optimizer
+from fewlabels.rng import philox
 from fewlabels.types import Batch, Info, Losses
 
 KEPT, RIGHT = "pseudo/kept", "pseudo/right"
@@ -39,13 +36,15 @@ class Autocast(nn.Module):
         self.net, self.kind, self.dtype = net, device.type, dtype
         self.dim: int = net.dim  # type: ignore[assignment]
         self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.keeps_casts = True
+        """Whether weights that were cast once are kept for the further passes of a step; not in a CUDA graph."""
 
     def compile_features(self) -> None:
         """Compile what costs the time, the features; the rules around them stay as they are."""
         self.compiled = torch.compile(self.net.features)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.kind, self.dtype, enabled=self.dtype is not None):
+        with torch.autocast(self.kind, self.dtype, self.dtype is not None, self.keeps_casts):
             f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
         return f.float()
 
@@ -67,56 +66,6 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, ema: nn.Module) -> Losses:
         losses: Losses = self.algorithm(batch, self.net, ema)
         return losses
-
-
-class Average:
-    """Exponential moving average of a net."""
-
-    def __init__(self, net: Autocast, config: Ema) -> None:
-        self.net = copy.deepcopy(net).requires_grad_(False).eval()
-        self.config = config
-
-    @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
-        """Take in the weights of `net`; `step` counts from 0."""
-        decay = self.config.decay
-        if self.config.warmup:
-            decay = min(decay, (1 + step) / (10 + step))
-        old: list[Tensor] = list(self.net.parameters())
-        new: list[Tensor] = list(net.parameters())
-        mine, live = list(self.net.buffers()), list(net.buffers())
-        averaged = self.config.buffers == "averaged"
-        old += [b for b in mine if averaged and b.is_floating_point()]
-        new += [b for b in live if averaged and b.is_floating_point()]
-        torch._foreach_lerp_(old, new, 1 - decay)
-        for a, b in zip(mine, live, strict=True):
-            if not (averaged and a.is_floating_point()):
-                a.copy_(b)
-
-
-def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
-    groups = nets.parameter_groups(module, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
-    fused = device.type == "cuda"
-    if config.name == "sgd":
-        nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    # without a mean of squares a step is the sign of the gradient (google-research/fixmatch, ab_fixmatch_adam.py)
-    eps = 1e-8 if config.beta2 > 0 else 1e-4
-    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=eps, fused=fused)
-
-
-def learning_rate(config: Optim, step: int, steps: int) -> float:
-    """Learning rate of step `step`, counted from 0."""
-    if config.schedule == "cosine":
-        return config.lr * cosine(step, steps, config.warmup)
-    if step < config.warmup:
-        return config.lr * step / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    share = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
-    return config.lr + (config.lr_end - config.lr) * share
 
 
 def pick_device(name: str) -> torch.device:
@@ -143,9 +92,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     """dtype of autocast, None for float32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    if name == "fp16" and device.type == "cpu":
-        raise ValueError("Train.precision fp16 needs a GPU; on the CPU use fp32 or bf16")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if name in ("tf32", "fp16") and device.type == "cpu":
+        raise ValueError(f"Train.precision {name} needs a GPU; on the CPU use fp32 or bf16")
+    return {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def distributed(objective: Objective, device: torch.device) -> nn.Module:
@@ -174,20 +123,15 @@ class Trainer:
         std: tuple[float, ...],
         blank: bool = False,
     ) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         self.config, self.device = config, device
         self.rank, self.world = parallel.rank(), parallel.world()
         for name, value in (("batch", config.batch), ("batch * uratio", config.batch * config.uratio)):
             if value % self.world:
                 raise ValueError(f"Train.{name} is {value}, which {self.world} ranks cannot share equally")
-        self.place = place(config.data.residency, source, device)
-        self.store = make_store(source.images, device, self.place.kind)
-        self.shape = self.store.shape
-        self.labeled = torch.from_numpy(split.labeled).to(device)
-        self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
-        self._host_rows = split.labeled, split.unlabeled
-        self.labels = torch.from_numpy(source.labels).to(device)
+        self.shape = source.shape
         self.mean, self.std = mean, std
-        self.normalize = Normalize(self.shape, mean, std).to(device)
 
         torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
         net = config.net.build(len(source.classes), self.shape, blank=blank)
@@ -196,7 +140,8 @@ class Trainer:
                 raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
             net = nets.synchronized(net)
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        counts = torch.bincount(self.labels[self.labeled], minlength=len(source.classes)).cpu()
+        known = torch.from_numpy(source.labels[split.labeled])
+        counts = torch.bincount(known, minlength=len(source.classes))
         info = Info(
             classes=len(source.classes),
             shape=self.shape,
@@ -212,20 +157,7 @@ class Trainer:
         algorithm = config.algorithm.build(info).to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
-        assert config.shift is not None
-        self.looks = augment.make_looks(
-            self.shape,
-            algorithm.views,
-            weak=config.weak,
-            strong=config.strong,
-            shift=config.shift,
-            cutout=config.cutout,
-            augment=config.augment,
-            algorithm=algorithm_name(config.algorithm),
-            policy="svhn" if source.name.startswith("svhn") else "cifar",
-        )
-        self.views = self.looks.views.to(device)
-        self.learner = self.looks.learner()
+        self.feed = Feed(config, source, split, algorithm.views, device=device, mean=mean, std=std)
         self.objective = Objective(Autocast(net, device, dtype), algorithm).train()
         self.average = Average(self.objective.net, config.ema)
         self.optimizer = make_optimizer(self.objective, config.optim, device)
@@ -235,8 +167,13 @@ class Trainer:
             self.forward = distributed(self.objective, device)
         if config.compile:
             self.objective.net.compile_features()
+        self.graph = self._graph() if config.graph else None
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self.number = torch.zeros((), dtype=torch.int64, device=device)
+        """The step that is being taken."""
+        self.decay = 0.0
+        """Of the average in that step."""
         self.data_seconds = 0.0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
@@ -251,7 +188,7 @@ class Trainer:
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
-        if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.views.values()):
+        if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.feed.views.values()):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
                 "which need 1 or 3 channels, leave them as they are"
@@ -272,56 +209,9 @@ class Trainer:
     def algorithm(self) -> Algorithm:
         return self.objective.algorithm
 
-    def draw(self, step: int) -> list[NDArray[np.int64]]:
-        """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
-        config = self.config
-        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
-        sets = [("labeled", len(self.labeled), config.batch)]
-        if self.algorithm.views.unlabeled:
-            sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
-        drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
-        return [np.asarray(rng.shard(places), np.int64) for places in drawn]
-
     def batch(self, step: int) -> Batch:
-        """The batch of step `step`, a function of the seed and the step (and of a learning view's state)."""
-        config = self.config
-        rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
-        wanted, drawn = self.algorithm.views, self.draw(step)
-        places = [torch.from_numpy(part).to(self.device, non_blocking=True) for part in drawn]
-
-        def take(part: int, rows: Tensor) -> Tensor:
-            """The images at `rows`, for which a store outside the device asks on the host."""
-            return self.store.take(torch.from_numpy(self._host_rows[part][drawn[part]]) if self.store.ahead else rows)
-
-        def look(pixels: Tensor, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> list[Tensor]:
-            views = [cast(View, self.views[key]) for key in keys]
-            purposes = [f"{purpose}/{i}/{n}" for i, n in enumerate(names)]
-            return [v(pixels, v.draw(rng, len(pixels), p)) for v, p in zip(views, purposes, strict=True)]
-
-        labeled = self.labeled[places[0]]
-        taken, looks = take(0, labeled), self.looks
-        x = look(taken, looks.labeled, wanted.labeled, "labeled")
-        if self.learner is not None:
-            weak = x[0] if looks.labeled[0] == looks.probe else look(taken, (looks.probe,), ("weak",), "probe")[0]
-            policy = self.learner.probe(rng, len(labeled), "probe")
-            self.probe = policy, self.normalize(self.learner.probe_forward(weak, policy))
-        u: list[Tensor] = []
-        index = torch.empty(0, dtype=torch.int64, device=self.device)
-        if wanted.unlabeled:
-            index = places[1]
-            u = look(take(1, self.unlabeled[index]), looks.unlabeled, wanted.unlabeled, "unlabeled")
-        coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
-        self.store.expect(
-            rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
-        )
-        return Batch(
-            x=tuple(map(self.normalize, x)),
-            y=self.labels[labeled],
-            u=tuple(map(self.normalize, u)),
-            index=index,
-            progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),
-            rng=rng,
-        )
+        """The batch of step `step`."""
+        return self.feed.batch(step)
 
     def step(self, step: int) -> None:
         """Train one step; `step` counts from 0. Nothing here waits for the device."""
@@ -329,27 +219,55 @@ class Trainer:
         batch = self.batch(step)
         self.data_seconds += time.perf_counter() - start
         torch.manual_seed(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)))
+        rate = learning_rate(self.config.optim, step, self.config.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optim, step, self.config.steps) * group.get("scale", 1.0)
+            set_rate(group, rate * group.get("scale", 1.0))
+        self.number.fill_(step)
+        self.decay = self.average.decay(step)
+        if self.graph is not None and self.decay == self.config.ema.decay:
+            self.graph(batch)
+        else:
+            self._update(batch)
+        self._learn(batch)
+        self.count += 1
+
+    def _update(self, batch: Batch) -> None:
+        """What the device does with a batch; the host decides nothing here, so that it can be recorded."""
         losses: Losses = self.forward(batch, self.average.net)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.config.ema.when == "before":
-            self.average.update(self.objective.net, step)
+            self.average.update(self.objective.net, self.decay)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.ema.when == "after":
-            self.average.update(self.objective.net, step)
-        self._learn(batch)
-        self._accumulate(step, batch.index, losses)
+            self.average.update(self.objective.net, self.decay)
+        self._accumulate(batch.index, losses)
+
+    def _graph(self) -> StepGraph:
+        """Raises ValueError where a step cannot be recorded."""
+        name = algorithm_name(self.config.algorithm)
+        if self.device.type != "cuda":
+            raise ValueError(f"Train.graph needs a GPU; the device is {self.device}")
+        if self.algorithm.draws:
+            raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
+        if self.world > 1 or self.scaler.is_enabled():
+            raise ValueError("Train.graph is for one GPU, and not for the precision fp16")
+        self.objective.net.keeps_casts = self.average.net.keeps_casts = False
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=self.device)
+            if "capturable" in group:
+                group["capturable"] = True
+        return StepGraph(self._update)
 
     def _learn(self, batch: Batch) -> None:
         """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
-        if self.learner is not None:
-            policy, images = self.probe
+        if self.feed.learner is not None:
+            assert self.feed.probe is not None
+            policy, images = self.feed.probe
             with torch.no_grad():
                 probs = self.average.net(images).softmax(1)
-            self.learner.learn(policy, probs.gather(1, batch.y[:, None])[:, 0])
+            self.feed.learner.learn(policy, probs.gather(1, batch.y[:, None])[:, 0])
 
     @torch.no_grad()
     def _pseudo(self, index: Tensor, losses: Losses) -> dict[str, Tensor]:
@@ -359,25 +277,29 @@ class Trainer:
         """
         if losses.pseudo is None:
             return {}
-        truth = self.labels[self.unlabeled[index]]
+        truth = self.feed.labels[self.feed.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)
         return {KEPT: kept.mean(), RIGHT: (kept * (losses.pseudo == truth)).mean()}
 
-    def _accumulate(self, step: int, index: Tensor, losses: Losses) -> None:
+    def _accumulate(self, index: Tensor, losses: Losses) -> None:
         finite = torch.isfinite(losses.total.detach())
         if not self.scaler.is_enabled():  # fp16 overflows now and then, and its scaler skips those steps
-            self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
+            self.bad_step.copy_(torch.where((self.bad_step < 0) & ~finite, self.number, self.bad_step))
         for name, value in {**losses.log, **self._pseudo(index, losses)}.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.count += 1
+            if name in self.sums:
+                self.sums[name].add_(value)
+            else:
+                self.sums[name] = value.clone()
 
     def read_log(self) -> dict[str, float]:
         """Means of the logged values since the last call, over all ranks; waits for the device."""
         names = sorted(self.sums)
-        if not names:
+        if not self.count:
             return {}
         values = parallel.mean(torch.stack([self.sums[n].float() for n in names]) / self.count).tolist()
-        self.sums, self.count = {}, 0
+        self.count = 0
+        for value in self.sums.values():
+            value.zero_()  # in place: a recorded step adds to it
         means = dict(zip(names, values, strict=True))
         kept, right = means.pop(KEPT, 0.0), means.pop(RIGHT, 0.0)
         return means | ({"pseudo_accuracy": 100 * right / kept} if kept > 0 else {})
@@ -408,7 +330,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
-            "views": self.views.state_dict(),
+            "views": self.feed.views.state_dict(),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
             "count": self.count,
@@ -419,11 +341,19 @@ class Trainer:
         self.ema.load_state_dict(weights["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.algorithm.load_state_dict(state["algorithm"])
-        self.views.load_state_dict(state["views"])
+        self.feed.views.load_state_dict(state["views"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.sums = {n: v.to(self.device) for n, v in state["sums"].items()}
         self.count = state["count"]
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Give a group of the optimizer its learning rate, in place where a recorded step reads it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def parameters(module: nn.Module) -> int:

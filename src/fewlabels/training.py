@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,23 +23,37 @@ from fewlabels.datasets import complete, in_memory, load_source, options_of, res
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
-from fewlabels.log import reading
-from fewlabels.run import Run, RunError, free_folder, run_name
+from fewlabels.log import Progressing, reading
+from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
 
 __all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
 
 Say = Callable[[str], None]
 
+FREE_TO_CHANGE = ("device", "keep")
+"""Settings that a resumed run may have otherwise than it began: they do not touch the result."""
+
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number; the message names the step, the terms and the last good state."""
 
 
+def foreseen(error: Exception) -> str | None:
+    """The sentence for an error that can be foreseen, or None."""
+    if isinstance(error, Interrupted | Diverged | NotWritten | ValueError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+    return None
+
+
 class Output(NamedTuple):
     """How a training talks: the progress display (True a bar, False lines, None silence) and its sentences."""
 
-    progress: bool | None = None
+    progress: Progressing = None
     say: Say = lambda text: None
 
 
@@ -174,8 +189,22 @@ def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
         f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
         f"settings other than the defaults: {said or 'none'}",
-        str(trainer.place),
+        str(trainer.feed.place),
+        *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]
+
+
+def _switches(trainer: Trainer) -> str:
+    """What makes the steps fast on a GPU."""
+    config = trainer.config
+    said = {
+        "TF32": config.precision == "tf32",
+        "cuDNN autotuning": autotunes(trainer),
+        "compiled net": config.compile,
+        "recorded step": config.graph,
+        "one kernel a view": trainer.feed.kernel is not None,
+    }
+    return ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
 
 
 def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -183,34 +212,45 @@ def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[No
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
+def autotunes(trainer: Trainer) -> bool:
+    """Whether cuDNN tries its kernels on the first steps and keeps the fastest ones."""
+    return trainer.device.type == "cuda" and not trainer.config.deterministic
+
+
 @contextlib.contextmanager
 def _settings(trainer: Trainer) -> Iterator[None]:
-    """The process-wide switches of torch, put back at the end: global generator, determinism, cuDNN."""
-    old = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    """The process-wide switches of torch, put back at the end: global generator, determinism, cuDNN, TF32."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    old = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32
     with _own_generator(trainer.device):
         if trainer.config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = not trainer.config.deterministic
+        cudnn.benchmark = autotunes(trainer)
+        cuda.allow_tf32 = cudnn.allow_tf32 = trainer.config.precision == "tf32"
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(old[0])
-            torch.backends.cudnn.benchmark = old[1]
+            _, cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32 = old
 
 
 def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step: int, output: Output) -> None:
     """Steps, logs, evaluations and checkpoints from `step` to the end; `run` is None on ranks other than 0."""
     config, steps = trainer.config, trainer.config.steps
-    saved = step
+    first = saved = step
     with (
         _settings(trainer),
         interrupt.catch() as stop,
         Desk(trainer, source, split, run, step, output.progress) as desk,
     ):
         while step < steps:
+            start = time.perf_counter() if step == first and config.compile else None
             trainer.step(step)
             step += 1
+            if start is not None:
+                trainer.nonfinite_step()  # which waits for the device
+                output.say(f"the first step, with its compilation, took {time.perf_counter() - start:.0f} s")
             signum = stop.agreed(step, trainer.device)
             end = step == steps
             evaluates = end or step % config.eval_every == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from fewlabels.commands import report
+from fewlabels.commands.report import HEADINGS
 
 ACCURACIES = {1: [90.0, 94.0, 92.0], 2: [80.0, 81.0, 88.5], 3: [91.0, 89.0, 95.25]}
 
@@ -96,6 +101,24 @@ def test_table_is_plain_and_whole_when_piped(command: Callable[..., Any], runs: 
     assert "200 of 300" in " ".join(lines["begun"]) and "all runs: data digits@40, net small, labels 40" in said.out
     assert "best on test" in said.out and "1 of 5 runs not finished" in said.out
     assert "3 of 4  training seed  91.92 ± 3.38" in said.out  # by hand: (92 + 88.5 + 95.25) / 3
+
+
+def test_a_narrow_terminal_gets_fewer_columns(runs: Path) -> None:
+    rows = [{"name": "a", **dict.fromkeys(HEADINGS.values(), "12.34")}]
+    said = {}
+    for width in (160, 81, 80, 30):
+        out = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False, markup=False)
+        report._print(out, rows, hidden={})
+        assert isinstance(out.file, io.StringIO) and out.width == width
+        said[width] = re.sub(r"\x1b\[[\d;]*m", "", out.file.getvalue())
+    assert all(heading in said[160] for heading in HEADINGS.values()) and "no room" not in said[160]
+    # by hand: the other eight have 58 letters, seven gaps of three spaces, and a space at either end
+    assert said[81].splitlines()[-1] == "no room for mean 20, mean 10, last 50: --csv and --json have all"
+    assert said[80].splitlines()[-1] == "no room for mean 20, mean 10, last 50, last 10: --csv and --json have all"
+    assert max(map(len, said[81].splitlines())) == 81 and "geom. mean" in said[80]
+    table, note = said[30].rsplit("no room for ", 1)
+    assert note.startswith("mean 20, mean 10, last 50, last 10, geom. mean, seconds: ")
+    assert "final" in table and "best on test" in table, "these stay, whatever the width"
 
 
 def test_the_report_of_a_training_is_its_result(command: Callable[..., Any], digits_run: Any) -> None:

@@ -498,6 +498,15 @@ def test_the_program(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
+    """And not where the docstrings of the source happen to."""
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = [line.strip("│ ") for line in command("train", "uda", "--help").out.splitlines()]
+    assert "options; default: the recipe for the algorithm and the data set. (default: None)" in lines
+    assert "which grows from 1 / classes to 1, do not count" in " ".join(lines)
+    assert not any(line.endswith("which grows") for line in lines)
+
+
 def test_help_of_a_command(command: Callable[..., Any]) -> None:
     """The options with a sentence for each, and the defaults of the recipe for what was named."""
 

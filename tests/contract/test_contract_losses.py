@@ -21,6 +21,7 @@ from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch
 from fewlabels import functional
 from fewlabels.algorithms import Algorithm
 from fewlabels.nets import SmallCNN
+from fewlabels.rng import Rng
 from fewlabels.types import Batch, Losses
 
 ROWS = 4
@@ -225,6 +226,24 @@ def test_the_batch_and_the_nets_are_left_as_they_were(case: Case) -> None:
     assert all(not m.training and getattr(m, "track_running_stats", True) for m in ema.modules())
     passes = {name: int(b) for name, b in net.named_buffers() if name.endswith("num_batches_tracked")}
     assert passes and set(passes.values()) == {1}
+
+
+@every_case
+def test_an_algorithm_says_whether_it_draws(case: Case) -> None:
+    """What draws cannot be recorded as a CUDA graph."""
+    algorithm, batch, net, ema = prepared(case)
+    drawn: list[str] = []
+
+    class Watched(Rng):
+        def generator(self, purpose: str) -> np.random.Generator:
+            drawn.append(purpose)
+            return super().generator(purpose)
+
+    rng = batch.rng
+    algorithm(batch._replace(rng=Watched(rng.seed, rng.step, rank=rng.rank, world=rng.world)), net, ema)
+    assert algorithm.draws or not drawn
+    if case in MAIN:
+        assert bool(drawn) == algorithm.draws
 
 
 @every_case

@@ -114,7 +114,9 @@ def test_checkpoints_of_the_run(digits_run: Any, records: list[dict[str, Any]]) 
 def test_tensorboard_tags(scalars: dict[str, list[tuple[int, float]]]) -> None:
     expected = {f"{part}/{weights}/{score}" for part in PARTS for weights in ("ema", "raw") for score in SCORES}
     expected |= {f"{part}/{weights}/class/{c}" for part in PARTS for weights in ("ema", "raw") for c in "0123456789"}
-    expected |= {f"train/{name}" for name in ("loss", "loss_x", "loss_u", "mask", "confidence", "pseudo_accuracy", "lr")}
+    expected |= {
+        f"train/{name}" for name in ("loss", "loss_x", "loss_u", "mask", "confidence", "pseudo_accuracy", "lr")
+    }
     expected |= {"time/step_ms", "time/data_ms"}
     assert set(scalars) == expected
 

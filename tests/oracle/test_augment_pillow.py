@@ -31,6 +31,7 @@ from pillow_oracle import (
 from fewlabels.augment import CTAugment, Cutout, RandAugment, Weak, pack
 from fewlabels.augment.ctaugment import POOL
 from fewlabels.augment.ops import Op, apply
+from fewlabels.augment.plan import run
 from fewlabels.rng import Rng
 
 # Wider than any policy draws.
@@ -182,7 +183,6 @@ def test_ctaugment_sequence(size: tuple[int, int], mode: str) -> None:
     before = pixels.clone()
     assert differing(view(pixels, draw), reference(images, one)) == 0
     probe = view.probe(Rng(1, 2), N, "x")
-    assert (
-        differing(view.probe_forward(pixels, probe), reference(images, lambda im, i: policy(im, probe.policy, i))) == 0
-    )
+    probed = run(pixels, view.probe_plan(probe), view.shape)
+    assert differing(probed, reference(images, lambda im, i: policy(im, probe.policy, i))) == 0
     assert torch.equal(pixels, before)

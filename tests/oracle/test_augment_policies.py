@@ -48,7 +48,7 @@ def image_of(a: NDArray[np.uint8]) -> Image.Image:
 def half_levels(view: View, pixels: torch.Tensor, draw: Any) -> Floats:
     """What the network would get of a view, scaled to [-1, 1], in half levels."""
     c = view.shape[0]
-    x = Normalize(view.shape, [0.5] * c, [0.5] * c)(view(pixels, draw))
+    x = Normalize(view.shape, [0.5] * c, [0.5] * c, halves=True)(view(pixels, draw))
     return halves(x.permute(0, 2, 3, 1).double().numpy())
 
 
@@ -194,8 +194,8 @@ def test_middle_is_exactly_the_middle() -> None:
     """0 in [-1, 1], also of grey images; mean and std of one's own apply to 127.5."""
     for c in (1, 3):
         pixels = torch.full((2, 16), MIDDLE, dtype=torch.int32)
-        assert not Normalize((c, 4, 4), [0.5] * c, [0.5] * c)(pixels).any()
-        out = Normalize((c, 4, 4), [0.3] * c, [0.2] * c)(pixels)
+        assert not Normalize((c, 4, 4), [0.5] * c, [0.5] * c, halves=True)(pixels).any()
+        out = Normalize((c, 4, 4), [0.3] * c, [0.2] * c, halves=True)(pixels)
         np.testing.assert_allclose(out.numpy(), 1.0, atol=1e-6)
 
 

@@ -11,6 +11,7 @@ import torch
 from fewlabels.augment import CTAugment, Normalize, pack, unpack
 from fewlabels.augment.ctaugment import POOL, Policy, Probe
 from fewlabels.augment.ops import Op
+from fewlabels.augment.plan import run
 from fewlabels.rng import Rng
 
 SHAPE = (3, 32, 32)
@@ -153,7 +154,7 @@ def test_operations_are_the_originals() -> None:
     policy = Policy(member, np.array(number)[:, None], np.zeros((len(calls), 1, 2), np.int64))
     view = CTAugment(SHAPE, flip=False, shift=0, depth=1)
     pixels = pack(torch.from_numpy(image)[None].repeat(len(calls), 1, 1, 1))
-    out = unpack(view.probe_forward(pixels, Probe(policy, policy)), SHAPE).numpy()
+    out = unpack(run(pixels, view.probe_plan(Probe(policy, policy)), SHAPE), SHAPE).numpy()
     hashes = [hashlib.sha256(a.tobytes()).hexdigest()[:16] for a in out]
     assert dict(zip(GOLDEN, hashes, strict=True)) == GOLDEN
 

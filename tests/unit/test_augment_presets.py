@@ -17,8 +17,9 @@ from fewlabels.augment.autoaugment import OPERATIONS, POLICIES
 from fewlabels.augment.ctaugment import Policy, Probe
 from fewlabels.augment.ops import Op, apply
 from fewlabels.augment.pixels import HALF, Shape
+from fewlabels.augment.plan import TRUNCATED
 from fewlabels.augment.pools import IMAGENET
-from fewlabels.augment.presets import PRESETS, TRUNCATED
+from fewlabels.augment.presets import PRESETS
 from fewlabels.augment.randaugment import RandDraw, magnitudes
 from fewlabels.rng import Rng
 
@@ -334,3 +335,20 @@ class TestCTAImageNet:
         probe = view.probe(Rng(0, 0), N, "x").policy
         assert near(np.bincount(probe.member.ravel(), minlength=19), np.full(19, 2 * N / 19))
         assert uniform(probe.p[..., 0].ravel(), 0, 1)
+
+
+def test_stratified_draws_each_operation_equally_often_and_each_image_any() -> None:
+    view = RandAugment(SHAPE, True, 4, "leedoyup", stratified=True)  # which applies every operation it draws
+    n = len(view.preset.operations)
+    first = []
+    for step in range(40):
+        op = view.draw(Rng(0, step), 3 * n, "x").op
+        for slot in op.T:
+            assert np.bincount(slot, minlength=len(Op))[list(view.preset.operations)].tolist() == [3] * n
+        first.append(op[0])
+    # one image sees the operations as if they were drawn freely: in 120 draws of 14, nearly all of them
+    assert len(set(np.concatenate(first).tolist())) >= n - 1
+    uneven = view.draw(Rng(0, 0), 20, "x").op
+    for slot in uneven.T:
+        counts = np.bincount(slot, minlength=len(Op))[list(view.preset.operations)]
+        assert counts.sum() == 20 and set(counts.tolist()) == {1, 2}

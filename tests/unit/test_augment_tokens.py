@@ -216,7 +216,7 @@ def test_training_in_either_words(short: Callable[..., Train]) -> None:
             other.step(step)
         same = [torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True)]
         assert all(same) == (augment != "ms.ms.aac"), augment  # its last token begins with d, as all policies do
-        assert (one.learner is None) == (plain["strong"] != "cta")
+        assert (one.feed.learner is None) == (plain["strong"] != "cta")
 
 
 def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
@@ -224,19 +224,19 @@ def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
     images = source()
     stored = {image.tobytes() for image in images.images}
     t = trainer(short, "supervised", weak="x", strong="cta", algorithm=fl.Supervised(view="strong"))
-    assert t.learner is not None
-    policy = t.learner.probe(Rng(0, 0), 4, "x")
+    assert t.feed.learner is not None
+    policy = t.feed.learner.probe(Rng(0, 0), 4, "x")
     policy.policy.member[:] = 8  # the identity
-    t.learner.probe = lambda *_: policy  # type: ignore[method-assign]
+    t.feed.learner.probe = lambda *_: policy  # type: ignore[method-assign]
     batch = t.batch(0)
-    for x, known in ((t.probe[1], True), (batch.x[0], False)):
+    for x, known in ((t.feed.probe[1], True), (batch.x[0], False)):
         pixels = ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         assert all(np.ascontiguousarray(a).tobytes() in stored for a in pixels) == known
 
 
 def test_svhn_has_its_own_policy(short: Callable[..., Train]) -> None:
     for name, count in (("svhn_noextra", 40), ("cifar10", 95)):
-        view = trainer(short, name=name, strong="autoaugment").views["strong"]
+        view = trainer(short, name=name, strong="autoaugment").feed.views["strong"]
         assert isinstance(view, AutoAugment) and len(view.policies) == count
 
 

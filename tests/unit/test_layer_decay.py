@@ -15,7 +15,8 @@ from torch import nn
 import fewlabels as fl
 from fewlabels import nets
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
-from fewlabels.step import Trainer, learning_rate, make_optimizer
+from fewlabels.optim import learning_rate, make_optimizer
+from fewlabels.step import Trainer
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,9 @@ from fewlabels import nets
 from fewlabels.config import Ema, Optim, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.step import Average, Trainer, learning_rate, make_optimizer, pick_device, pick_precision
+from fewlabels.graph import StepGraph
+from fewlabels.optim import Average, learning_rate, make_optimizer
+from fewlabels.step import Trainer, pick_device, pick_precision
 from fewlabels.types import Losses
 
 CPU = torch.device("cpu")
@@ -47,7 +49,7 @@ def averages(config: Ema, values: list[tuple[float, float, int]]) -> list[tuple[
     out = []
     for step, value in enumerate(values[1:]):
         net.put(*value)
-        average.update(net, step)
+        average.update(net, average.decay(step))
         mine: Any = average.net
         out.append((mine.w.item(), mine.running.item(), int(mine.count)))
     return out
@@ -137,22 +139,26 @@ def test_adam_by_hand(name: Literal["adam", "adamw"], beta2: float) -> None:
 
 def test_accuracy_of_the_pseudo_labels_is_that_of_the_ones_that_count(short: Callable[..., Train]) -> None:
     t = trainer(short)
-    truth = t.labels[t.unlabeled]
+    truth = t.feed.labels[t.feed.unlabeled]
     assert set(truth.tolist()) <= set(range(10))
     index = torch.arange(6)
     wrong = (truth[:6] + 1) % 10
     pseudo = torch.where(torch.tensor([True, False, True, True, False, True]), truth[:6], wrong)
     kept = torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0, 0.0])
     one = torch.tensor(1.0)
-    t._accumulate(0, index, Losses(one, {"loss": one}, pseudo, kept))
-    t._accumulate(1, index, Losses(one, {"loss": one}, wrong, kept))
+
+    def log(*losses: Losses) -> dict[str, float]:
+        for each in losses:
+            t._accumulate(index, each)
+        t.count = len(losses)
+        return t.read_log()
+
     # counted: 2.5 of weight in each step; right: 1.5 of it in the first
-    assert t.read_log() == pytest.approx({"loss": 1.0, "pseudo_accuracy": 100 * 1.5 / 5.0})
-    t._accumulate(2, index, Losses(one, {"loss": one}, pseudo, torch.zeros(6)))
-    assert t.read_log() == {"loss": 1.0}
-    t.labels[t.unlabeled] = -1  # a truth that nobody knows
-    t._accumulate(3, index, Losses(one, {"loss": one}, pseudo))
-    assert t.read_log() == {"loss": 1.0}
+    both = log(Losses(one, {"loss": one}, pseudo, kept), Losses(one, {"loss": one}, wrong, kept))
+    assert both == pytest.approx({"loss": 1.0, "pseudo_accuracy": 100 * 1.5 / 5.0})
+    assert log(Losses(one, {"loss": one}, pseudo, torch.zeros(6))) == {"loss": 1.0}
+    t.feed.labels[t.feed.unlabeled] = -1  # a truth that nobody knows
+    assert log(Losses(one, {"loss": one}, pseudo)) == {"loss": 1.0}
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "wrn-10-1-tf", "small-4"])
@@ -378,3 +384,34 @@ def test_algorithm_of_one_s_own(short: Callable[..., Train]) -> None:
     t = Trainer(config, images, split, device=CPU, mean=(0.5,), std=(0.25,))
     t.step(0)
     assert t.read_log()["loss"] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["fixmatch", "supervised", "mean-teacher"])
+def test_a_recorded_step_is_the_same_step(short: Callable[..., Train], algorithm: str) -> None:
+    """With a recording that runs the body again, on the tensors that it was made with, as a CUDA graph does."""
+    changes: dict[str, Any] = {"optim": Optim(lr=0.1, warmup=4), "ema": Ema(decay=0.7, warmup=True)}
+    one, other = trainer(short, algorithm, **changes), trainer(short, algorithm, **changes)
+    bodies = []
+
+    def record(body: Callable[[], None]) -> Callable[[], None]:
+        bodies.append(body)
+        return body
+
+    other.graph = StepGraph(other._update, record)
+    logs = []
+    for t in (one, other):
+        for step in range(40):
+            t.step(step)
+            if step in (15, 39):
+                logs.append(t.read_log())
+    assert len(bodies) == 1  # from the 23rd step, when the average has its last decay, and three more
+    for p, q in zip(
+        (*one.net.parameters(), *one.ema.parameters()), (*other.net.parameters(), *other.ema.parameters()), strict=True
+    ):
+        assert torch.equal(p, q)
+    assert logs[:2] == logs[2:]
+
+
+def test_what_cannot_be_recorded(short: Callable[..., Train]) -> None:
+    with pytest.raises(ValueError, match=r"^Train\.graph needs a GPU; the device is cpu$"):
+        trainer(short, graph=True)

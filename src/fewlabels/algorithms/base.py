@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,19 @@ Teacher = Literal["student", "ema", "ema-batch"]
 the statistics of the batch."""
 
 
+Passes = Literal["joint", "separate-weak"]
+"""One forward pass over labeled, weak and strong images, as in the papers; or the weak ones in a pass of their own
+without gradient, a third less work. Each pass is normalised with its own batch statistics."""
+
+
 class Algorithm(nn.Module):
     """Batch to losses. Buffers are its state, parameters its own heads, `state_dict()` its checkpoint."""
 
     views: Views = Views()
     """The views of labeled and unlabeled images that `forward` finds in the batch."""
+
+    draws: ClassVar[bool] = False
+    """Whether `forward` draws from `Batch.rng`."""
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         """The losses of one training step; `ema` is the averaged copy of `net`."""
@@ -46,6 +54,7 @@ class PseudoLabel(Algorithm):
         views: the view that is guessed about and the view that is trained, in this order ("weak" and "strong"
             above).
         teacher: what guesses; with the averaged net, the net itself sees labeled and strong images only.
+        bn: whether the weak images share a forward pass with the others; they never do with another teacher.
     """
 
     def __init__(
@@ -58,10 +67,11 @@ class PseudoLabel(Algorithm):
         lambda_u: float = 1.0,
         views: tuple[str, str] = ("weak", "strong"),
         teacher: Teacher = "student",
+        bn: Passes = "joint",
     ) -> None:
         super().__init__()
         self.align, self.target, self.select, self.weigh = align, target, select, weigh
-        self.lambda_u, self.teacher = lambda_u, teacher
+        self.lambda_u, self.teacher, self.bn = lambda_u, teacher, bn
         self.views = Views(unlabeled=views)
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
@@ -87,13 +97,26 @@ class PseudoLabel(Algorithm):
         """Of the labeled, the weak and the strong images, float32; the average's are without gradient."""
         (x,), (weak, strong) = batch.x, batch.u
         if self.teacher == "student":
-            logits = net(torch.cat((x, weak, strong))).float()
-            labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
-            return labeled_logits, weak_logits, strong_logits
+            return split_logits(net, x, weak, strong, self.bn)
         logits = net(torch.cat((x, strong))).float()
         labeled_logits, strong_logits = torch.split(logits, [len(x), len(strong)])
         with torch.no_grad(), frozen_statistics(ema) if self.teacher == "ema-batch" else nullcontext():
             return labeled_logits, ema(weak).float(), strong_logits
+
+
+def split_logits(net: Net, x: Tensor, weak: Tensor, strong: Tensor, bn: Passes) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of labeled, weak and strong images, float32; those of a separate weak pass are without gradient.
+
+    A separate weak pass leaves the running statistics of batch normalisation alone.
+    """
+    if bn == "joint":
+        logits = net(torch.cat((x, weak, strong))).float()
+        labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
+        return labeled_logits, weak_logits, strong_logits
+    with torch.no_grad(), frozen_statistics(net):
+        weak_logits = net(weak).float()
+    labeled_logits, strong_logits = torch.split(net(torch.cat((x, strong))).float(), [len(x), len(strong)])
+    return labeled_logits, weak_logits, strong_logits
 
 
 def log(**values: Tensor) -> dict[str, Tensor]:

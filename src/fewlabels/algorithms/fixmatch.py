@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fewlabels.algorithms.base import Algorithm, PseudoLabel, Teacher
+from fewlabels.algorithms.base import Algorithm, Passes, PseudoLabel, Teacher
 from fewlabels.checked import Checked, Range
 from fewlabels.parts import at_least, hard, sharpened, soft
 from fewlabels.types import Info
@@ -35,6 +35,9 @@ class FixMatch(Checked):
     teacher: Teacher = "student"
     """Whose pseudo-labels: the net's own, or those of its running average, in evaluation mode (`ema`) or with
     the statistics of the batch (`ema-batch`); google-research/fixmatch, ab_fixmatch_meanteacher*.py."""
+    bn: Passes = "joint"
+    """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work
+    (only with the teacher `student`)."""
 
     def build(self, info: Info) -> Algorithm:
         first, second = self.anchoring.split(".")
@@ -46,4 +49,5 @@ class FixMatch(Checked):
             lambda_u=self.lambda_u,
             views=(first, second),
             teacher=self.teacher,
+            bn=self.bn,
         )

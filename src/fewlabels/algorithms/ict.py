@@ -36,6 +36,7 @@ class ICT(Checked):
 
 
 class ICTLoss(Algorithm):
+    draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
     def __init__(self, config: ICT) -> None:

@@ -47,6 +47,8 @@ class MixMatch(Checked):
 
 
 class MixMatchLoss(Algorithm):
+    draws = True
+
     def __init__(self, config: MixMatch, info: Info) -> None:
         super().__init__()
         self.config, self.classes, self.steps = config, info.classes, info.steps

@@ -33,6 +33,7 @@ class MixUp(Checked):
 
 
 class MixUpLoss(Algorithm):
+    draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
     def __init__(self, config: MixUp, info: Info) -> None:

@@ -77,6 +77,8 @@ class ReMixMatch(Checked):
 
 
 class ReMixMatchLoss(Algorithm):
+    draws = True
+
     def __init__(self, config: ReMixMatch, info: Info) -> None:
         super().__init__()
         self.config, self.classes, self.steps = config, info.classes, info.steps

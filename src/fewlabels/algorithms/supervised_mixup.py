@@ -31,6 +31,8 @@ class SupervisedMixUp(Checked):
 
 
 class SupervisedMixUpLoss(Algorithm):
+    draws = True
+
     def __init__(self, config: SupervisedMixUp, info: Info) -> None:
         super().__init__()
         self.config, self.classes = config, info.classes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewlabels import parallel
-from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.base import Algorithm, Passes, log, split_logits
 from fewlabels.checked import Checked, Range
 from fewlabels.functional import annealed, cross_entropy, entropy, kl
 from fewlabels.types import Batch, Info, Losses, Net, Views
@@ -40,7 +40,15 @@ class UDA(Checked):
     tsa_ramp: Annotated[int, Range(1)] = 65536
     """Steps in which the threshold grows (google-research/fixmatch, uda.py)."""
 
+    bn: Passes = "joint"
+    """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
+
     def build(self, info: Info) -> Algorithm:
+        if self.bn == "separate-weak" and self.w_entropy > 0:
+            raise ValueError(
+                f"UDA.w_entropy {self.w_entropy:g} needs the gradient of the weak views, which UDA.bn separate-weak "
+                "leaves out: set one of them otherwise"
+            )
         return UDALoss(self, info)
 
 
@@ -54,8 +62,7 @@ class UDALoss(Algorithm):
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         config = self.config
         (x,), (weak, strong) = batch.x, batch.u
-        logits = net(torch.cat((x, weak, strong))).float()
-        labeled_logits, weak_logits, strong_logits = torch.split(logits, [len(x), len(weak), len(strong)])
+        labeled_logits, weak_logits, strong_logits = split_logits(net, x, weak, strong, config.bn)
 
         counts = self.counts(labeled_logits, batch)
         share = parallel.mean(counts.mean())

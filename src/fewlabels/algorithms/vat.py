@@ -43,6 +43,7 @@ class VAT(Checked):
 
 
 class VATLoss(Algorithm):
+    draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
     def __init__(self, config: VAT) -> None:

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.augment.ops import GREY, Op, apply, square
-from fewlabels.augment.pixels import Shape, fill_value, upload
+from fewlabels.augment.ops import Op, square
+from fewlabels.augment.pixels import Shape
+from fewlabels.augment.plan import Plan, only_moves
 from fewlabels.augment.pools import FIXMATCH, POOLS, Array, Pool, side
 from fewlabels.augment.views import View, Weak, WeakDraw, own
-from fewlabels.augment.warp import rectangle
 from fewlabels.parallel import gather
 from fewlabels.rng import Rng
 
@@ -120,13 +120,13 @@ class CTAugment(View):
         everyone = self._policy(rng.generator(f"{purpose}/probe"), rows * rng.world, probe=True)
         return Probe(_own(rng, everyone), everyone)
 
-    def forward(self, pixels: Tensor, draw: CTADraw) -> Tensor:
-        pixels = self._apply_policy(self.weak(pixels, draw.weak), draw.policy)
-        return rectangle(pixels, upload(draw.box, pixels.device), self.shape, fill_value(pixels, GREY))
+    def plan(self, draw: CTADraw) -> Plan:
+        return self._followed(self.weak.plan(draw.weak), draw.policy)._replace(box=draw.box)
 
-    def probe_forward(self, pixels: Tensor, draw: Probe) -> Tensor:
-        """The policy alone, on pixels that are weak views already."""
-        return self._apply_policy(pixels.clone(), draw.policy)
+    def probe_plan(self, draw: Probe, weak: Plan | None = None) -> Plan:
+        """The policy, after the weak view that `weak` makes, or for pixels that are weak views already."""
+        still = np.zeros((len(draw.policy.member), 0), np.int32)
+        return self._followed(only_moves(still) if weak is None else weak, draw.policy)
 
     def learn(self, draw: Probe, proximity: Tensor | NDArray[np.floating[Any]]) -> None:
         """Move the rates of the bins that a probe used towards how well the model did, image by image.
@@ -172,20 +172,17 @@ class CTAugment(View):
         bins = np.maximum(pool.bins[member], 1)
         return Policy(member, (np.minimum(chosen, bins - 1) + u) / bins, centre)
 
-    def _apply_policy(self, pixels: Tensor, policy: Policy) -> Tensor:
-        """In place."""
+    def _followed(self, weak: Plan, policy: Policy) -> Plan:
+        """`weak`, followed by the operations of `policy`."""
         pool = self.pool
-        ops = np.array([o.op for o in pool.operations], np.int64)[policy.member]
-        fill = fill_value(pixels, (pool.fill,) * 3)
-        for slot, op in enumerate(ops.T):
-            p, place = policy.p[:, slot], policy.centre[:, slot]
-            value = np.zeros(len(op))
-            for o in pool.operations:
-                mine = op == o.op
-                value[mine] = o.magnitude(p[mine, 0], self.shape)
-            place = np.where((op == Op.RESCALE)[:, None], np.trunc(5.99 * p[:, 1:]).astype(np.int64), place)
-            apply(pixels, op, value, self.shape, place, fill)
-        return pixels
+        op = np.array([o.op for o in pool.operations], np.int64)[policy.member]
+        value = np.zeros(op.shape)
+        for o in pool.operations:
+            mine = op == o.op
+            value[mine] = o.magnitude(policy.p[..., 0][mine], self.shape)
+        method = np.trunc(5.99 * policy.p[..., 1:]).astype(np.int64)
+        place = np.where((op == Op.RESCALE)[..., None], method, policy.centre)
+        return weak._replace(op=op, value=value, place=place, fill=(pool.fill,) * 3)
 
 
 def _own(rng: Rng, policy: Policy) -> Policy:

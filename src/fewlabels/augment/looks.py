@@ -48,6 +48,7 @@ def make_looks(
     augment: str | None = None,
     algorithm: str = "",
     policy: str = "cifar",
+    stratified: bool = False,
 ) -> Looks:
     """The views that an algorithm asking for `names` gets.
 
@@ -57,12 +58,13 @@ def make_looks(
             and, without `augment`, `strong` must not be "auto".
         algorithm: its command-line name; with `augment`, what `d` means for a strong view depends on it.
         policy: AutoAugment's.
+        stratified: RandAugment's.
     """
     if augment is None:
         moves = moves_of(weak, shift)._asdict()
         views = {
             "weak": weak_view(weak, shape, shift=shift),
-            "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy),
+            "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
         }
         return Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak")
 
@@ -92,7 +94,7 @@ def make_looks(
             return view
         if strong.strong == "autoaugment":
             return AutoAugment(shape, flip, moved, policy, strong.cutout, black)
-        return RandAugment(shape, flip, moved, strong.strong, strong.cutout, black)
+        return RandAugment(shape, flip, moved, strong.strong, strong.cutout, black, stratified)
 
     last = tokens[-1]
     own = tokens[0] if tokens[0].strong is not None else None

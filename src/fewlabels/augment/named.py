@@ -66,16 +66,18 @@ def strong_view(
     black: bool = False,
     cutout: bool = True,
     policy: str = "cifar",
+    stratified: bool = False,
 ) -> View:
     """The strong view called `name` (one of `STRONG`) for images of this shape (C, H, W).
 
     `flip`, `shift` and `black` are those of the weak view that a strong view begins with; `cutout`: whether it
-    ends with its cutout, if it has one; `policy`: AutoAugment's, a key of `autoaugment.POLICIES`. ValueError for
-    other names, or if the shift does not fit the image.
+    ends with its cutout, if it has one; `policy`: AutoAugment's, a key of `autoaugment.POLICIES`; `stratified`:
+    as in `RandAugment`, where it can be. ValueError for other names, or if the shift does not fit the image.
     """
     moves = Moves(flip, shift, black)
     if name.startswith("rand:") and name in STRONG:
-        return RandAugment(shape, flip, shift, preset=name.removeprefix("rand:"), cutout=cutout, black=black)
+        preset = name.removeprefix("rand:")
+        return RandAugment(shape, flip, shift, preset, cutout, black, stratified)
     if name in ("cta", "cta:imagenet"):
         pool = name.partition(":")[2] or "fixmatch"
         return CTAugment(shape, flip, shift, cutout=cutout, black=black, pool=pool)

@@ -19,6 +19,7 @@ from fewlabels.augment.pixels import HALF, Shape, fill_value, packable, upload
 from fewlabels.augment.rescale import METHODS, rescale
 
 GREY = (127, 127, 127)
+BICUBIC = METHODS.index("bicubic")
 
 
 class Op(IntEnum):
@@ -47,13 +48,13 @@ class Op(IntEnum):
     ZOOM = auto()  # share cut from the top and the left, [0, 0.5); bicubic
 
 
-_WARPS = (Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y)
-_GEOMETRY = (*_WARPS, Op.RESCALE, Op.CUTOUT, Op.ZOOM)
-_GROUP = np.array([Op.ROTATE if o in _WARPS else o for o in Op])  # one gather serves all warps
+WARPS = (Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y)
+_GEOMETRY = (*WARPS, Op.RESCALE, Op.CUTOUT, Op.ZOOM)
+_GROUP = np.array([Op.ROTATE if o in WARPS else o for o in Op])  # one gather serves all warps
 _GROUP_WITHOUT_COLOUR = np.where(np.isin(list(Op), _GEOMETRY), _GROUP, Op.IDENTITY)
 
 # Operations that are blended with the original by their magnitude.
-_PARTIAL: dict[Op, Callable[[Tensor, Shape], Tensor]] = {
+PARTIAL: dict[Op, Callable[[Tensor, Shape], Tensor]] = {
     Op.AUTOCONTRAST: lambda p, _: tables.autocontrast(p),
     Op.EQUALIZE: lambda p, _: tables.equalize(p),
     Op.INVERT: lambda p, _: tables.invert(p),
@@ -61,7 +62,7 @@ _PARTIAL: dict[Op, Callable[[Tensor, Shape], Tensor]] = {
     Op.SMOOTH: blend.smooth,
 }
 # Operations with a magnitude of their own.
-_POINT: dict[Op, Callable[[Tensor, Tensor, Shape], Tensor]] = {
+POINT: dict[Op, Callable[[Tensor, Tensor, Shape], Tensor]] = {
     Op.BRIGHTNESS: lambda p, v, _: tables.brightness(p, v),
     Op.COLOR: lambda p, v, _: blend.colour(p, v),
     Op.CONTRAST: lambda p, v, _: tables.contrast(p, v),
@@ -70,13 +71,18 @@ _POINT: dict[Op, Callable[[Tensor, Tensor, Shape], Tensor]] = {
     Op.SOLARIZE: lambda p, v, _: tables.solarize(p, v),
     Op.SOLARIZE_ADD: lambda p, v, _: tables.solarize_add(p, v),
 }
-_SEES_ALPHA = (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
+SEES_ALPHA = (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
 """What google-research/fixmatch does in RGBA; other colour operations go through RGB, where pixels are opaque."""
 
 
 def keeps_colour(channels: int) -> bool:
     """Whether images with this many channels get colour operations; others get only the geometric ones."""
     return packable(channels)
+
+
+def groups(shape: Shape) -> NDArray[np.int64]:
+    """For each member of `Op` the one whose kernel does its work on images of this shape, ``[len(Op)]``."""
+    return _GROUP if keeps_colour(shape[0]) else _GROUP_WITHOUT_COLOUR
 
 
 def apply(
@@ -102,7 +108,7 @@ def apply(
     Returns:
         `pixels`.
     """
-    group = (_GROUP if keeps_colour(shape[0]) else _GROUP_WITHOUT_COLOUR)[op]
+    group = groups(shape)[op]
     order = np.argsort(group, kind="stable")
     order = order[np.count_nonzero(group == Op.IDENTITY) :]
     if not len(order):
@@ -131,22 +137,22 @@ def apply(
         if code is Op.ROTATE:
             image = warp.affine(image, six, shape, fill)
         elif code is Op.CUTOUT:
-            image = warp.rectangle(image, six[:, :4], shape, fill_value(pixels, GREY) | clear)
+            image = warp.rectangle(image, six[:, :4], shape, fill_value(pixels.ndim == 2, GREY) | clear)
         elif code is Op.RESCALE:
             assert place is not None
             image = rescale(image, value[part], place[part, 0], shape)
         elif code is Op.ZOOM:
-            image = rescale(image, value[part], np.full(len(rows), METHODS.index("bicubic")), shape, corner=True)
+            image = rescale(image, value[part], np.full(len(rows), BICUBIC), shape, corner=True)
         else:
             alpha = image & HALF if clear else None
             if alpha is not None:
                 image = image ^ alpha
-            if code in _PARTIAL:
-                full = _PARTIAL[code](image, shape)
+            if code in PARTIAL:
+                full = PARTIAL[code](image, shape)
                 image = full if (value[part] == 1).all() else blend.blend(image, full, magnitude)
             else:
-                image = _POINT[code](image, magnitude, shape)
-            if alpha is not None and code in _SEES_ALPHA:
+                image = POINT[code](image, magnitude, shape)
+            if alpha is not None and code in SEES_ALPHA:
                 image = image | alpha
         pixels.index_copy_(0, rows.long(), image)
     return pixels

@@ -77,9 +77,9 @@ def grey(packed: Tensor) -> Tensor:
     return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-def fill_value(pixels: Tensor, colour: tuple[int, int, int]) -> int:
+def fill_value(packed: bool, colour: tuple[int, int, int]) -> int:
     """The number that paints `colour` (r, g, b) into pixels: a packed word, else the mean level."""
-    if pixels.ndim == 2:
+    if packed:
         return colour[0] | (colour[1] << 8) | (colour[2] << 16)
     return round(sum(colour) / 3)
 
@@ -99,6 +99,7 @@ class Normalize(nn.Module):
         shape: (C, H, W) of the images.
         mean: Per channel, in units of pixels in [0, 1]; C numbers.
         std: Likewise; C positive numbers.
+        halves: Whether pixels may be marked `HALF`.
     """
 
     mean: Tensor
@@ -106,14 +107,14 @@ class Normalize(nn.Module):
     _scale: Tensor
     _bias: Tensor
 
-    def __init__(self, shape: Shape, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, shape: Shape, mean: Sequence[float], std: Sequence[float], halves: bool = False) -> None:
         super().__init__()
         channels, _, width = shape
         if len(mean) != channels or len(std) != channels or min(std) <= 0:
             raise ValueError(
                 f"mean and std must be {channels} numbers each, std above 0, not {list(mean)}, {list(std)}."
             )
-        self.shape = shape
+        self.shape, self.halves = shape, halves
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         self.register_buffer("mean", m.float())
         self.register_buffer("std", s.float())
@@ -121,14 +122,24 @@ class Normalize(nn.Module):
         self.register_buffer("_scale", (1 / (255 * s)).float().repeat(width), persistent=False)
         self.register_buffer("_bias", (-m / s).float().repeat(width), persistent=False)
 
+    @property
+    def scale(self) -> Tensor:
+        """What a level 0..255 is multiplied with, float32 ``[C]``."""
+        return self._scale[: self.shape[0]]
+
+    @property
+    def bias(self) -> Tensor:
+        """What is then added, float32 ``[C]``."""
+        return self._bias[: self.shape[0]]
+
     def forward(self, pixels: Tensor) -> Tensor:
         channels, height, width = self.shape
         n = len(pixels)
         out = torch.empty(n, height * width, channels, device=pixels.device)
         if packable(channels):
-            half = (pixels >> 24) * 0.5
-            for c, plane in enumerate(planes(pixels & RGB)[:channels]):
-                out[..., c] = plane + half
+            half = (pixels >> 24) * 0.5 if self.halves else None
+            for c, plane in enumerate(planes(pixels & RGB if self.halves else pixels)[:channels]):
+                out[..., c] = plane if half is None else plane + half
         else:
             out.copy_(pixels)
         rows = out.view(n * height, width * channels)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from fewlabels.augment.ops import GREY, Op, square
 from fewlabels.augment.pixels import Shape
+from fewlabels.augment.plan import Colour
 from fewlabels.augment.views import half_boxes
 
 Array = NDArray[np.float64]
 Boxes = Callable[[np.random.Generator, int, Shape], NDArray[np.int32]]
-Colour = tuple[int, int, int]
 
 
 class Level(NamedTuple):
@@ -53,7 +53,7 @@ class Preset(NamedTuple):
     fill: Colour | None = (0, 0, 0)
     """What warps uncover; None: transparent pixels, which end as `pixels.MIDDLE`."""
     truncates: bool = False
-    """Whether bytes come in through `TRUNCATED`."""
+    """Whether bytes come in through `plan.TRUNCATED`."""
     weak_last: bool = False
     """Whether flip and shift follow the cutout, and the border of the shift is black; else they come first."""
 
@@ -130,10 +130,6 @@ GOOGLE: Magnitudes = {
     Op.SHEAR_Y: _shear,
 }
 """RandAugment's operations in google-research/fixmatch for levels up to 15; AutoAugment has these and two more."""
-
-_SCALED = np.arange(256, dtype=np.float32) * np.float32(2 / 255) - np.float32(1)
-TRUNCATED: NDArray[np.uint8] = ((_SCALED * np.float32(0.5) + np.float32(0.5)) * np.float32(255)).astype(np.uint8)
-"""Bytes after google's way to [-1, 1] and back in float32 without rounding: 47 of them lose 1."""
 
 PRESETS: Mapping[str, Preset] = {
     "kekmodel": Preset(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fewlabels.augment.ops import Op, apply
-from fewlabels.augment.pixels import HALF, MIDDLE, Shape, fill_value, octets, upload
-from fewlabels.augment.presets import PRESETS, TRUNCATED, Array, Colour, Level, Magnitudes, Preset
+from fewlabels.augment.ops import Op
+from fewlabels.augment.pixels import Shape
+from fewlabels.augment.plan import Plan
+from fewlabels.augment.presets import PRESETS, Array, Level, Magnitudes, Preset
 from fewlabels.augment.views import View, Weak, WeakDraw, own
-from fewlabels.augment.warp import rectangle
 from fewlabels.rng import Rng
 
 
@@ -24,7 +22,7 @@ class RandDraw(NamedTuple):
     value: Array
     """``[B, slots]``, magnitudes."""
     place: NDArray[np.int64]
-    """``[B, slots, 2]``, column and row of a cutout among the operations; ``[B, 0]`` where there is none."""
+    """``[B, slots, 2]``, column and row of a cutout among the operations."""
     box: NDArray[np.int32]
     """``[B, 4]``, the final cutout; ``[B, 0]`` without one."""
 
@@ -38,6 +36,8 @@ class RandAugment(View):
         shape, flip, shift, black: See `Weak`; `leedoyup` always leaves a black border.
         preset: Key of `PRESETS`, or a preset of one's own.
         cutout: Whether the preset's cutout follows.
+        stratified: Draw each operation equally often in the batch, in random order, so that the batches differ
+            less from each other; what each image gets is drawn as before.
     """
 
     colours: ClassVar[bool] = True
@@ -50,11 +50,14 @@ class RandAugment(View):
         preset: str | Preset = "kekmodel",
         cutout: bool = True,
         black: bool = False,
+        stratified: bool = False,
     ) -> None:
         super().__init__(shape)
+        self.stratified = stratified
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}.")
         self.preset = PRESETS[preset] if isinstance(preset, str) else preset
+        self.halves = None in (self.preset.fill, self.preset.colour)
         self.boxes = self.preset.boxes if cutout else None
         self.weak = Weak(shape, flip, shift, black or self.preset.weak_last)
 
@@ -72,7 +75,12 @@ class RandAugment(View):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Operations, magnitudes and places, as in `RandDraw`."""
         preset, size = self.preset, (rows, self.preset.slots)
-        op = np.array(list(preset.operations), np.int64)[g.integers(0, len(preset.operations), size)]
+        known = np.array(list(preset.operations), np.int64)
+        if self.stratified:
+            even = np.resize(known, size[::-1])  # one slot a row; where it does not divide, the next slot goes on
+            op = g.permuted(even, axis=1).T
+        else:
+            op = known[g.integers(0, len(known), size)]
         if preset.levels is None:
             m = g.random(size)
         else:
@@ -80,33 +88,20 @@ class RandAugment(View):
         sign = g.integers(0, 2, size) * np.float64(2) - 1
         used = g.random(size) < preset.probability
         value = magnitudes(preset.operations, op, m, sign, self.shape)
-        return np.where(used, op, Op.IDENTITY), value, np.zeros((rows, 0), np.int64)
+        return np.where(used, op, Op.IDENTITY), value, np.zeros((*size, 2), np.int64)
 
-    def forward(self, pixels: Tensor, draw: RandDraw) -> Tensor:
+    def plan(self, draw: RandDraw) -> Plan:
         preset = self.preset
-        pixels = pixels.clone() if preset.weak_last else self.weak(pixels, draw.weak)
-        packed = pixels.ndim == 2
-        if preset.truncates and packed:
-            pixels = _truncated(pixels)
-        fill = HALF if preset.fill is None and packed else self._paint(pixels, preset.fill)
-        for slot in range(draw.op.shape[1]):
-            place = draw.place[:, slot] if draw.place.shape[1] else None
-            apply(pixels, draw.op[:, slot], draw.value[:, slot], self.shape, place, fill)
-        if fill & HALF:
-            pixels = torch.where(pixels >= HALF, MIDDLE, pixels)
-        if draw.box.shape[1]:
-            box = upload(draw.box, pixels.device)
-            pixels = rectangle(pixels, box, self.shape, self._paint(pixels, preset.colour))
-        out: Tensor = self.weak(pixels, draw.weak) if preset.weak_last else pixels
-        return out
-
-    def _paint(self, pixels: Tensor, colour: Colour | None) -> int:
-        """The number that paints `colour`, None for the middle, into pixels of this view's shape."""
-        if colour is None:
-            return MIDDLE if pixels.ndim == 2 else 127
-        if self.shape[0] == 1:  # Pillow's luminance, `pixels.grey`
-            colour = ((19595 * colour[0] + 38470 * colour[1] + 7471 * colour[2] + 32768) >> 16,) * 3
-        return fill_value(pixels, colour)
+        return self.weak.plan(draw.weak)._replace(
+            op=draw.op,
+            value=draw.value,
+            place=draw.place,
+            box=draw.box,
+            colour=preset.colour,
+            fill=preset.fill,
+            truncates=preset.truncates,
+            moves_last=preset.weak_last,
+        )
 
 
 def magnitudes(
@@ -118,9 +113,3 @@ def magnitudes(
         mine = op == code
         value[mine] = magnitude(Level(m[mine], sign[mine], shape))
     return value
-
-
-def _truncated(packed: Tensor) -> Tensor:
-    table = upload(TRUNCATED, packed.device)
-    byte = octets(packed)
-    return table.index_select(0, byte.flatten().int()).view_as(byte).view(torch.int32)

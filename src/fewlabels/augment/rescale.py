@@ -61,6 +61,36 @@ def weights(first: int, last: int, size: int, method: str) -> NDArray[np.float32
     return out
 
 
+def _kept(crop: float, size: int, corner: bool) -> tuple[int, int]:
+    """First and last + 1 of the `size` pixels that are left."""
+    if corner:
+        return int(crop * size), size
+    # np.rint rounds halves to even, as Python's round does in Pillow's crop
+    return int(np.rint(crop * size)), int(np.rint(size * (1 - crop)))
+
+
+TAPS = 7
+"""Most pixels that one pixel of a stretched image is made of: three on each side, and one."""
+
+
+def taps(crop: float, method: int, shape: Shape, *, corner: bool = False) -> NDArray[np.int32]:
+    """The weights of `rescale` for one image, int32 ``[W + H, 1 + TAPS]``.
+
+    For each output column, then row: the first input column or row, and the weights times 2**22 from there on.
+    """
+    out = np.zeros((shape[2] + shape[1], 1 + TAPS), np.int32)
+    row = 0
+    for size in (shape[2], shape[1]):
+        dense = weights(*_kept(crop, size, corner), size, METHODS[method])
+        for line in dense:
+            first = int(np.flatnonzero(line)[0])
+            part = line[first : first + TAPS]
+            assert not line[first + TAPS :].any()
+            out[row, 0], out[row, 1 : 1 + len(part)] = first, part
+            row += 1
+    return out
+
+
 def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape, *, corner: bool = False) -> Tensor:
     """Cut a share of each side away and resize what is left to the old size.
 
@@ -75,11 +105,7 @@ def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape
     channels, height, width = shape
 
     def matrices(size: int) -> Tensor:
-        # np.rint rounds halves to even, as Python's round does in Pillow's crop
-        first, last = np.rint(crop * size).astype(int), np.rint(size * (1 - crop)).astype(int)
-        if corner:
-            first, last = (crop * size).astype(int), np.full(len(crop), size)
-        rows = [weights(a, b, size, METHODS[m]) for a, b, m in zip(first, last, method, strict=True)]
+        rows = [weights(*_kept(c, size, corner), size, METHODS[m]) for c, m in zip(crop, method, strict=True)]
         return upload(np.stack(rows), pixels.device).double()
 
     def rounded(total: Tensor) -> Tensor:

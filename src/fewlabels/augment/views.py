@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewlabels.augment.ops import GREY
-from fewlabels.augment.pixels import Shape, fill_value, upload
-from fewlabels.augment.warp import check_shift, flip_shift, rectangle
+from fewlabels.augment.pixels import Shape
+from fewlabels.augment.plan import Plan, only_moves, run
+from fewlabels.augment.warp import check_shift
 from fewlabels.rng import Rng
 
 Draw: TypeAlias = Any
@@ -30,6 +30,8 @@ class View(nn.Module):
     """Whether the view has a state that training changes (`CTAugment`)."""
     colours: ClassVar[bool] = False
     """Whether the view has colour operations, which need packed pixels."""
+    halves: bool = False
+    """Whether the view marks pixels with `pixels.HALF`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -43,9 +45,15 @@ class View(nn.Module):
         """
         raise NotImplementedError
 
+    def plan(self, draw: Draw) -> Plan | None:
+        """The draw as a plan; None for a view that goes its own way, in `forward`."""
+        return None
+
     def forward(self, pixels: Tensor, draw: Draw) -> Tensor:
         """Pixels (`fewlabels.augment.pixels`) to new pixels of the same form."""
-        raise NotImplementedError
+        plan = self.plan(draw)
+        assert plan is not None
+        return run(pixels, plan, self.shape)
 
 
 def own(rng: Rng, rows: NDArray[T]) -> NDArray[T]:
@@ -53,19 +61,22 @@ def own(rng: Rng, rows: NDArray[T]) -> NDArray[T]:
     return cast("NDArray[T]", rng.shard(rows))
 
 
-class Identity(View):
-    """The image as it is."""
-
-    def draw(self, rng: Rng, rows: int, purpose: str) -> tuple[()]:
-        return ()
-
-    def forward(self, pixels: Tensor, draw: tuple[()] = ()) -> Tensor:
-        return pixels
-
-
 class WeakDraw(NamedTuple):
     moves: NDArray[np.int32]
     """``[B, 3]``: flip (0 or 1), rows and columns off centre, each in -shift..shift."""
+
+
+class Identity(View):
+    """The image as it is."""
+
+    def draw(self, rng: Rng, rows: int, purpose: str) -> WeakDraw:
+        return WeakDraw(np.zeros((rows, 3), np.int32))
+
+    def plan(self, draw: WeakDraw) -> Plan:
+        return only_moves(draw.moves)
+
+    def forward(self, pixels: Tensor, draw: WeakDraw | None = None) -> Tensor:
+        return pixels
 
 
 class Weak(View):
@@ -92,8 +103,8 @@ class Weak(View):
         offset = g.integers(-self.shift, self.shift + 1, (total, 2))
         return WeakDraw(own(rng, np.concatenate([flip, offset], 1).astype(np.int32)))
 
-    def forward(self, pixels: Tensor, draw: WeakDraw) -> Tensor:
-        return flip_shift(pixels, upload(draw.moves, pixels.device), self.shape, black=self.black)
+    def plan(self, draw: WeakDraw) -> Plan:
+        return only_moves(draw.moves, black=self.black)
 
 
 class CutoutDraw(NamedTuple):
@@ -117,9 +128,8 @@ class Cutout(View):
         box = half_boxes(rng.generator(f"{purpose}/cutout"), rows * rng.world, self.shape)
         return CutoutDraw(self.weak.draw(rng, rows, purpose), own(rng, box))
 
-    def forward(self, pixels: Tensor, draw: CutoutDraw) -> Tensor:
-        pixels = self.weak(pixels, draw.weak)
-        return rectangle(pixels, upload(draw.box, pixels.device), self.shape, fill_value(pixels, GREY))
+    def plan(self, draw: CutoutDraw) -> Plan:
+        return self.weak.plan(draw.weak)._replace(box=draw.box)
 
 
 def half_boxes(g: np.random.Generator, rows: int, shape: Shape) -> NDArray[np.int32]:

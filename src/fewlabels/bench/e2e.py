@@ -94,10 +94,10 @@ class Usual:
 def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
     """What a step does beside forward, backward and optimizer, each alone."""
     config, count = trainer.config, 0
-    wanted, looks = trainer.algorithm.views, trainer.looks
+    wanted, looks = trainer.algorithm.views, trainer.feed.looks
     sets = (
-        ("labeled", len(trainer.labeled), config.batch, looks.labeled),
-        ("unlabeled", len(trainer.unlabeled), config.batch * config.uratio, looks.unlabeled),
+        ("labeled", len(trainer.feed.labeled), config.batch, looks.labeled),
+        ("unlabeled", len(trainer.feed.unlabeled), config.batch * config.uratio, looks.unlabeled),
     )
 
     def draw() -> None:
@@ -107,7 +107,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
         for purpose, n, batch, keys in sets:
             draw_rows(n, batch, count, config.seed, purpose)
             for i, key in enumerate(keys):
-                cast(View, trainer.views[key]).draw(rng, batch, f"{purpose}/{i}")
+                cast(View, trainer.feed.views[key]).draw(rng, batch, f"{purpose}/{i}")
 
     def data() -> None:
         nonlocal count
@@ -122,7 +122,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
         """What one step adds to the log, and its share of a log point."""
         nonlocal count
         for _ in range(every):
-            trainer._accumulate(0, index, losses)
+            trainer._accumulate(index, losses)
             count += 1
         desk.log(count)
 
@@ -130,7 +130,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
     return {
         "draw and views": data,
         "draw": draw,
-        "average": lambda: trainer.average.update(trainer.objective.net, 0),
+        "average": lambda: trainer.average.update(trainer.objective.net, trainer.config.ema.decay),
         "log points": log,
     }
 

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 
 import torch
 
+from fewlabels.allocator import keep_freed_memory
 from fewlabels.bench.measure import Tick
 from fewlabels.checked import Checked, Range
 from fewlabels.step import pick_device
@@ -38,4 +39,5 @@ class Options(Checked):
         """The device, with the threads set. Raises ValueError for a device that is not there."""
         device = pick_device(self.device)
         torch.set_num_threads(self.threads)
+        keep_freed_memory()
         return device

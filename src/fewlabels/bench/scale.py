@@ -34,8 +34,8 @@ def run(options: EndToEnd, stages: Stages) -> Result:
             )
             memory[str(size)] = {
                 "uint8": images.images.nbytes,
-                "resident": trainer.store.nbytes,
-                "over_uint8": trainer.store.nbytes / images.images.nbytes,
+                "resident": trainer.feed.store.nbytes,
+                "over_uint8": trainer.feed.store.nbytes / images.images.nbytes,
                 "growth_of_peak": peak_memory() - peak,
             }
             whole[f"{size} images"] = Ours(trainer)

@@ -58,7 +58,7 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         T                  | --temperature |
         temperature        | --temperature |
         tsa                | --tsa | no is none
-        tsa_pos            | --tsa-ramp | in steps: 1024 * min(train_kimg, 16384) * 2^tsa_pos / batch / 16384, 65536 by default
+        tsa_pos            | --tsa-ramp | in steps: min(train_kimg, 16384) * 2^tsa_pos / batch, 65536 by default
         anchoring          | --anchoring |
         augment            | --augment | the same tokens
         K                  | --strong-views | of remixmatch
@@ -256,7 +256,7 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         perform_inference | fewlabels predict RUN FOLDER |
         inference_dir     | fewlabels predict RUN FOLDER |
         inference_ckpt    | fewlabels predict RUN FOLDER --checkpoint STEP |
-        memoize           | | images always stay in memory
+        memoize           | | images stay in memory where they fit: --data.residency
         consistency_weight | --weight |
         smoothing         | --smoothing | of supervised; the others ignore it there
         threshold         | --tau |

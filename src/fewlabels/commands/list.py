@@ -182,8 +182,8 @@ TOPICS: Mapping[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
     ),
     "recipes": (
         _recipes,
-        "what each says beside the defaults of fewlabels train; those with parentheses are chosen by themselves, the "
-        "others with --recipe NAME",
+        "what each says otherwise than the defaults of the settings, which are FixMatch's for CIFAR-10; those with "
+        "parentheses are chosen by themselves, the others with --recipe NAME",
     ),
     "nets": (_nets, "for 10 classes at 32 x 32 pixels; any other depth and width of the same form will do"),
     "views": (_views, "`auto` is what suits the data set"),

@@ -12,7 +12,7 @@ from typing import TypeVar, get_args, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from fewlabels.checked import Checked, Range, describe
+from fewlabels.checked import Range, describe
 from fewlabels.commands import foreign
 
 T = TypeVar("T")
@@ -55,24 +55,26 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
 
 
 @_REGISTRY.struct_rule
-def _ranges_in_the_help(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """What tyro makes of a configuration, with what its `Range` allows after each option's sentence."""
-    if _SEEN in info.markers or not (isinstance(info.type, type) and issubclass(info.type, Checked)):
+def _help(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """What tyro makes of a dataclass, with what its `Range` allows after each option's sentence.
+
+    The lines of a docstring are those of the source; here they are joined, as tyro breaks them anew.
+    """
+    if _SEEN in info.markers or not (isinstance(info.type, type) and dataclasses.is_dataclass(info.type)):
         return None
     spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _SEEN)))
     assert isinstance(spec, StructConstructorSpec)
-    return dataclasses.replace(spec, fields=tuple(map(_with_range, spec.fields)))
+    return dataclasses.replace(spec, fields=tuple(map(_with_help, spec.fields)))
 
 
-def _with_range(field: StructFieldSpec) -> StructFieldSpec:
-    if not _has_range(field.type):
-        return field
+def _with_help(field: StructFieldSpec) -> StructFieldSpec:
     sentence: str | Callable[[], str | None] | None = field.helptext
-    allowed = describe(field.type)
+    allowed = describe(field.type) if _has_range(field.type) else ""
 
     def text() -> str:
         before = sentence() if callable(sentence) else sentence
-        return f"{before or ''} {allowed[0].upper()}{allowed[1:]}.".strip()
+        words = [before or "", f"{allowed[0].upper()}{allowed[1:]}." if allowed else ""]
+        return " ".join(" ".join(words).split())
 
     return dataclasses.replace(field, helptext=text)
 

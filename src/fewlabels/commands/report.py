@@ -32,8 +32,12 @@ HEADINGS = {
     "seconds": "seconds",
 }
 LEGEND = """\
-accuracies in percent, of the averaged weights; final: after the last step; last N: median over the last N evaluations
-(over all, if there are fewer); mean N: their mean; best on test: chosen by the test images that it is measured on"""
+accuracies in percent, of the averaged weights; final: after the last step; last N: median over the
+last N evaluations (over all, if there are fewer); mean N: their mean; best on test: chosen by the
+test images that it is measured on"""
+
+SPARE = ("mean 20", "mean 10", "last 50", "last 10", "geom. mean", "seconds")
+"""Columns that a terminal too narrow for the table does without, the first one first; --csv has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +147,23 @@ def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _print(out: Console, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, Any]) -> None:
-    """A table as wide as it must be; with a line under its head on a terminal."""
+    """A table as wide as it must be; on a terminal with a line under its head, and without `SPARE` if it must."""
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
+    table, width = _table(out, columns, rows)
+    left_out: list[str] = []
+    for name in SPARE if out.is_terminal else ():
+        if width > out.width and name in columns:
+            left_out.append(name)
+            table, width = _table(out, [column for column in columns if column not in left_out], rows)
+    narrow, out.width = out.width, max(out.width, width)
+    out.print(table, soft_wrap=True)
+    out.width = narrow
+    if left_out:
+        out.print(f"no room for {', '.join(left_out)}: --csv and --json have all", soft_wrap=True)
+
+
+def _table(out: Console, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> tuple[Table, int]:
+    """A table and the width that it needs."""
     table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     words = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured_on")
     for name in columns:
@@ -152,8 +171,7 @@ def _print(out: Console, rows: Sequence[Mapping[str, str]], hidden: Mapping[str,
         table.add_column(name.replace("_", " "), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(row.get(name, "") for name in columns))
-    out.width = max(out.width, Measurement.get(out, out.options.update(max_width=10_000), table).maximum)
-    out.print(table, soft_wrap=True)
+    return table, Measurement.get(out, out.options.update(max_width=10_000), table).maximum
 
 
 def _seed(row: Mapping[str, Any]) -> str:

@@ -33,24 +33,24 @@ class Store:
         """(C, H, W)"""
         flat = images.reshape(n, h * w, c)
         kept, form = {1: (torch.uint8, (n, h * w)), 3: (torch.int32, (n, h * w))}.get(c, (torch.uint8, flat.shape))
-        self._data = torch.empty(form, dtype=kept, device=device)
+        self.data = torch.empty(form, dtype=kept, device=device)
         size = max(1, 2**18 // (h * w))  # in pieces, which stay in the processor's cache while they are packed
         for start in range(0, n, size):
             part = flat[start : start + size]
             piece = torch.from_numpy(_words(part) if c == 3 else part.copy())  # no view: torch warns of read-only ones
-            self._data[start : start + size].copy_(piece.view(-1, *form[1:]))
+            self.data[start : start + size].copy_(piece.view(-1, *form[1:]))
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        return self._data.nbytes
+        return self.data.nbytes
 
     @property
     def device(self) -> torch.device:
-        return self._data.device
+        return self.data.device
 
     rows_device = device
     """Where `take` wants its rows."""
@@ -64,7 +64,7 @@ class Store:
         One or three channels: int32 ``[B, H*W]``, bytes R, G, B, 0 (grey: R = G = B). Others: uint8 ``[B,
         H*W, C]``.
         """
-        batch = self._data.index_select(0, rows)
+        batch = self.data.index_select(0, rows)
         return batch.int() * 0x010101 if self.shape[0] == 1 else batch
 
 

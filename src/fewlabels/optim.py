@@ -1,0 +1,66 @@
+"""The optimizer, its learning rate, and the average of the weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels import nets
+from fewlabels.config import Ema, Optim
+from fewlabels.functional import cosine
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
+    groups = nets.parameter_groups(module, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
+    fused = device.type == "cuda"
+    if config.name == "sgd":
+        nesterov = config.nesterov and config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    # without a mean of squares a step is the sign of the gradient (google-research/fixmatch, ab_fixmatch_adam.py)
+    eps = 1e-8 if config.beta2 > 0 else 1e-4
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=eps, fused=fused)
+
+
+def learning_rate(config: Optim, step: int, steps: int) -> float:
+    """Learning rate of step `step`, counted from 0."""
+    if config.schedule == "cosine":
+        return config.lr * cosine(step, steps, config.warmup)
+    if step < config.warmup:
+        return config.lr * step / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    share = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+    return config.lr + (config.lr_end - config.lr) * share
+
+
+class Average(Generic[N]):
+    """Exponential moving average of a net."""
+
+    def __init__(self, net: N, config: Ema) -> None:
+        self.net: N = copy.deepcopy(net).requires_grad_(False).eval()
+        self.config = config
+
+    def decay(self, step: int) -> float:
+        """Weight of the old average in step `step`, counted from 0."""
+        return min(self.config.decay, (1 + step) / (10 + step)) if self.config.warmup else self.config.decay
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, decay: float) -> None:
+        """Take in the weights of `net`."""
+        old: list[Tensor] = list(self.net.parameters())
+        new: list[Tensor] = list(net.parameters())
+        mine, live = list(self.net.buffers()), list(net.buffers())
+        averaged = self.config.buffers == "averaged"
+        old += [b for b in mine if averaged and b.is_floating_point()]
+        new += [b for b in live if averaged and b.is_floating_point()]
+        torch._foreach_lerp_(old, new, 1 - decay)
+        for a, b in zip(mine, live, strict=True):
+            if not (averaged and a.is_floating_point()):
+                a.copy_(b)

@@ -1,0 +1,89 @@
+"""One plan, three ways to execute it: grouped by operation, uniform, and as one Triton kernel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.augment import uniform
+from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
+from fewlabels.augment.pixels import pack
+from fewlabels.augment.plan import run
+from fewlabels.augment.views import View
+from fewlabels.rng import Rng
+
+SHAPES = [(3, 32, 32), (1, 12, 12), (3, 20, 28), (2, 16, 16)]
+VIEWS = [name for name in dict.fromkeys((*WEAK, *STRONG)) if name != "affine"]
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+def make(name: str, shape: tuple[int, int, int]) -> View:
+    return weak_view(name, shape) if name in WEAK else strong_view(name, shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", VIEWS)
+def test_uniform_gives_the_bits_of_grouped(name: str, shape: tuple[int, int, int]) -> None:
+    """Grouped is compared with Pillow elsewhere."""
+    view = make(name, shape)
+    images = np.random.default_rng(0).integers(0, 256, (48, *shape[1:], shape[0]), dtype=np.uint8)
+    images[24:] //= 3
+    pixels = pack(torch.from_numpy(images))
+    draw = view.draw(Rng(5, 0), 48, "test")
+    plan = view.plan(draw)
+    assert plan is not None
+    before = pixels.clone()
+    grouped, other = view(pixels, draw), run(pixels, plan, shape, uniform.apply)
+    assert torch.equal(grouped, other)
+    assert torch.equal(pixels, before)
+
+
+@needs_triton
+def test_the_kernel_gives_the_bits_of_grouped_in_the_interpreter() -> None:
+    script = Path(__file__).parent / "views_by_kernel.py"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert len(found) > 3 * 12
+    assert {name: n for name, n in found.items() if n} == {}
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("name", "capability"), [("ms", 80), ("rand:kekmodel", 80), ("rand:kekmodel", 90), ("cta", 90)]
+)
+def test_the_kernel_compiles_for_a_gpu_that_is_not_here(name: str, capability: int) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fewlabels.augment import kernel
+
+    shape = (3, 32, 32)
+    view = make(name, shape)
+    plan = view.plan(view.draw(Rng(0, 0), 2, "test"))
+    assert plan is not None
+    constants = {**kernel.constants(plan, shape), "BYTES": False, "N": 1024}
+    pointers = {"data": "*i32", "rows": "*i64", "words": "*i32", "taps": "*i32", "truncated": "*u8", "out": "*fp32"}
+    signature = {**pointers, "scale": "*fp32", "bias": "*fp32", "colour": "i32", "fill": "i32"}
+    names = list(kernel._view.arg_names)
+    source = ASTSource(
+        kernel._view,
+        {**signature, **dict.fromkeys(constants, "constexpr")},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+    )
+    options = {"num_warps": kernel.warps(1024), "enable_fp_fusion": False}
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert f".target sm_{capability}" in made.asm["ptx"]
+    assert len(made.asm["cubin"]) > 10_000
+    # what four programs on one of its processors may share is 100 KiB and more
+    assert made.metadata.shared <= 16 * 1024

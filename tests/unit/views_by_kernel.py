@@ -1,0 +1,56 @@
+"""Run with TRITON_INTERPRET=1: prints how many views of the Triton kernel differ from those of `plan.run`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from fewlabels.augment import kernel, make_looks
+from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
+from fewlabels.augment.pixels import Normalize, pack
+from fewlabels.augment.views import View
+from fewlabels.rng import Rng
+from fewlabels.types import Views
+
+
+def pictures(shape: tuple[int, int, int]) -> np.ndarray:
+    """Half noise, half smooth and dark, uint8 ``[16, H, W, C]``."""
+    c, h, w = shape
+    noise = np.random.default_rng(0).integers(0, 256, (16, h, w, c))
+    noise[8:] = noise[8:] // 8 + np.linspace(20, 120, w)[None, None, :, None]
+    return noise.astype(np.uint8)
+
+
+def differing(view: View, rows: int) -> int:
+    """Views, of `rows`, of which a bit differs."""
+    c = view.shape[0]
+    images = pictures(view.shape)
+    pixels = pack(torch.from_numpy(images))
+    resident = pixels if c == 3 else torch.from_numpy(images).flatten(1)
+    normalize = Normalize(view.shape, [0.4, 0.5, 0.6][:c], [0.2, 0.25, 0.3][:c], halves=view.halves)
+    index = torch.from_numpy(np.random.default_rng(1).integers(0, len(images), rows))
+    draw = view.draw(Rng(3, 0), rows, "test")
+    out = kernel.render(resident, index, view.plan(draw), normalize)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    return int((out != normalize(view(pixels[index], draw))).flatten(1).any(1).sum())
+
+
+def main() -> None:
+    found: dict[str, int] = {}
+    for shape in ((3, 32, 32), (1, 12, 12), (3, 20, 28)):
+        views = {n: weak_view(n, shape) for n in WEAK if n != "affine"}
+        views |= {n: strong_view(n, shape) for n in STRONG if n != "affine"}
+        for name, view in views.items():
+            found[f"{name} {shape}"] = differing(
+                view, 60 if shape[1] == 32 and name.startswith(("rand", "cta")) else 12
+            )
+    looks = make_looks((3, 32, 32), Views(), weak="ms", strong="auto", shift=4, augment="d.d.r3_12_50", algorithm="uda")
+    found["d.d.r3_12_50"] = differing(looks.views[looks.unlabeled[1]], 20)
+    found["rand:kekmodel (3, 96, 96)"] = differing(strong_view("rand:kekmodel", (3, 96, 96)), 3)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
