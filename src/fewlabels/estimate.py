@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +24,17 @@ SAMPLE = 48
 """Images of a measured step on the CPU, at most; a GPU measures whole steps."""
 
 
-def estimate(config: Train) -> tuple[Train, list[str]]:
-    """The resolved configuration, and sentences about what it costs on this machine.
+class Estimate(NamedTuple):
+    config: Train
+    """Resolved."""
+    lines: list[str]
+    """Sentences about what it costs on this machine."""
+    seconds: float
+    """Of the whole training, without the evaluations."""
+
+
+def estimate(config: Train) -> Estimate:
+    """What a training costs.
 
     Trains a few steps on noise; a folder is read, a named data set is not.
     """
@@ -63,7 +73,9 @@ def estimate(config: Train) -> tuple[Train, list[str]]:
         "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
         f"({1000 * seconds:.0f} ms each, from a sample)",
     }
-    return replace(config, **kept), [f"{name:8}{text}" for name, text in lines.items()]
+    return Estimate(
+        replace(config, **kept), [f"{name:8}{text}" for name, text in lines.items()], seconds * config.steps
+    )
 
 
 def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:

@@ -13,16 +13,15 @@ import tyro
 
 from fewlabels import parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
+from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, nearest, to_dict
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import read_split
+from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
-from fewlabels.training import Output, resume, train
-
-FREE_TO_CHANGE = ("device", "keep")
-"""Settings that a resumed run may have otherwise than it began: they do not touch the result."""
+from fewlabels.training import FREE_TO_CHANGE, Output, resume, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,11 @@ class Command:
     """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
     baseline: bool = False
     """Train the supervised baseline too: the same labels, views and steps without the unlabeled images."""
+    seeds: str | None = None
+    """Train once with each of these seeds, `0..4` or `1,3,5`, and show mean and standard deviation; one after another,
+    or one on each visible GPU. The same command goes on after a stop."""
+    folds: str | None = None
+    """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
     dry_run: bool = False
     """Show the settings and what they will cost, and stop."""
     progress: bool = True
@@ -58,19 +62,22 @@ def main(args: list[str]) -> int:
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
+    if command.seeds is not None or command.folds is not None:
+        return many.main(command, args)
     if command.dry_run:
         from fewlabels.estimate import estimate
 
-        config, lines = estimate(command.train)
-        print(json.dumps(to_dict(config), indent=1))
-        print("\n".join(lines))
+        cost = estimate(command.train)
+        print(json.dumps(to_dict(cost.config), indent=1))
+        print("\n".join(cost.lines))
         return 0
     output = Output(command.progress, print) if lead else Output()
     with parallel.session(command.train.device):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
         if command.baseline:
-            results["supervised"] = _baseline(run, output)
+            settings = replace(run.config, device=command.train.device, keep=command.train.keep)
+            results["supervised"] = baseline(run, settings, output)
     if lead:
         print(table(results))
     return 0
@@ -183,16 +190,6 @@ def _run(command: Command, output: Output) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
     return train(command.train, out=command.out, overwrite=command.overwrite, output=output)
-
-
-def _baseline(run: Run, output: Output) -> Run:
-    """The supervised run in the folder `baseline` of a run, begun, resumed or finished."""
-    path = run.path / "baseline"
-    if path.is_dir() and Run(path).checkpoints():
-        return resume(path, output=output)
-    config = replace(run.config, algorithm=Supervised(view="strong"))
-    output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
-    return train(config, out=path, overwrite=path.is_dir(), output=output._replace(say=lambda text: None))
 
 
 def table(results: dict[str, Run]) -> str:

@@ -1,0 +1,314 @@
+"""fewlabels train --seeds and --folds: one display for all runs, one table at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fewlabels.algorithms import Supervised
+from fewlabels.commands.options import UsageError
+from fewlabels.config import algorithm_name, to_dict
+from fewlabels.data.names import parse
+from fewlabels.interrupt import Interrupted
+from fewlabels.log import duration
+from fewlabels.many import Board, Job, Outcome, Result, gpus, here, numbers, plan, saved, spread
+from fewlabels.report import DamagedRun, Entry, groups, read
+from fewlabels.training import FREE_TO_CHANGE
+
+if TYPE_CHECKING:
+    from fewlabels.commands.train import Command
+
+Kind = Literal["seed", "fold"]
+OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
+
+
+def main(command: Command, args: Sequence[str]) -> int:
+    kind: Kind = "seed" if command.seeds is not None else "fold"
+    _check(command, args)
+    which = numbers(f"--{kind}s", (command.seeds if kind == "seed" else command.folds) or "")
+    train = command.train
+    jobs = plan(train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
+    todo = [job for job in jobs if not job.finished]
+    devices = gpus(train.device)[: len(todo)]
+    if command.dry_run:
+        _costs(jobs, max(1, len(devices)))
+        return 0
+    print(_summary(jobs, devices))
+    board = Bars(jobs) if command.progress and Console(stderr=True).is_terminal else Plain(jobs, alive=command.progress)
+    with board:
+        result = spread(todo, devices, board) if len(devices) > 1 else here(todo, board)
+    show(jobs, result, kind)
+    if result.signum:
+        name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)
+        raise Interrupted(
+            f"stopped by {name} with {done} of {len(jobs)} runs finished; the same command goes on with the others",
+            result.signum,
+        )
+    return 1 if any(outcome.kind == "failed" for outcome in result.outcomes.values()) else 0
+
+
+def _check(command: Command, args: Sequence[str]) -> None:
+    """Raises UsageError where the options do not say clearly what the runs are."""
+    option, given = ("--seeds" if command.seeds is not None else "--folds"), {a.partition("=")[0] for a in args}
+    if "RANK" in os.environ:
+        raise UsageError(
+            f"{option} trains each run on one device: start it without torchrun, and it takes every visible GPU"
+        )
+    if command.seeds is not None and command.folds is not None:
+        raise UsageError(
+            "give --seeds or --folds: the deviation over both kinds of seeds at once would be that of neither"
+        )
+    if command.resume is not None:
+        raise UsageError(f"--resume goes on with one run; with {option} the same command as before goes on with all")
+    if command.seeds is not None and "--seed" in given:
+        raise UsageError("--seeds says the seeds of the training: leave out --seed")
+    if command.folds is None:
+        return
+    if "--data.seed" in given or ("--data" in given and parse(command.train.data.name).seed is not None):
+        raise UsageError("--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name")
+    if command.train.data.split is not None:
+        raise UsageError("--folds draws a split for each seed: leave out --data.split")
+
+
+def _summary(jobs: Sequence[Job], devices: Sequence[str]) -> str:
+    kept, begun = sum(job.finished for job in jobs), sum(job.start > 0 and not job.finished for job in jobs)
+    counts = {"finished already": kept, "to go on with": begun, "new": len(jobs) - kept - begun}
+    text = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    way = f"one on each of the GPUs {', '.join(devices)}" if len(devices) > 1 else "one after another"
+    return f"{len(jobs)} runs in {jobs[0].path.parent}: {text}; {way}"
+
+
+def _costs(jobs: Sequence[Job], places: int) -> None:
+    """What the runs will cost, measured on the first."""
+    from fewlabels.estimate import estimate
+
+    cost = estimate(jobs[0].config)
+    steps = cost.config.steps
+    other = replace(jobs[0].config, algorithm=Supervised(view="strong"))
+    baseline = estimate(other).seconds if jobs[0].baseline else 0.0
+    print(json.dumps(to_dict(cost.config), indent=1))
+    print("\n".join(cost.lines))
+    ends = [0.0] * places
+    for job in jobs:
+        seconds = cost.seconds * max(0, steps - job.start) / steps
+        seconds += baseline * (1 - max(0, job.start - steps) / steps)
+        if job.finished:
+            text = "finished already"
+        else:
+            ends[ends.index(min(ends))] += seconds
+            text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
+        print(f"{job.name:8}{text}, {job.path}")
+    how = f"{places} at a time" if places > 1 else "one after another"
+    both = " with their baselines" if jobs[0].baseline else ""
+    print(f"{'all':8}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
+
+
+# ---- while they train
+
+
+class _Shown(Board):
+    """What both displays do: count the runs, and say a sentence once."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.ended = [job for job in jobs if job.finished]
+        self.failed = 0
+        self.heard: set[str] = set()
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def said(self, job: Job, text: str) -> None:
+        """Sentences that differ in numbers only are those of another seed, unless they are about its folder."""
+        key = text if str(job.path) in text else re.sub(r"[0-9.]+", "#", text)
+        if key not in self.heard:
+            self.heard.add(key)
+            self.print(text)
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        if outcome.kind == "finished":
+            self.ended.append(job)
+            self.print(f"{job.name}: finished")
+        elif outcome.kind == "failed":
+            self.failed += 1
+            self.print(f"{job.name} failed: {outcome.reason}")
+
+    @property
+    def state(self) -> str:
+        return f"{len(self.ended)} of {len(self.jobs)} runs finished" + (f", {self.failed} failed" * (self.failed > 0))
+
+
+class Plain(_Shown):
+    """Lines for a pipe or a log file: evaluations, and all running ones every half minute."""
+
+    def __init__(self, jobs: Sequence[Job], *, alive: bool) -> None:
+        super().__init__(jobs)
+        self.alive, self.told = alive, time.monotonic()
+        self.now: dict[str, str] = {}
+
+    def step(self, job: Job, step: int, text: str) -> None:
+        self.now[job.name] = f"{job.name} step {step}/{job.steps}"
+        if self.alive and time.monotonic() - self.told > 30:
+            self.told = time.monotonic()
+            self.print(f"{self.state}; {', '.join(self.now.values())}")
+
+    def line(self, job: Job, text: str) -> None:
+        self.print(f"{job.name}: {text}")
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        super().end(job, outcome)
+        self.now.pop(job.name, None)
+
+
+class Bars(_Shown):
+    """A live bar for each running training, under one for all of them."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        super().__init__(jobs)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        self.left = {job.name: job.steps - job.start for job in jobs if not job.finished}
+        self.gone: dict[str, int] = {}
+        self.bars: dict[str, TaskID] = {}
+        self.every = self.progress.add_task("all", total=sum(self.left.values()), text=self.state)
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def print(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, soft_wrap=True)
+
+    def step(self, job: Job, step: int, text: str) -> None:
+        if job.name not in self.bars:
+            self.bars[job.name] = self.progress.add_task(job.name, total=job.steps, completed=job.start, text="")
+        self.progress.update(self.bars[job.name], completed=step, text=text)
+        self._count(job, step - job.start)
+
+    def _count(self, job: Job, steps: int) -> None:
+        self.gone[job.name] = min(max(0, steps), self.left[job.name])
+        self.progress.update(self.every, completed=sum(self.gone.values()), text=self.state)
+
+    def line(self, job: Job, text: str) -> None:
+        """Evaluations stand in the bar; as lines of their own those of many runs would bury what is said."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        super().end(job, outcome)
+        if job.name in self.bars:
+            self.progress.remove_task(self.bars.pop(job.name))
+        self._count(job, self.left[job.name])
+
+
+# ---- at the end
+
+
+def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
+    """The table of all runs, with mean, sample standard deviation and n."""
+    parts = [Path()] + [Path("baseline")] * jobs[0].baseline
+    entries = {part: {job.name: _entry(job.path / part) for job in jobs} for part in parts}
+    headings = [algorithm_name(jobs[0].config.algorithm), "baseline"]
+    rows: list[list[str]] = []
+    for job in jobs:
+        cells = [job.name]
+        for part in parts:
+            entry = entries[part][job.name]
+            finished = entry is not None and entry.row["finished"] and _trusted(job, result)
+            cells += [_number(entry.row[m]) if entry and finished else "-" for m in ("accuracy", "last20")]
+        seconds = [e.row["seconds"] for part in parts if (e := entries[part][job.name]) and e.row["finished"]]
+        known = len(seconds) == len(parts) and None not in seconds and _finished(job, result)
+        rows.append([*cells, f"{sum(seconds):.0f}" if known else "-", _remark(job, result)])
+    spread: dict[str, list[str]] = {"mean": [], "std": [], "n": []}
+    over, measured = None, None
+    for part in parts:
+        trusted = [e for job in jobs if (e := entries[part][job.name]) and _trusted(job, result)]
+        measured = measured or next((e.row["measured_on"] for e in trusted), None)
+        group: Mapping[str, Any] = next(iter(groups(trusted)), {})
+        over = over or group.get("over")
+        for measure in ("accuracy", "last20"):
+            for name in ("mean", "std"):
+                value = group.get(name, {}).get(measure)
+                spread[name].append(_number(value))
+            spread["n"].append(str(group.get("n", sum(e.row["finished"] for e in trusted))))
+    rows += [[name, *cells, "", ""] for name, cells in spread.items()] if len(jobs) > 1 else []
+    _print(rows, ["", *(c for name in headings[: len(parts)] for c in (f"{name} final", "last 20")), "seconds", ""])
+    image = {"test": "test", "valid": "validation", "train": "labeled"}.get(str(measured), "test")
+    text = f"accuracy in percent of the {image} images, of the averaged weights; final: after the last step;\n"
+    text += "last 20: median over the last 20 evaluations (over all, if there are fewer)"
+    if len(jobs) > 1:
+        text += f"; std: over the {over or OVER[kind]}, with n - 1"
+    print(f"{text}\n`fewlabels report {jobs[0].path.parent}` has more")
+
+
+def _entry(path: Path) -> Entry | None:
+    """What a run folder says, without the settings that do not touch the result."""
+    try:
+        entry = read(path) if (path / "config.json").is_file() else None
+    except DamagedRun:
+        return None
+    return entry and replace(entry, settings={k: v for k, v in entry.settings.items() if k not in FREE_TO_CHANGE})
+
+
+def _trusted(job: Job, result: Result) -> bool:
+    """Whether the folder is one of these runs, and not what another configuration left there."""
+    return job.known or job.name in result.outcomes
+
+
+def _finished(job: Job, result: Result) -> bool:
+    return job.finished or (job.name in result.outcomes and result.outcomes[job.name].kind == "finished")
+
+
+def _remark(job: Job, result: Result) -> str:
+    if _finished(job, result):
+        return ""
+    if (outcome := result.outcomes.get(job.name)) and outcome.kind == "failed":
+        return f"failed: {outcome.reason}"
+    step, _ = saved(job.path, job.config.steps, job.baseline) if _trusted(job, result) else (0, False)
+    return f"stopped at step {step} of {job.steps}" if step else "not begun"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _print(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
+    if not any(row[-1] for row in rows):
+        rows, headings = [row[:-1] for row in rows], headings[:-1]
+    out = Console(highlight=False, markup=False)
+    table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+    for i, name in enumerate(headings):
+        table.add_column(name, justify="right" if name else "left", no_wrap=i == 0 or name != "")
+    for i, row in enumerate(rows):
+        table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] == "mean")
+    if not out.is_terminal:  # a file has room for whole sentences
+        out.width = max(out.width, Measurement.get(out, out.options.update(max_width=10_000), table).maximum)
+    out.print(table)
