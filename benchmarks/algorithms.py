@@ -53,17 +53,18 @@ TASKS = {
 }
 """Options of `fewlabels train ALGORITHM`; the seed is that of the split (in the name) and of the training."""
 
+VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--bn separate-weak")}
+
 
 def variants(task: str) -> list[tuple[str, str]]:
-    """Algorithms with options of their own: all of the registry, the supervised baseline with weak and strong views."""
+    """Algorithms with options of their own: all of the registry, some in two variants."""
     out = []
     for name in ALGORITHMS:
         own = []
         if task == "cifar3":
             own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []
             own += [f"--{RAMPS[name].replace('_', '-')} {STEPS // 4}"] if name in RAMPS else []
-        views = ("--view weak", "--view strong") if name == "supervised" else ("",)
-        out += [(name, " ".join(filter(None, [view, *own]))) for view in views]
+        out += [(name, " ".join(filter(None, [variant, *own]))) for variant in VARIANTS.get(name, ("",))]
     return out
 
 

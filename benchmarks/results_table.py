@@ -31,6 +31,11 @@ TASKS = {
         "seed.",
     ),
 }
+REMARKS = {
+    ("cifar3", "mixmatch"): "collapses: its weight of 100 comes too soon here ([LOG.md](../LOG.md))",
+}
+"""What an experiment showed beyond the number, by task and row."""
+
 HEAD = """\
 # Results
 
@@ -80,6 +85,7 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
         difference, remark = _compare(by_seed, runs[baseline]) if baseline else ("", "")
         if label == baseline:
             difference, remark = "", "the baseline"
+        remark = REMARKS.get((task, label), remark)
         cells = [_text(*_spread(by_seed.values(), key), 2) for key in ("accuracy", "last10")]
         seconds = [_text(_spread(by_seed.values(), key)[0], None, 0) for key in ("seconds", "cpu_seconds")]
         rows.append([label, cells[0], difference, cells[1], str(len(by_seed)), *seconds, remark])
@@ -101,10 +107,11 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
 
 
 def _label(record: Record) -> str:
-    """The algorithm; the supervised one with its views, of which there are two rows."""
+    """The algorithm; the supervised one with its views, of which there are two rows, as of FixMatch."""
     options = record["options"].split()
     views = f", {options[options.index('--view') + 1]} views" if "--view" in options else ""
-    return f"{record['algorithm']}{views}"
+    passes = ", weak pass apart" if "separate-weak" in options else ""
+    return f"{record['algorithm']}{views}{passes}"
 
 
 def _first(by_seed: Mapping[int, Record]) -> Record:
