@@ -15,7 +15,7 @@ from torch import nn
 from fewlabels import nets
 from fewlabels.augment.ops import Op
 from fewlabels.bench import augment, e2e, pillow, record, step, subjects, tables, work
-from fewlabels.bench.ladder import Inputs, Step, Switches, difference, losses, rungs
+from fewlabels.bench.ladder import Inputs, Step, Switches, difference, rungs
 from fewlabels.bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_each_rung_turns_on_one_switch_more() -> None:
 def test_average_and_optimizer_over_all_tensors_give_the_same_numbers() -> None:
     net = tiny()
     loop, foreach = Step(net, Switches(), batches(), CPU), Step(net, Switches(foreach=True, quiet=True), batches(), CPU)
-    assert losses(loop, 5) == pytest.approx(losses(foreach, 5), rel=1e-6)
+    assert loop.losses(5) == pytest.approx(foreach.losses(5), rel=1e-6)
     for a, b in zip(loop.average.state_dict().values(), foreach.average.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     # by hand: after one step the average has moved a thousandth of the way
@@ -187,7 +187,7 @@ def test_the_weak_view_alone_has_its_own_statistics_and_no_gradient() -> None:
     together, alone = (Step(net, Switches(separate=s), batches(), CPU) for s in (False, True))
     for one in (together, alone):
         one.net.eval()
-    assert losses(together, 3) == pytest.approx(losses(alone, 3), rel=1e-5)
+    assert together.losses(3) == pytest.approx(alone.losses(3), rel=1e-5)
 
 
 def test_the_usual_step_is_our_step() -> None:
@@ -195,7 +195,7 @@ def test_the_usual_step_is_our_step() -> None:
     trainer = subjects.trainer(config, subjects.source(300, 16), CPU)
     fixed = step.fixed(trainer, 2)
     usual = Step(trainer.net, Switches(), fixed, CPU)
-    assert losses(usual, 4) == pytest.approx(step.Ours(trainer).losses(4), rel=1e-4)
+    assert usual.losses(4) == pytest.approx(step.Ours(trainer).losses(4), rel=1e-4)
 
 
 # ---- counted work

@@ -46,7 +46,7 @@ def run(options: Ceiling, stages: Stages) -> Result:
     cuda = device.type == "cuda"
     batch, repeats = options.batch or (64 if cuda else 4), 20 if cuda else 1
     settings: dict[str, Any] = {"batch": batch, "uratio": options.uratio, "device": options.device}
-    train = subjects.config(options.net, compiled=options.compile, **settings)
+    train = subjects.config(options.net, compile=options.compile, **settings)
     trainer = subjects.trainer(train, subjects.source(4096, options.side), device)
     fixed(trainer, 4)
     low = trainer.dtype is not None

@@ -151,7 +151,7 @@ def run(options: EndToEnd, stages: Stages) -> Result:
     device = options.prepare()
     steps = options.steps or (50 if device.type == "cuda" else 2)
     settings: dict[str, Any] = {"batch": options.batch, "uratio": options.uratio, "device": options.device}
-    train = subjects.config(options.net, compiled=options.compile, **settings)
+    train = subjects.config(options.net, compile=options.compile, **settings)
     images = subjects.source(4096, options.side)
     trainer = subjects.trainer(train, images, device)
     exact = {}

@@ -171,14 +171,13 @@ class Step:
             static.copy_(new)
         self.replay()
 
-
-def losses(step: Step, steps: int) -> list[float]:
-    """The loss of each of so many steps."""
-    out = []
-    for _ in range(steps):
-        step()
-        out.append(float(step.last[0]))
-    return out
+    def losses(self, steps: int) -> list[float]:
+        """The loss of each of so many further steps."""
+        out = []
+        for _ in range(steps):
+            self()
+            out.append(float(self.last[0]))
+        return out
 
 
 def difference(one: list[float], other: list[float]) -> float:

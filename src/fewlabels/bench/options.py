@@ -39,5 +39,6 @@ class Options(Checked):
         """The device, with the threads set. Raises ValueError for a device that is not there."""
         device = pick_device(self.device)
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = True  # for all candidates alike; no effect on the CPU
         keep_freed_memory()
         return device

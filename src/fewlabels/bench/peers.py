@@ -138,7 +138,7 @@ def run(options: Peers, stages: Stages) -> Result:
             exact[name] = pillow.check(name, policy, images.images, device, count=options.check, tick=tick)
 
     train = subjects.config(
-        options.net, batch=options.batch, uratio=options.uratio, device=options.device, compiled=options.compile
+        options.net, batch=options.batch, uratio=options.uratio, device=options.device, compile=options.compile
     )
     trainer = subjects.trainer(train, images, device)
     data: dict[str, Work] = {}

@@ -30,7 +30,7 @@ def run(options: EndToEnd, stages: Stages) -> Result:
             images = subjects.source(size, options.side)
             peak = peak_memory()
             trainer = subjects.trainer(
-                subjects.config(options.net, compiled=options.compile, **settings), images, device
+                subjects.config(options.net, compile=options.compile, **settings), images, device
             )
             memory[str(size)] = {
                 "uint8": images.images.nbytes,

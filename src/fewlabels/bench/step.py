@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 
 from fewlabels.bench import subjects
-from fewlabels.bench.ladder import Inputs, Rung, Step, difference, losses, rungs
-from fewlabels.bench.measure import NotExact, Work, alternate
+from fewlabels.bench.ladder import Inputs, Step, difference, rungs
+from fewlabels.bench.measure import NotExact, Tick, alternate
 from fewlabels.bench.options import Options, Stages
 from fewlabels.bench.record import Result, result
 from fewlabels.checked import Range
 from fewlabels.step import Trainer
 
-TRAINER = "fewlabels' own step"
+OWN = "fewlabels' own step"
+
+
+class OwnRung(NamedTuple):
+    name: str
+    settings: dict[str, Any]
+    """Of `fewlabels train`."""
+    tolerance: float
+    """Largest `difference` from the step before; the first one's is from the usual step in the same precision."""
+
+
+def own_rungs(*, cuda: bool, compiled: bool) -> list[OwnRung]:
+    """The step of `fewlabels train`, alone and with its switches, each with those before."""
+    plan: list[tuple[str, dict[str, Any], float]] = [("--compile", {"compile": True}, 0.1 if cuda else 0.01)]
+    plan = plan if compiled else []
+    if cuda:
+        plan.append(("--graph", {"graph": True}, 0.05))
+    plan.append(("--bn separate-weak", {"bn": "separate-weak"}, 0.5))  # other batch statistics, so another training
+    out = [OwnRung(OWN, {}, 0.1 if cuda else 0.01)]
+    for name, more, tolerance in plan:
+        out.append(OwnRung(f"{out[-1].name} {name}", out[-1].settings | more, tolerance))
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,32 +102,27 @@ def run(options: Steps, stages: Stages) -> Result:
     cuda = device.type == "cuda"
     batch, steps = options.batch or (64 if cuda else 4), options.steps or (50 if cuda else 1)
     settings: dict[str, Any] = {"batch": batch, "uratio": options.uratio, "device": options.device}
-    compiled = options.compile and cuda
     images = subjects.source(4096, options.side)
-    trainer = subjects.trainer(subjects.config(options.net, compiled=compiled, **settings), images, device)
-    batches = fixed(trainer, 4)
-    ladder = rungs(cuda=cuda, compiled=options.compile)
-
-    candidates: dict[str, Work] = {r.name: Step(trainer.net, r.switches, batches, device) for r in ladder}
+    ladder, own = rungs(cuda=cuda, compiled=options.compile), own_rungs(cuda=cuda, compiled=options.compile)
+    trainers = [
+        subjects.trainer(subjects.config(options.net, **settings, **rung.settings), images, device) for rung in own
+    ]
+    for trainer in trainers:
+        batches = fixed(trainer, 4)  # the same in all: they follow from the seed
+    net, dtype = trainers[0].net, trainers[0].dtype
+    usual = {r.name: Step(net, r.switches, batches, device) for r in ladder}
+    near = ladder[0] if dtype is None else next(r for r in ladder if r.switches.bf16)
+    again = Step(net, near.switches, batches, device)
+    ours = {rung.name: Ours(trainer) for rung, trainer in zip(own, trainers, strict=True)}
     with stages("comparing losses") as tick:
-        compared = _compare(ladder, candidates, options.check, tick)
-        candidates[TRAINER] = Ours(trainer)
-        # in float32 our step is the usual one; in bfloat16 it is that rung
-        near = ladder[0] if trainer.dtype is None else next(r for r in ladder if r.switches.bf16)
-        again = Step(subjects.trainer(trainer.config, images, device).net, near.switches, batches, device)
-        tolerance = 0.01 if trainer.dtype is None else 0.1
-        compared.append(
-            compare(
-                TRAINER,
-                near.name,
-                losses(again, options.check),
-                candidates[TRAINER].losses(options.check),  # type: ignore[attr-defined]
-                tolerance,
-            )
+        compared = _compare(usual, {r.name: r.tolerance for r in ladder}, options.check, tick, first=0)
+        known = near.name, again.losses(options.check)
+        compared += _compare(
+            ours, {r.name: r.tolerance for r in own}, options.check, tick, first=len(ladder), known=known
         )
     with stages("timing") as tick:
-        timings = alternate(candidates, rounds=options.rounds, device=device, repeats=steps, tick=tick)
-    switches = {r.name: asdict(r.switches) for r in ladder}
+        timings = alternate({**usual, **ours}, rounds=options.rounds, device=device, repeats=steps, tick=tick)
+    switches = {r.name: asdict(r.switches) for r in ladder} | {r.name: r.settings for r in own}
     return result(
         "step",
         device,
@@ -113,20 +130,26 @@ def run(options: Steps, stages: Stages) -> Result:
         timings.control,
         compared=compared,
         switches=switches,
-        trainer={"precision": str(trainer.dtype or torch.float32), "compiled": compiled},
+        precision=str(dtype or torch.float32),
         **timings.as_json(),
     )
 
 
-def _compare(ladder: list[Rung], candidates: dict[str, Work], steps: int, tick: Any) -> list[dict[str, Any]]:
-    out, before = [], None
-    for i, rung in enumerate(ladder):
-        step = candidates[rung.name]
-        assert isinstance(step, Step)
-        curve = losses(step, steps)
-        if before is not None:
-            base, expected = before
-            out.append(compare(rung.name, base, expected, curve, rung.tolerance))
-        before = rung.name, curve
-        tick(i + 1, len(ladder) + 1)
+def _compare(
+    steps: Mapping[str, Step] | Mapping[str, Ours],
+    tolerances: Mapping[str, float],
+    count: int,
+    tick: Tick,
+    *,
+    first: int,
+    known: tuple[str, list[float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Each rung against the one before, the first against what is `known`."""
+    out = []
+    for i, (name, tolerance) in enumerate(tolerances.items()):
+        curve = steps[name].losses(count)
+        if known is not None:
+            out.append(compare(name, *known, curve, tolerance))
+        known = name, curve
+        tick(first + i + 1, first + len(tolerances))
     return out

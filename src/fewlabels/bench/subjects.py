@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from fewlabels.algorithms import FixMatch
+from fewlabels.algorithms.base import Passes
 from fewlabels.config import Data, Ema, Net, Train
 from fewlabels.data.source import Images, Source, Style
 from fewlabels.data.split import make_split
@@ -97,18 +99,13 @@ def net(name: str) -> Net:
     return _Tiny("tiny") if name == "tiny" else Net(name)
 
 
-def config(name: str, *, batch: int, uratio: int, device: str, compiled: bool = False) -> Train:
-    """FixMatch as in the papers; every pseudo-label counts, so that numbers can be compared from the first step."""
-    return Train(
-        algorithm=FixMatch(tau=0.0),
-        data=Data("photos"),
-        net=net(name),
-        ema=Ema(decay=0.999),
-        batch=batch,
-        uratio=uratio,
-        device=device,
-        compile=compiled,
-    )
+def config(name: str, *, bn: Passes = "joint", **settings: Any) -> Train:
+    """FixMatch as in the papers; every pseudo-label counts, so that numbers can be compared from the first step.
+
+    settings: further fields of `Train`.
+    """
+    algorithm = FixMatch(tau=0.0, bn=bn)
+    return Train(algorithm=algorithm, data=Data("photos"), net=net(name), ema=Ema(decay=0.999), **settings)
 
 
 def trainer(train: Train, images: Source, device: torch.device) -> Trainer:

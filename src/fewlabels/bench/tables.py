@@ -31,15 +31,12 @@ def caption(record: Result) -> str:
     """Where and with what."""
     machine = record["machine"]
     options = record["options"]
-    batch = f"batch {options['batch']}"
-    if "uratio" in options:
-        batch += f" and {options['uratio']} times as many unlabeled"
+    beside = f" and {options['uratio']} times as many unlabeled" if "uratio" in options else ""
     said = [
         machine["device"],
         f"{machine['threads']} thread(s)" if record["device"] == "cpu" else None,
         f"net {options['net']}" if "net" in options else None,
-        f"batch {options['batch']}"
-        + (f" and {options['uratio']} times as many unlabeled" if "uratio" in options else ""),
+        f"batch {options['batch']}{beside}",
         f"{options['rounds']} rounds",
         f"torch {machine['versions']['torch']}, Pillow {machine['versions']['pillow']}",
         machine["made"].split(" ")[0],
@@ -208,8 +205,10 @@ def _head_e2e(record: Result) -> list[Figure]:
 
 
 def _head_step(record: Result) -> list[Figure]:
-    what = f"step of {record['options']['net']} without data, against the usual step"
-    return [(what, record["rows"][-1]["ratio"]["median"])]
+    last = record["rows"][-1]
+    return [
+        (f"{last['name']}, {record['options']['net']}, without data, against the usual step", last["ratio"]["median"])
+    ]
 
 
 def _head_peers(record: Result) -> list[Figure]:
