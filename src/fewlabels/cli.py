@@ -11,25 +11,28 @@ from collections.abc import Sequence
 import fewlabels
 
 COMMANDS = {
-    "train": "train a classifier: fewlabels train [ALGORITHM] --data NAME|FOLDER [options]",
-    "evaluate": "measure a run on its test images or on others: fewlabels evaluate RUN",
-    "predict": "classify your own pictures: fewlabels predict RUN PATH... -o FILE",
-    "report": "put runs into one table, with mean and deviation over seeds: fewlabels report RUN...",
-    "list": "list algorithms, recipes, nets, views or data sets: fewlabels list [TOPIC]",
-    "split": "show which images a data name labels: fewlabels split NAME",
-    "data": "list, fetch, check, show and convert data sets: fewlabels data COMMAND",
-    "bench": "measure how fast it is on this machine: fewlabels bench COMMAND",
+    "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
+    "evaluate": ("measure a run on its test images or on others", "evaluate RUN"),
+    "predict": ("classify your own pictures", "predict RUN PATH... -o FILE"),
+    "report": ("put runs into one table, with mean and deviation over seeds", "report RUN..."),
+    "list": ("list algorithms, recipes, nets, views or data sets", "list [TOPIC]"),
+    "split": ("show which images a data name labels", "split NAME"),
+    "data": ("list, fetch, check, show and convert data sets", "data COMMAND"),
+    "bench": ("measure how fast it is on this machine", "bench COMMAND"),
 }
+"""What each command does, and how it is called."""
 
 HELP = """\
-fewlabels {version}: train an accurate image classifier from a few labels and many unlabeled pictures.
+fewlabels {version}: train an accurate image classifier from a few labels and many
+unlabeled pictures.
 
 usage: fewlabels COMMAND [options]
 
 {commands}
 
-`fewlabels COMMAND --help` lists the options of a command. Without any, `fewlabels train` trains FixMatch
-on 40 labels of the handwritten digits that ship with scikit-learn.
+`fewlabels COMMAND --help` lists the options of a command. Without any,
+`fewlabels train` trains FixMatch on 40 labels of the handwritten digits that
+ship with scikit-learn.
 """
 
 
@@ -49,7 +52,9 @@ def run(args: list[str]) -> int:
     """Run the command line `args`; returns the exit status."""
     if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+        commands = "\n".join(
+            f"  {name:{width}}  {what}\n  {'':{width}}    fewlabels {usage}" for name, (what, usage) in COMMANDS.items()
+        )
         print(HELP.format(version=fewlabels.__version__, commands=commands), end="")
         return 0
     if args[0] in ("-V", "--version"):

@@ -199,6 +199,11 @@ class Optim(Checked):
     layer_decay: Annotated[float, Range(0, 1, low_open=True)] = 1.0
     """Factor of the learning rate from each layer to the one before it, for pretrained ViTs (0.5 to 0.8)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_end and self.schedule != "linear":
+            raise ValueError(f"Optim.lr_end {self.lr_end:g} is for the schedule linear, not for {self.schedule}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ema(Checked):

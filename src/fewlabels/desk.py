@@ -93,8 +93,8 @@ class Desk:
 
     @property
     def text(self) -> str:
-        """Losses, accuracy and speed, as far as they are known."""
-        return "  ".join([*self.losses, *self.accuracy, *self.speed])
+        """Accuracy, losses and speed, as far as they are known."""
+        return "  ".join([*self.accuracy, *self.losses, *self.speed])
 
     def evaluate(self, step: int) -> None:
         if self.run is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels import augment, parallel
+from fewlabels.augment import uniform
 from fewlabels.augment.ctaugment import Probe
-from fewlabels.augment.pixels import Normalize, Shape
-from fewlabels.augment.plan import run
+from fewlabels.augment.pixels import Normalize, Shape, upload
+from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import Draw, View
 from fewlabels.config import Train, algorithm_name
 from fewlabels.data.gather import make_store, place
@@ -22,6 +23,10 @@ from fewlabels.data.split import Split
 from fewlabels.data.store import Store, draw_rows
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
+
+Way = Literal["grouped", "uniform", "kernel"]
+"""How views are made; the bits are the same. `grouped` by operation, which is the least work; `uniform`, whose calls
+are the same whatever is drawn; one Triton `kernel` a view."""
 
 
 class Feed:
@@ -72,7 +77,7 @@ class Feed:
         """What the learning view tried on the labeled images of the last batch, and these, normalised."""
         halves = any(cast(View, view).halves for view in self.views.values())
         self.normalize = Normalize(self.shape, mean, std, halves=halves).to(device)
-        self.kernel = fused(self.shape, device)
+        self.way = way_of(self.shape, device)
 
     def draw(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
@@ -89,7 +94,7 @@ class Feed:
         config, looks = self.config, self.looks
         rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
         drawn = self.draw(step)
-        places = [torch.from_numpy(part).to(self.device, non_blocking=True) for part in drawn]
+        places = [upload(part, self.device) for part in drawn]
         sets = (self.labeled, self.unlabeled)
 
         def taken(part: int) -> Images:
@@ -126,10 +131,17 @@ class Feed:
     def _seen(self, images: Images, view: View, draw: Draw) -> Tensor:
         """One view of some images, normalised."""
         plan = view.plan(draw)
-        if self.kernel is None or plan is None:
+        if self.way == "grouped" or plan is None:
             return self.normalize(view(images.pixels, draw))  # type: ignore[no-any-return]
-        out: Tensor = self.kernel.render(*images.resident, plan, self.normalize)
-        return out
+        return self._rendered(images, plan)
+
+    def _rendered(self, images: Images, plan: Plan) -> Tensor:
+        """A view by its plan, normalised, in the one or the other way of a GPU."""
+        if self.way == "uniform":
+            return self.normalize(run(images.pixels, plan, self.shape, uniform.apply))  # type: ignore[no-any-return]
+        from fewlabels.augment import kernel
+
+        return kernel.render(*images.resident, plan, self.normalize)
 
     def _probe(self, images: Images, rng: Rng) -> tuple[Probe, Tensor]:
         """What a learning view tries on the labeled images: a policy after their weak view."""
@@ -139,9 +151,8 @@ class Feed:
         draw = weak.draw(rng, len(images), purpose)
         policy = self.learner.probe(rng, len(images), "probe")
         plan = weak.plan(draw)
-        if self.kernel is not None and plan is not None:
-            probe = self.learner.probe_plan(policy, plan)
-            return policy, self.kernel.render(*images.resident, probe, self.normalize)
+        if self.way != "grouped" and plan is not None:
+            return policy, self._rendered(images, self.learner.probe_plan(policy, plan))
         pixels = run(weak(images.pixels, draw), self.learner.probe_plan(policy), self.shape)
         return policy, self.normalize(pixels)
 
@@ -171,10 +182,13 @@ class Images:
         return self.pixels, torch.arange(len(self), device=self.pixels.device)
 
 
-def fused(shape: Shape, device: torch.device) -> Any:
-    """The module `augment.kernel` where it makes the views: on a GPU with Triton, for images that are not too large."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return None
+def way_of(shape: Shape, device: torch.device) -> Way:
+    """How the views of images of this shape are made on a device."""
+    if device.type != "cuda":
+        return "grouped"
+    # older GPUs Triton does not know
+    if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(device) < (7, 0):
+        return "uniform"
     from fewlabels.augment import kernel
 
-    return kernel if kernel.fits(shape) else None
+    return "kernel" if kernel.fits(shape) else "grouped"

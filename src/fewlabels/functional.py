@@ -60,7 +60,8 @@ def smooth(target: Tensor, smoothing: float) -> Tensor:
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
     """``p^(1/T)``, normalised over the classes ``[N, K]`` (MixMatch, eq. 7): ``softmax(log(p) / T)``."""
-    powered = probs ** (1 / temperature)
+    # by the largest first, as high powers of all of them underflow
+    powered = (probs / probs.amax(1, keepdim=True)) ** (1 / temperature)
     return powered / powered.sum(1, keepdim=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 
@@ -14,12 +15,35 @@ WARM_UP = 3
 Replay = Callable[[], None]
 
 
-def record(body: Replay) -> Replay:
-    """Record what `body` launches, without running it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
-    return graph.replay
+class Recorder(Protocol):
+    """How a body of work is recorded."""
+
+    def rehearse(self, body: Replay) -> None:
+        """Run `body` as it is, in the place where it will be recorded."""
+
+    def record(self, body: Replay) -> Replay:
+        """Record what `body` launches, without running it."""
+
+
+class CudaRecorder:
+    """On a stream of its own, beside the current one: torch's default for it stays on the device of its first use."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def rehearse(self, body: Replay) -> None:
+        here = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            body()
+        here.wait_stream(self.stream)
+
+    def record(self, body: Replay) -> Replay:
+        graph = torch.cuda.CUDAGraph()
+        # only this thread must keep still: the one that reads the next rows (`data.gather`) goes on with its uploads
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            body()
+        return graph.replay
 
 
 class StepGraph:
@@ -27,11 +51,10 @@ class StepGraph:
 
     Args:
         body: work on the device that is the same for every batch but for the tensors in it.
-        record: how a recording is made; it must not run what it records.
     """
 
-    def __init__(self, body: Callable[[Batch], None], record: Callable[[Replay], Replay] = record) -> None:
-        self.body, self.record = body, record
+    def __init__(self, body: Callable[[Batch], None], recorder: Recorder) -> None:
+        self.body, self.recorder = body, recorder
         self.warm = 0
         self.static: Batch | None = None
         """The batch that the recording reads."""
@@ -40,20 +63,28 @@ class StepGraph:
     def __call__(self, batch: Batch) -> None:
         if self.warm < WARM_UP:
             self.warm += 1
-            self.body(batch)
+            self.recorder.rehearse(lambda: self.body(batch))
             return
         if self.static is None:
             static = self.static = _clone(batch)
-            self.replay = self.record(lambda: self.body(static))
+            self.replay = self.recorder.record(lambda: self.body(static))
         else:
             _copy(self.static, batch)
         assert self.replay is not None
         self.replay()
 
 
+class _NoRng:
+    """In place of the random numbers of a recorded batch, which every replay would repeat."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError("Train.graph: this algorithm draws random numbers in each step, which cannot be recorded")
+
+
 def _clone(batch: Batch) -> Batch:
     x, u = (tuple(view.clone() for view in views) for views in (batch.x, batch.u))
-    return batch._replace(x=x, u=u, y=batch.y.clone(), index=batch.index.clone(), progress=batch.progress.clone())
+    y, index, progress = batch.y.clone(), batch.index.clone(), batch.progress.clone()
+    return Batch(x=x, y=y, u=u, index=index, progress=progress, rng=cast(Any, _NoRng()))
 
 
 def _copy(to: Batch, batch: Batch) -> None:

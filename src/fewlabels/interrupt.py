@@ -26,11 +26,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.signum = 0
+        self._caught = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum:
+        if self._caught:
             raise KeyboardInterrupt
-        self.signum = signum
+        self._caught = True
+        self.ask(signum)
+
+    def ask(self, signum: int) -> None:
+        """Stop as after a signal. It is none: the first one after it is not the second, which would lose the state."""
+        self.signum = self.signum or signum
 
     def agreed(self, step: int, device: torch.device) -> int:
         """The signal that ends the training after `step`, or 0. Several ranks compare every tenth step."""

@@ -7,11 +7,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from fewlabels import files
 from fewlabels.run import NotWritten, Run
@@ -98,19 +101,38 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
+class Bars(Progress):
+    """Live progress bars on a terminal, each with a `text` behind it, which gives way where the terminal is narrow."""
+
+    def __init__(self) -> None:
+        self.screen = Console(stderr=True, highlight=False)
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            _Cut(),
+            console=self.screen,
+            transient=True,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """With room for the ^C of the terminal, which would break the line that is drawn over."""
+        yield Constrain(self.make_tasks_table(self.tasks), self.screen.width - 3)
+
+
+class _Cut(ProgressColumn):
+    """The text of a bar, in one line."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+
 class Bar:
     """A live progress bar on a terminal."""
 
     def __init__(self, title: str, steps: int, step: int) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True, highlight=False),
-            transient=True,
-        )
+        self.progress = Bars()
         self.task = self.progress.add_task(title, total=steps, completed=step, text="")
         self.progress.start()
 

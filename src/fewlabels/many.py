@@ -1,32 +1,22 @@
-"""A training over several seeds: one run after another in this process, or one per GPU in processes of their own.
+"""A training over several seeds: which runs there are, what their folders hold already, and how one of them is trained.
 
-`plan` says which runs there are and what their folders hold already, `here` and `spread` train them. A run that
-fails does not stop the others; a signal stops all, each with its state saved, and the same plan goes on from there.
+`fewlabels.spread` trains them all: in turn, or one per GPU in processes of their own.
 """
 
 from __future__ import annotations
 
 import gc
-import os
-import pickle
-import queue
 import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 
-from fewlabels import interrupt
 from fewlabels.algorithms import Supervised
 from fewlabels.config import Train, difference
 from fewlabels.data import names
@@ -38,6 +28,9 @@ from fewlabels.training import FREE_TO_CHANGE, Output, foreseen, resume, train
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
+
+Kind = Literal["seed", "fold"]
+"""What differs: the seed of the training, or that of the split."""
 
 Tell = Callable[[str, int, str], None]
 """What a run says while it trains: ("step", steps done, text), ("line", 0, evaluation) or ("said", 0, sentence)."""
@@ -78,28 +71,6 @@ class Outcome(NamedTuple):
     signum: int = 0
 
 
-class Board(Protocol):
-    """Where all runs are shown."""
-
-    def step(self, job: Job, step: int, text: str) -> None: ...
-
-    def line(self, job: Job, text: str) -> None:
-        """An evaluation."""
-
-    def said(self, job: Job, text: str) -> None:
-        """A sentence about what is trained."""
-
-    def end(self, job: Job, outcome: Outcome) -> None: ...
-
-
-class Result(NamedTuple):
-    """What became of the jobs, by name; those that were not begun are missing."""
-
-    outcomes: dict[str, Outcome]
-    signum: int
-    """The signal that stopped all, or 0."""
-
-
 # ---- which runs
 
 
@@ -135,7 +106,7 @@ def with_fold(config: Train, fold: int) -> Train:
 
 def plan(
     config: Train,
-    kind: Literal["seed", "fold"],
+    kind: Kind,
     which: Sequence[int],
     *,
     out: Path | str | None = None,
@@ -163,33 +134,40 @@ def plan(
         own = replace(config, seed=n) if kind == "seed" else with_fold(config, n)
         own = replace(own, data=resolve_data(own.data))
         path = root / f"{kind}-{n}"
-        known = _known(path, own, overwrite)
+        known = holds(path, own)
+        if not known:
+            _check_free(path, own, overwrite)
         done, finished = saved(path, own.steps, baseline) if known else (0, False)
         jobs.append(Job(f"{kind} {n}", path, own, baseline, known, done, finished))
     return jobs
 
 
-def _known(path: Path, config: Train, overwrite: bool) -> bool:
-    """Whether the folder holds a run of this configuration. Raises RunError for what must not be replaced."""
-    if not (path / "config.json").is_file():
-        Run.check_free(path, overwrite=overwrite)
-        return False
+def holds(path: Path, config: Train) -> bool:
+    """Whether the folder holds a run of this configuration, begun or finished."""
     try:
-        old = Run(path).config
+        return (path / "config.json").is_file() and not _changed(Run(path).config, config)
     except ValueError:
-        if overwrite:
-            return False
-        raise
-    before, now = difference(old, config), difference(config, old)
-    free = {*FREE_TO_CHANGE, *(k for k in ("weak", "strong", "shift") if getattr(config, k) in ("auto", None))}
-    changed = [name for name in {**now, **before} if name not in free]
-    if changed and not overwrite:
+        return False
+
+
+def _changed(old: Train, new: Train) -> list[str]:
+    """Settings in which a run is another one. What a run resolves by itself may still be open in `new`."""
+    free = {*FREE_TO_CHANGE, *(name for name in ("weak", "strong", "shift") if getattr(new, name) in ("auto", None))}
+    return [name for name in {**difference(new, old), **difference(old, new)} if name not in free]
+
+
+def _check_free(path: Path, config: Train, overwrite: bool) -> None:
+    """Raises RunError unless a run of this configuration may begin at `path`, which holds none."""
+    if not overwrite and (path / "config.json").is_file():
+        old = Run(path).config
+        changed = _changed(old, config)
         name = "algorithm.name" if "algorithm.name" in changed else changed[0]
+        before, now = difference(old, config).get(name), difference(config, old).get(name)
         raise RunError(
-            f"{path} holds a run with {name} {before.get(name)}, and {now.get(name)} is asked for; "
+            f"{path} holds a run with {name} {before}, and {now} is asked for; "
             "name another --out, or add --overwrite to replace it"
         )
-    return not changed
+    Run.check_free(path, overwrite=overwrite)
 
 
 def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
@@ -254,10 +232,10 @@ def attempt(job: Job, tell: Tell) -> Outcome:
     """Train a job; whatever goes wrong is an outcome."""
 
     def output(before: int, prefix: str) -> Output:
-        def show(title: str, steps: int, unit: str) -> Display:
+        def display(title: str, steps: int, unit: str) -> Display:
             return _Teller(tell, before, prefix, unit)
 
-        return Output(show, lambda text: tell("said", 0, prefix + text))
+        return Output(display, lambda text: tell("said", 0, text))
 
     outcome = Outcome("finished")
     try:
@@ -279,215 +257,3 @@ def attempt(job: Job, tell: Tell) -> Outcome:
         torch.compiler.reset()  # each run compiles its own step, and torch keeps a few versions only
     gc.collect()
     return outcome
-
-
-# ---- all of them
-
-
-def here(jobs: Sequence[Job], board: Board) -> Result:
-    """One after another in this process."""
-    outcomes: dict[str, Outcome] = {}
-    with _terminated():
-        for job in jobs:
-            outcome = outcomes[job.name] = attempt(job, _telling(board, job))
-            board.end(job, outcome)
-            if outcome.kind == "stopped":
-                return Result(outcomes, outcome.signum)
-    return Result(outcomes, 0)
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt where no training catches it."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-def _telling(board: Board, job: Job) -> Tell:
-    def tell(kind: str, step: int, text: str) -> None:
-        if kind == "step":
-            board.step(job, step, text)
-        elif kind == "line":
-            board.line(job, text)
-        else:
-            board.said(job, text)
-
-    return tell
-
-
-Post = Callable[[Any], None]
-"""Takes what a child tells: arguments of `Tell`, an `Outcome`, and at last None."""
-
-
-class Worker(Protocol):
-    """A run in a process of its own."""
-
-    def stop(self) -> None:
-        """Ask it to save and end."""
-
-    def kill(self) -> None: ...
-
-    def last_words(self) -> str:
-        """Why it ended without an outcome."""
-
-
-def spread(
-    jobs: Sequence[Job], devices: Sequence[str], board: Board, launch: Callable[[Job, str, Post], Worker] | None = None
-) -> Result:
-    """As many at a time as there are devices, each in a process that sees one of them.
-
-    Args:
-        devices: entries of CUDA_VISIBLE_DEVICES, or "cpu".
-        launch: begins a job on a device; default: `Child`.
-    """
-    if launch is None:
-        threads = max(1, torch.get_num_threads() // max(1, len(devices)))
-        launch = lambda job, device, post: Child(job, device, post, threads)  # noqa: E731
-    waiting, free = deque(jobs), deque(devices)
-    running: dict[str, tuple[Job, str, Worker]] = {}
-    outcomes: dict[str, Outcome] = {}
-    events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    asked = False
-    with interrupt.catch() as stop:
-        try:
-            while running or (waiting and not stop.signum):
-                while waiting and free and not stop.signum:
-                    job, device = waiting.popleft(), free.popleft()
-                    board.step(job, job.start, "starting")
-                    running[job.name] = job, device, launch(job, device, _post(events, job.name))
-                if stop.signum and not asked:
-                    asked = True
-                    for _, _, worker in running.values():
-                        worker.stop()
-                try:
-                    name, message = events.get(timeout=0.1)
-                except queue.Empty:
-                    continue
-                job, device, worker = running[name]
-                if isinstance(message, Outcome):
-                    outcomes[name] = message
-                elif message is not None:
-                    _telling(board, job)(*message)
-                else:
-                    del running[name]
-                    free.append(device)
-                    last = worker.last_words()
-                    outcome = outcomes.get(name) or Outcome("stopped" if stop.signum else "failed", last)
-                    if outcome.kind == "stopped" and not stop.signum:  # it alone was told to stop
-                        outcome = Outcome("failed", outcome.reason)
-                    outcomes[name] = outcome
-                    board.end(job, outcome)
-        finally:
-            for _, _, worker in running.values():
-                worker.kill()
-    return Result(outcomes, stop.signum)
-
-
-def _post(events: queue.SimpleQueue[tuple[str, Any]], name: str) -> Post:
-    return lambda message: events.put((name, message))
-
-
-class Child:
-    """A Python process that runs `child`: the job goes in through its standard input, what it tells comes out.
-
-    It is told to stop by the end of its input, which comes as well when this process dies of whatever.
-    """
-
-    def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
-        self.job, self.post = job, post
-        environment: Mapping[str, str] = {
-            "OMP_NUM_THREADS": str(threads),
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
-        }
-        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the parent
-        code = f"{ignore}; import sys; sys.path[:] = {sys.path!r}; from fewlabels.many import child; child()"
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-            )
-        with suppress(OSError):  # it is dead already
-            self._input.write(pickle.dumps(job))
-            self._input.flush()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    @property
-    def _input(self) -> Any:
-        return self.process.stdin
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with suppress(EOFError, OSError, pickle.UnpicklingError), self.process.stdout as source:
-            while True:
-                self.post(pickle.load(source))
-        self.process.wait()
-        self.post(None)
-
-    def stop(self) -> None:
-        with suppress(OSError):
-            self._input.close()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def last_words(self) -> str:
-        self.stop()
-        with suppress(OSError):
-            if not self.job.log.stat().st_size:
-                self.job.log.unlink()
-        code = self.process.returncode
-        if code < 0:
-            return f"its process was killed by {signal.Signals(-code).name}"
-        return f"its process ended with status {code}; what it said is in {self.job.log}"
-
-
-def child() -> None:
-    """Train the job that standard input brings."""
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not land among the messages
-    job = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_obey, daemon=True).start()
-
-    def send(message: Any) -> None:
-        with suppress(OSError):  # the parent is dead, and the state gets saved nevertheless
-            sink.write(pickle.dumps(message))
-            sink.flush()
-
-    send(attempt(job, lambda *message: send(message)))
-
-
-def _obey() -> None:
-    """When the input ends, stop the training as a signal would; where none is under way, nothing has to be saved."""
-    while os.read(0, 1):
-        pass
-    while True:
-        handler = signal.getsignal(signal.SIGTERM)
-        if not isinstance(handler, interrupt.Stop):
-            os._exit(128 + signal.SIGTERM)
-        handler.signum = handler.signum or signal.SIGTERM
-        time.sleep(0.05)
-
-
-def gpus(device: str) -> list[str]:
-    """The visible GPUs, as CUDA_VISIBLE_DEVICES names them, if `device` leaves the choice among them open."""
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return []
-    count = torch.cuda.device_count()
-    visible = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return visible[:count] if any(visible) else [str(i) for i in range(count)]

@@ -6,7 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewlabels import nets
 from fewlabels.config import Ema, Optim
@@ -54,13 +54,11 @@ class Average(Generic[N]):
     @torch.no_grad()
     def update(self, net: nn.Module, decay: float) -> None:
         """Take in the weights of `net`."""
-        old: list[Tensor] = list(self.net.parameters())
-        new: list[Tensor] = list(net.parameters())
-        mine, live = list(self.net.buffers()), list(net.buffers())
-        averaged = self.config.buffers == "averaged"
-        old += [b for b in mine if averaged and b.is_floating_point()]
-        new += [b for b in live if averaged and b.is_floating_point()]
-        torch._foreach_lerp_(old, new, 1 - decay)
-        for a, b in zip(mine, live, strict=True):
-            if not (averaged and a.is_floating_point()):
-                a.copy_(b)
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+        for fractions in (True, False):  # apart, as only tensors of one dtype are worked on at once
+            old = [b for b in self.net.buffers() if b.is_floating_point() == fractions]
+            new = [b for b in net.buffers() if b.is_floating_point() == fractions]
+            if fractions and self.config.buffers == "averaged" and old:
+                torch._foreach_lerp_(old, new, 1 - decay)
+            elif old:
+                torch._foreach_copy_(old, new)

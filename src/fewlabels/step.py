@@ -19,7 +19,7 @@ from fewlabels.config import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.feed import Feed
-from fewlabels.graph import StepGraph
+from fewlabels.graph import CudaRecorder, StepGraph
 from fewlabels.optim import Average, learning_rate, make_optimizer
 from fewlabels.rng import philox
 from fewlabels.types import Batch, Info, Losses
@@ -36,15 +36,15 @@ class Autocast(nn.Module):
         self.net, self.kind, self.dtype = net, device.type, dtype
         self.dim: int = net.dim  # type: ignore[assignment]
         self.compiled: Callable[[Tensor], Tensor] | None = None
-        self.keeps_casts = True
-        """Whether weights that were cast once are kept for the further passes of a step; not in a CUDA graph."""
 
     def compile_features(self) -> None:
         """Compile what costs the time, the features; the rules around them stay as they are."""
-        self.compiled = torch.compile(self.net.features)  # type: ignore[arg-type]
+        # the batches of a step differ in size, but each one has the same size in every step
+        self.compiled = torch.compile(self.net.features, dynamic=False)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.kind, self.dtype, self.dtype is not None, self.keeps_casts):
+        # casts of weights are for this pass only; a recorded step must not meet those of another one
+        with torch.autocast(self.kind, self.dtype, self.dtype is not None, cache_enabled=False):
             f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
         return f.float()
 
@@ -214,7 +214,7 @@ class Trainer:
         return self.feed.batch(step)
 
     def step(self, step: int) -> None:
-        """Train one step; `step` counts from 0. Nothing here waits for the device."""
+        """Train one step; `step` counts from 0. Nothing here waits for the device, unless a view learns."""
         start = time.perf_counter()
         batch = self.batch(step)
         self.data_seconds += time.perf_counter() - start
@@ -253,12 +253,11 @@ class Trainer:
             raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
         if self.world > 1 or self.scaler.is_enabled():
             raise ValueError("Train.graph is for one GPU, and not for the precision fp16")
-        self.objective.net.keeps_casts = self.average.net.keeps_casts = False
         for group in self.optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=self.device)
             if "capturable" in group:
                 group["capturable"] = True
-        return StepGraph(self._update)
+        return StepGraph(self._update, CudaRecorder(self.device))
 
     def _learn(self, batch: Batch) -> None:
         """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
@@ -339,7 +338,10 @@ class Trainer:
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         self.net.load_state_dict(weights["raw"])
         self.ema.load_state_dict(weights["ema"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # set anew in each step; a recorded one reads it here, and not where the saved one lies
         self.algorithm.load_state_dict(state["algorithm"])
         self.feed.views.load_state_dict(state["views"])
         if self.scaler.is_enabled():

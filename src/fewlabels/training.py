@@ -202,9 +202,9 @@ def _switches(trainer: Trainer) -> str:
         "cuDNN autotuning": autotunes(trainer),
         "compiled net": config.compile,
         "recorded step": config.graph,
-        "one kernel a view": trainer.feed.kernel is not None,
     }
-    return ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
+    switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
+    return f"{switches}; views by the way {trainer.feed.way!r}"
 
 
 def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
@@ -12,7 +15,8 @@ import pytest
 
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.commands.list import VIEWS, options, paper
+from fewlabels.cli import COMMANDS, run
+from fewlabels.commands.list import VIEWS, main, options, paper
 from fewlabels.commands.train import read
 from fewlabels.config import Train
 from fewlabels.recipes import RECIPES, recipe
@@ -123,3 +127,23 @@ def test_data_and_wrong_topics(command: Callable[..., Any]) -> None:
     said = command("list", "algorithm")
     assert said.code == 2
     assert said.sentence.endswith("must be one of 'algorithms', 'recipes', 'nets', 'views', 'data', got 'algorithm'")
+
+
+def test_words_stay_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["algorithms"])
+    plain = capsys.readouterr().out
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["algorithms"])
+    wrapped = capsys.readouterr().out
+    assert wrapped.split() == plain.split()
+    assert max(map(len, wrapped.splitlines())) < 80 < max(map(len, plain.splitlines()))
+
+
+def test_the_help_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert all(f"fewlabels {name} " in said for name in COMMANDS)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import multiprocessing
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import fewlabels as fl
-from fewlabels import many
+from fewlabels.commands.many import Bars, Plain
+from fewlabels.interrupt import Interrupted
 from fewlabels.many import Job, Outcome, plan
 from fewlabels.run import Run
+from fewlabels.spread import Child, Post
 from fewlabels.step import Trainer
 
 Command = Callable[..., Any]
@@ -66,6 +69,14 @@ def test_three_seeds(command: Command, tmp_path: Path) -> None:
     assert command(*OPTIONS, "--seed", 2, "--out", tmp_path / "single").code == 0
     assert state(tmp_path / "single") == state(tmp_path / "all" / "seed-2")
 
+    report = json.loads(command("report", tmp_path / "all", "--json").out)  # which says the same
+    (group,) = report["groups"]
+    assert (group["n"], group["over"]) == (3, "training seed") and group["runs"] == [
+        str(tmp_path / "all" / f"seed-{i}") for i in range(3)
+    ]
+    for name in ("mean", "std"):
+        assert rows[name][1:3] == [f"{group[name][measure]:.2f}" for measure in ("accuracy", "last20")]
+
     before = files(tmp_path / "all")
     again = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path / "all")
     assert again.code == 0 and again.err == "" and files(tmp_path / "all") == before
@@ -88,6 +99,11 @@ def test_folds_with_their_baselines(command: Command, tmp_path: Path, monkeypatc
         assert rows[f"fold {fold}"][2:6] == [f"{n:.2f}" for n in numbers]
     values = [Run(root / f"fold-{fold}" / "baseline").result["accuracy"] for fold in (1, 3)]
     assert rows["mean"][3] == f"{statistics.mean(values):.2f}" and "over the split seed" in said.out
+    groups = {g["algorithm"]: g for g in json.loads(command("report", root, "--json").out)["groups"]}
+    for column, name in ((1, "fixmatch"), (3, "supervised")):
+        assert (groups[name]["n"], groups[name]["over"]) == (2, "split seed")
+        for row in ("mean", "std"):
+            assert rows[row][column] == f"{groups[name][row]['accuracy']:.2f}"
     # the same split as the name says
     split = json.loads(command("split", "digits.3@40", "--json").out)
     assert Run(root / "fold-3").split.fingerprint == split["fingerprint"]
@@ -109,7 +125,7 @@ def test_a_failed_seed_does_not_stop_the_others(
     monkeypatch.setattr(Trainer, "step", broken)
     said = command(*OPTIONS, "--seeds", "0..3", "--out", tmp_path)
     assert said.code == 1
-    rows = {line[:6]: line for line in said.out.splitlines()}
+    rows = {line[:6]: line.rstrip() for line in said.out.splitlines()}
     reason = "failed: the loss was not finite at step 8 ("
     assert reason in rows["seed 1"] and f"seed 1 {reason}" in said.err
     log = tmp_path / "seed-2.log"
@@ -127,18 +143,23 @@ def test_a_failed_seed_does_not_stop_the_others(
     assert state(tmp_path / "whole") == state(tmp_path / "seed-1")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_and_the_same_command_goes_on(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
-) -> None:
+def signal_after(monkeypatch: pytest.MonkeyPatch, *, seed: int, steps: int, signum: int) -> None:
+    """The training with `seed` has a signal come after so many steps."""
     step = Trainer.step
 
     def interrupted(self: Trainer, number: int) -> None:
         step(self, number)
-        if self.config.seed == 1 and number == 6:
+        if self.config.seed == seed and number + 1 == steps:
             os.kill(os.getpid(), signum)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_and_the_same_command_goes_on(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    signal_after(monkeypatch, seed=1, steps=7, signum=signum)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -160,6 +181,32 @@ def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monk
     monkeypatch.setattr(training, "load_source", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path)
     assert said.code == 143 and "stopped by SIGTERM with 0 of 3 runs finished" in said.err
+
+
+def test_what_an_old_run_left_is_not_in_the_table(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fails before it replaces another one."""
+    from fewlabels import training
+
+    assert command(*OPTIONS, "--seed", 0, "--out", tmp_path / "seed-0").code == 0
+    monkeypatch.setattr(training, "load_source", lambda *args, **options: Path(tmp_path / "gone").read_text())
+    said = command(*OPTIONS, "--steps", 13, "--seeds", "0", "--out", tmp_path, "--overwrite")
+    assert said.code == 1 and Run(tmp_path / "seed-0").finished
+    words = f"- - - failed: {tmp_path / 'gone'}: No such file or directory"
+    assert " ".join(table(said.out)["seed 0"][2:]) == words
+
+
+def test_a_narrow_terminal_shows_all_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    jobs = plan(fl.Train(steps=10**6), "seed", (10, 11), out=tmp_path)
+    board = Bars(jobs)
+    board.tell(jobs[1], "step", 123_456, "test 72.50 %  loss 0.496" + 9 * "  loss 0.496")
+    out = io.StringIO()
+    Console(file=out, width=80).print(*board.progress.get_renderables())
+    every, one = map(str.rstrip, out.getvalue().splitlines())
+    assert every.startswith("all ") and " 123456/2000000 " in every and every.endswith(" 0 of 2 runs finished")
+    assert one.startswith("seed 11 ") and " 123456/1000000 " in one and one.endswith("…") and len(one) <= 77  # and ^C
 
 
 def test_costs_of_all(command: Command, tmp_path: Path) -> None:
@@ -188,6 +235,10 @@ def test_costs_of_all(command: Command, tmp_path: Path) -> None:
         (
             "--folds 1,2 --data digits.3@40",
             "--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name",
+        ),
+        (
+            "--folds 1,2 --data digits",
+            "--folds draws other labels for each seed, and here all labels of digits are used: add --data.labels",
         ),
         (
             "--folds 1,2 --data.seed=3",
@@ -221,98 +272,69 @@ def test_asked_wrongly_about_runs(command: Command, tmp_path: Path, monkeypatch:
 # ---- processes of their own
 
 
-class Board:
-    """Remembers how many trained at the same time."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, int, str]] = []
-        self.ends: dict[str, Outcome] = {}
-        self.on: set[str] = set()
-        self.together: set[frozenset[str]] = set()
-
-    def step(self, job: Job, step: int, text: str) -> None:
-        self.steps.append((job.name, step, text))
-        if "loss" in text:
-            self.on.add(job.name)
-            self.together.add(frozenset(self.on))
-
-    def line(self, job: Job, text: str) -> None:
-        pass
-
-    said = line
-
-    def end(self, job: Job, outcome: Outcome) -> None:
-        self.on.discard(job.name)
-        self.ends[job.name] = outcome
+LONG = ("--steps", 100_000, "--save-every", 100_000, "--eval-every", 100_000)
 
 
-def test_two_processes_at_the_same_time(short: Callable[..., Any], tmp_path: Path) -> None:
-    """Two on two devices at a time: one is killed from outside, one ends, and the third takes the place."""
-    config = short(steps=60, save_every=10, log_every=2, eval_every=30)
-    jobs = plan(config, "seed", range(3), out=tmp_path / "all")
-    children: dict[str, many.Child] = {}
-    killed = plan(short(steps=10**6, log_every=2), "seed", (9,), out=tmp_path / "all")[0]
+def test_two_processes_at_the_same_time(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When both train, one is killed; then comes Ctrl-C, to this process and to the other one, as a terminal has it."""
+    children: dict[str, Child] = {}
+    training: set[str] = set()
 
-    def launch(job: Job, device: str, post: many.Post) -> many.Child:
-        children[job.name] = many.Child(job, device, post, 1)
-        return children[job.name]
+    class Watched(Child):
+        def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
+            def watch(message: Any) -> None:
+                post(message)
+                if isinstance(message, tuple) and "loss" in str(message):
+                    training.add(job.name)
+                    if training == {"seed 0", "seed 9"}:
+                        children["seed 9"].kill()
 
-    class Deadly(Board):
-        def step(self, job: Job, step: int, text: str) -> None:
-            super().step(job, step, text)
-            if {"seed 0", "seed 9"} <= self.on:
-                children["seed 9"].process.kill()
+            super().__init__(job, device, watch, threads)
+            children[job.name] = self
 
-    board = Deadly()
-    slow = plan(short(steps=2000, log_every=2), "seed", (0,), out=tmp_path / "all")[0]
-    outcomes, signum = many.spread([killed, slow, *jobs[1:]], ["cpu", "cpu"], board, launch)
-    assert signum == 0 and frozenset({"seed 0", "seed 9"}) in board.together
-    assert outcomes["seed 9"] == Outcome("failed", "its process was killed by SIGKILL")
-    assert [outcomes[f"seed {i}"].kind for i in range(3)] == ["finished"] * 3
-    assert not list((tmp_path / "all").glob("*.log"))  # nothing was said
-    fl.train(jobs[2].config, out=tmp_path / "single")
-    assert state(tmp_path / "single") == state(tmp_path / "all" / "seed-2")
+    class Impatient(Plain):
+        def end(self, job: Job, outcome: Outcome) -> None:
+            super().end(job, outcome)
+            if job.name == "seed 9":
+                os.kill(os.getpid(), signal.SIGINT)
+                children["seed 0"].process.send_signal(signal.SIGINT)
+
+    monkeypatch.setattr("fewlabels.spread.Child", Watched)
+    monkeypatch.setattr("fewlabels.commands.many.Plain", Impatient)
+    monkeypatch.setattr("fewlabels.commands.many.gpus", lambda device: ["cpu", "cpu"])
+    said = command(*OPTIONS, *LONG, "--seeds", "0,9", "--out", tmp_path)
+    assert said.code == 130 and "stopped by SIGINT with 0 of 2 runs finished" in said.err.splitlines()[-1]
+    assert said.out.startswith(f"2 runs in {tmp_path}: 2 new; one on each of the GPUs cpu, cpu\n")
+    rows = {line[:6]: line.rstrip() for line in said.out.splitlines()}
+    assert rows["seed 9"].endswith("failed: its process was killed by SIGKILL")
+    step = Run(tmp_path / "seed-0").checkpoint().step
+    assert rows["seed 0"].endswith(f"stopped at step {step} of 100000") and not list(tmp_path.glob("*.log"))
+    # what it trained is what this process trains
+    signal_after(monkeypatch, seed=0, steps=6, signum=signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        fl.train(Run(tmp_path / "seed-0").config, out=tmp_path / "single")
+    assert len(state(tmp_path / "single")[1]) == 2
+    assert state(tmp_path / "single")[1] == state(tmp_path / "seed-0")[1][:2]
 
 
-SPREAD = """
-import sys
-from fewlabels import many
-from fewlabels.commands import many as command
-from fewlabels import cli
-command.gpus = lambda device: ["cpu", "cpu"]
-sys.exit(cli.run(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
-def test_children_save_when_the_parent_is_stopped_or_dies(tmp_path: Path, signum: int) -> None:
-    """Ctrl-C goes to the whole group, as a terminal sends it; after SIGKILL nobody is there to tell them."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(fl.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    options = [*OPTIONS, "--seeds", "0..2", "--steps", "100000", "--save-every", "100000", "--out", str(tmp_path)]
+def test_children_save_when_the_parent_is_killed(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is there to tell them, and neither may keep the input of the other one open."""
+    monkeypatch.setattr("fewlabels.commands.many.gpus", lambda device: ["cpu", "cpu"])
+    options = (*OPTIONS, *LONG, "--seeds", "0,1", "--out", tmp_path)
+    parent = multiprocessing.get_context("fork").Process(target=command, args=options)
+    parent.start()
     records = [tmp_path / f"seed-{i}" / "metrics.jsonl" for i in (0, 1)]
-    with subprocess.Popen(
-        [sys.executable, "-c", SPREAD, *options],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    ) as program:
-        deadline = time.monotonic() + 120
-        while not all(record.is_file() and record.stat().st_size for record in records):
-            assert program.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        if signum == signal.SIGKILL:
-            program.kill()
-        else:
-            os.killpg(program.pid, signum)
-        out, err = program.communicate(timeout=120)
-    while not all(Run(tmp_path / f"seed-{i}").checkpoints() for i in (0, 1)):
+    until(lambda: not parent.is_alive() or all(r.is_file() and r.stat().st_size for r in records))
+    assert parent.is_alive()
+    parent.kill()
+    until(lambda: all(Run(tmp_path / f"seed-{i}").checkpoints() for i in (0, 1)))
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait; what never comes is an error after minutes that the busiest machine does not need."""
+    deadline = time.monotonic() + 300
+    while not true():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert not (tmp_path / "seed-2").exists()
-    if signum == signal.SIGINT:
-        assert program.returncode == 130 and "stopped by SIGINT with 0 of 3 runs finished" in err.splitlines()[-1]
-        step = Run(tmp_path / "seed-0").checkpoint().step
-        assert f"stopped at step {step} of 100000" in out and "Traceback" not in err
-        assert "one on each of the GPUs cpu, cpu" in out and not list(tmp_path.glob("*.log"))
+        time.sleep(0.05)

@@ -176,6 +176,22 @@ def test_a_page_has_each_option_with_its_default(cls: Any, field: dataclasses.Fi
         assert float(rows[option].replace(",", "")) == field.default
 
 
+NUMBERS = [(cls, field) for cls, field in FIELDS if bounds(hint(cls, field))[0] in (int, float)]
+
+
+@pytest.mark.parametrize(("cls", "field"), NUMBERS, ids=[f"{c.name}.{f.name}" for c, f in NUMBERS])
+def test_a_page_has_the_range_of_each_number(cls: Any, field: dataclasses.Field[Any]) -> None:
+    """What the page says, `0..1`, `above 0` or `at least 1`, is what the field allows."""
+    limits = bounds(hint(cls, field))[1]
+    assert limits is not None and limits.low is not None and not limits.high_open
+    expected = f"{'above' if limits.low_open else 'at least'} {limits.low:g}"
+    if limits.high is not None:
+        expected = f"{limits.low:g}..{limits.high:g}"
+    option = "--" + field.name.replace("_", "-")
+    row = re.search(rf"^\| `{option}` \| [^|]* \| ([^|]*?) \|", page(cls), re.M)
+    assert row and row[1] == expected
+
+
 @every_algorithm
 def test_a_page_has_no_other_options_in_its_table(cls: Any) -> None:
     table = page(cls).split("## Options")[1].split("\n## ")[0]

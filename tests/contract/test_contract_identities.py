@@ -225,3 +225,26 @@ def test_label_smoothing_of_zero_and_one() -> None:
     flat = outcome(Supervised(smoothing=1.0), batch)
     same(Supervised(smoothing=1.0), Supervised(smoothing=1.0), batch, other=batch._replace(y=(batch.y + 1) % K))
     assert not torch.equal(flat[0], outcome(Supervised(), batch)[0])
+
+
+@pytest.mark.parametrize("config", [FixMatch(tau=0.4), FixMatch(tau=0.4, target="soft"), UDA(tau=0.4, tsa="linear")])
+def test_a_pass_apart_differs_in_the_statistics_only(config: Any) -> None:
+    """The same without batch norm; with it another loss, and running statistics that have not seen the weak views."""
+    batch, apart = batch_for(config), replace(config, bn="separate-weak")
+    same(config, apart, batch)
+    assert not torch.equal(outcome(config, batch, norm=True)[0], outcome(apart, batch, norm=True)[0])
+    seen = []
+    for weak in (batch.u[0], batch.u[0] + 1):
+        net = normalised(0)
+        build(apart, info(ROWS, ROWS))(batch._replace(u=(weak, batch.u[1])), net, opinionated().eval())
+        seen.append([buffer.clone() for buffer in net.buffers()])
+    for mine, other in zip(*seen, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize(
+    "config", [FixMatch(bn="separate-weak", teacher="ema"), UDA(bn="separate-weak", w_entropy=0.1)]
+)
+def test_a_pass_apart_that_cannot_be(config: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{type(config).__name__}.bn separate-weak .*: set one of them otherwise$"):
+        build(config, info(ROWS, ROWS))

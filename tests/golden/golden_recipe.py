@@ -22,12 +22,16 @@ STEPS = 2**20
 
 
 def entries(kind: str) -> dict[str, Any]:
-    """All entries of one kind (forward, trajectories, ...) in the JSON files beside this one, by name."""
+    """All entries of one kind (forward, trajectories, ...) in the JSON files beside this one, by name.
+
+    A name that a file has after another one is FILE/NAME, so that no entry takes the place of another.
+    """
     found: dict[str, Any] = {}
     for path in sorted(Path(__file__).parent.glob("*.json")):
         content = json.loads(path.read_text())
         if isinstance(content, dict):
-            found |= content.get(kind, {})
+            for name, entry in content.get(kind, {}).items():
+                found[f"{path.stem}/{name}" if name in found else name] = entry
     return found
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from every_operation import VARIANTS, differing_batches, every_operation
 
 from fewlabels.augment import uniform
 from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
 from fewlabels.augment.pixels import pack
 from fewlabels.augment.plan import run
 from fewlabels.augment.views import View
+from fewlabels.feed import way_of
 from fewlabels.rng import Rng
 
 SHAPES = [(3, 32, 32), (1, 12, 12), (3, 20, 28), (2, 16, 16)]
@@ -46,6 +48,16 @@ def test_uniform_gives_the_bits_of_grouped(name: str, shape: tuple[int, int, int
     assert torch.equal(pixels, before)
 
 
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_uniform_gives_the_bits_of_grouped_for_every_operation(shape: tuple[int, int, int]) -> None:
+    plan = every_operation(shape)
+    images = np.random.default_rng(0).integers(0, 256, (len(plan.op), *shape[1:], shape[0]), dtype=np.uint8)
+    images[::2] //= 3
+    pixels = pack(torch.from_numpy(images))
+    for way in (plan, plan._replace(fill=(1, 2, 3), colour=None), plan._replace(fill=None, moves_last=False)):
+        assert torch.equal(run(pixels, way, shape), run(pixels, way, shape, uniform.apply))
+
+
 @needs_triton
 def test_the_kernel_gives_the_bits_of_grouped_in_the_interpreter() -> None:
     script = Path(__file__).parent / "views_by_kernel.py"
@@ -53,8 +65,25 @@ def test_the_kernel_gives_the_bits_of_grouped_in_the_interpreter() -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert len(found) > 3 * 12
+    assert len(found) > 2 * 12 + len(VARIANTS)
     assert {name: n for name, n in found.items() if n} == {}
+
+
+@needs_triton
+def test_which_way_views_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    capability = {0: (9, 0), 1: (6, 1)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
+    new, old, cpu = torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")
+    assert way_of((3, 128, 128), new) == way_of((1, 8, 8), new) == "kernel"
+    assert way_of((3, 224, 224), new) == way_of((2, 32, 32), new) == way_of((3, 32, 32), cpu) == "grouped"
+    assert way_of((3, 32, 32), old) == "uniform"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert way_of((3, 32, 32), new) == "uniform"
+
+
+@pytest.mark.parametrize("strong", ["cta", "rand:google"])
+def test_batches_of_the_uniform_way(strong: str) -> None:
+    assert differing_batches(strong, "uniform", 8) == 0
 
 
 @needs_triton
@@ -81,9 +110,10 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_here(name: str, capability: i
         {**signature, **dict.fromkeys(constants, "constexpr")},
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )
-    options = {"num_warps": kernel.warps(1024), "enable_fp_fusion": False}
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=kernel.options(1024))
     assert f".target sm_{capability}" in made.asm["ptx"]
+    assert "fma." not in made.asm["ptx"]  # each sum and product is rounded
+    assert made.metadata.enable_fp_fusion is False  # as the assembler is told, which would fuse them too
     assert len(made.asm["cubin"]) > 10_000
     # what four programs on one of its processors may share is 100 KiB and more
     assert made.metadata.shared <= 16 * 1024

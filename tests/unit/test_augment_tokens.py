@@ -259,3 +259,29 @@ def test_command_line_has_the_last_word() -> None:
     config = read([*args, "--augment", "d.d.rac"]).train
     assert (config.augment, config.weak, config.strong) == ("d.d.rac", "auto", "auto")
     assert read(args).train.strong == "rand:leedoyup"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "views", "words"),
+    [
+        ("fixmatch", {"strong": "cta"}, "with --strong cta"),
+        ("mixmatch", {"strong": "rand:kekmodel"}, "with --strong rand:kekmodel"),
+        ("fixmatch", {"augment": "d.d.d"}, "with --augment d.d.d"),
+    ],
+)
+def test_stratified_draws_need_randaugment(algorithm: str, views: dict[str, Any], words: str) -> None:
+    unlabeled = ("weak", "strong") if algorithm == "fixmatch" else ("weak", "weak")
+    with pytest.raises(ValueError) as error:
+        make_looks(
+            SHAPE, Views(("weak",), unlabeled), weak="ms", shift=2, algorithm=algorithm, stratified=True,
+            **{"strong": "auto", **views},
+        )  # fmt: skip
+    assert str(error.value) == f"Train.stratified is for RandAugment, which {algorithm} does not draw {words}"
+
+
+def test_stratified_draws_of_tokens_and_of_the_supervised_baseline() -> None:
+    for views in ({"strong": "rand:kekmodel"}, {"strong": "auto", "augment": "d.d.rac"}):
+        for wanted in (Views(("weak",), ("weak", "strong")), Views(("strong",), ())):
+            name = "fixmatch" if wanted.unlabeled else "supervised"
+            looks = make_looks(SHAPE, wanted, weak="ms", shift=2, algorithm=name, stratified=True, **views)
+            assert [v.stratified for v in looks.views.values() if isinstance(v, RandAugment)] == [True]

@@ -103,6 +103,7 @@ def test_values_that_are_not_given_come_from_the_default() -> None:
         ({"xyzzy": 1}, "the configuration has no setting 'xyzzy'"),
         ({"steps": 0}, "Train.steps must be a whole number of at least 1, got 0"),
         ({"steps": "9"}, "Train.steps must be a whole number of at least 1, got '9'"),
+        ({"optim": {"lr_end": 0.02}}, "Optim.lr_end 0.02 is for the schedule linear, not for cosine"),
         ({"ema": {"decay": 1}}, "Ema.decay must be a number from 0 to below 1, got 1"),
         ({"data": {"labels": True}}, "Data.labels must be a whole number of at least 1 or None, got True"),
     ],

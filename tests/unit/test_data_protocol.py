@@ -41,7 +41,7 @@ def test_options_are_fields_of_data_with_its_defaults() -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"rule": "fixmatch", "imbalance": 5}, "imbalance goes with the rule cadr and usb, not with fixmatch"),
+        ({"rule": "fixmatch", "imbalance": 5}, "imbalance goes with the rules cadr and usb, not with fixmatch"),
         ({"head_unlabeled": 5}, "head_unlabeled goes with the rule usb, not with cadr"),
         ({"prior": "equal"}, "prior equal goes with the rule realmix, not with cadr"),
         ({"rule": "usb", "prior": "rand"}, "prior rand goes with the rule cadr, not with usb"),

@@ -56,6 +56,13 @@ def test_sharpen_divides_logits(logits: list[float], temperature: float) -> None
     np.testing.assert_allclose(ours, softmax(z / temperature), rtol=1e-9)
 
 
+def test_sharpen_to_certainty() -> None:
+    """0.3^1000 is no float32; the two that are as probable share the rest."""
+    probs = torch.tensor([[0.3, 0.4, 0.3], [0.4, 0.2, 0.4], [1e-30, 1.0, 0.0]])
+    expected = [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
+    np.testing.assert_allclose(F.sharpen(probs, 0.001), expected, atol=1e-6)
+
+
 def test_smooth() -> None:
     # y - s (y - 1/K) with K = 4, s = 0.1
     ours = F.smooth(F.one_hot(torch.tensor([2]), 4), 0.1)

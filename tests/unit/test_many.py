@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewlabels as fl
-from fewlabels.many import Job, Outcome, Post, gpus, numbers, plan, spread
+from fewlabels.interrupt import Stop
+from fewlabels.many import Job, Outcome, numbers, plan
 from fewlabels.run import RunError
+from fewlabels.spread import Post, at_once, gpus
 
 
 @pytest.mark.parametrize(
@@ -162,13 +164,8 @@ class Seen:
         self.ends: list[tuple[str, str, str]] = []
         self.lines: list[tuple[str, str]] = []
 
-    def step(self, job: Job, step: int, text: str) -> None:
+    def tell(self, job: Job, kind: str, step: int, text: str) -> None:
         self.lines.append((job.name, f"{step} {text}"))
-
-    def line(self, job: Job, text: str) -> None:
-        self.lines.append((job.name, text))
-
-    said = line
 
     def end(self, job: Job, outcome: Outcome) -> None:
         self.ends.append((job.name, outcome.kind, outcome.reason))
@@ -193,7 +190,7 @@ def test_one_at_a_time_on_each_device(tmp_path: Path) -> None:
         return script
 
     board = Seen()
-    result = spread(jobs_of(4, tmp_path), ["A", "B"], board, launch)
+    result = at_once(jobs_of(4, tmp_path), ["A", "B"], board, launch)
     assert [(script.job.name, script.device) for script in begun] == [
         ("seed 0", "A"), ("seed 1", "B"), ("seed 2", "B"), ("seed 3", "B"),
     ]  # fmt: skip
@@ -215,7 +212,7 @@ def test_a_dead_worker_does_not_stop_the_others(tmp_path: Path) -> None:
         return script
 
     board = Seen()
-    outcomes, signum = spread(jobs_of(4, tmp_path), ["A"], board, launch)
+    outcomes, signum = at_once(jobs_of(4, tmp_path), ["A"], board, launch)
     assert signum == 0 and board.ends == [
         ("seed 0", "failed", "its process was killed by SIGKILL"),
         ("seed 1", "failed", "the loss was not finite"),
@@ -235,7 +232,7 @@ def test_a_signal_stops_all_once_and_begins_none(tmp_path: Path) -> None:
         return begun[-1]
 
     before = signal.getsignal(signal.SIGTERM)
-    result = spread(jobs_of(5, tmp_path), ["A", "B"], Seen(), launch)
+    result = at_once(jobs_of(5, tmp_path), ["A", "B"], Seen(), launch)
     assert result.signum == signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
     assert [script.stopped for script in begun] == [True, True]
     assert {name: o.kind for name, o in result.outcomes.items()} == {"seed 0": "stopped", "seed 1": "stopped"}
@@ -254,8 +251,19 @@ def test_a_second_signal_kills(tmp_path: Path) -> None:
         return begun[-1]
 
     with pytest.raises(KeyboardInterrupt):
-        spread(jobs_of(1, tmp_path), ["A"], Seen(), launch)
+        at_once(jobs_of(1, tmp_path), ["A"], Seen(), launch)
     assert begun[0].killed
+
+
+def test_a_signal_after_a_wish_to_stop_is_the_first_one() -> None:
+    """Ctrl-C reaches a worker itself and as its parent's wish, in any order: both together must not be a second one."""
+    stop = Stop()
+    stop.ask(signal.SIGTERM)
+    stop(signal.SIGINT, None)
+    stop.ask(signal.SIGTERM)
+    assert stop.signum == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)
 
 
 @pytest.mark.parametrize(

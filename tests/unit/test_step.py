@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewlabels as fl
 from fewlabels import nets
@@ -386,32 +387,95 @@ def test_algorithm_of_one_s_own(short: Callable[..., Train]) -> None:
     assert t.read_log()["loss"] > 0
 
 
+class Repeat:
+    """Stands for a CUDA graph: what is recorded runs again, on the tensors that it was made with."""
+
+    rehearsed = recorded = 0
+
+    def rehearse(self, body: Callable[[], None]) -> None:
+        self.rehearsed += 1
+        body()
+
+    def record(self, body: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+        return body
+
+
 @pytest.mark.parametrize("algorithm", ["fixmatch", "supervised", "mean-teacher"])
 def test_a_recorded_step_is_the_same_step(short: Callable[..., Train], algorithm: str) -> None:
     """With a recording that runs the body again, on the tensors that it was made with, as a CUDA graph does."""
-    changes: dict[str, Any] = {"optim": Optim(lr=0.1, warmup=4), "ema": Ema(decay=0.7, warmup=True)}
+    recorder = Repeat()
+    changes: dict[str, Any] = {"optim": Optim(lr=0.1, warmup=4), "ema": Ema(decay=0.7, warmup=True), "steps": 100}
     one, other = trainer(short, algorithm, **changes), trainer(short, algorithm, **changes)
-    bodies = []
-
-    def record(body: Callable[[], None]) -> Callable[[], None]:
-        bodies.append(body)
-        return body
-
-    other.graph = StepGraph(other._update, record)
-    logs = []
+    other.graph = StepGraph(other._update, recorder)
+    logs: list[dict[str, float]] = []
+    written: list[dict[str, torch.Tensor]] = []
     for t in (one, other):
         for step in range(40):
             t.step(step)
-            if step in (15, 39):
+            if step in (15, 33, 39):
                 logs.append(t.read_log())
-    assert len(bodies) == 1  # from the 23rd step, when the average has its last decay, and three more
+                written.append(dict(t.sums))
+    assert "loss" in written[4]
+    assert all(written[5][name] is value for name, value in written[4].items())  # a real one writes where it wrote
+    # from the 23rd step, when the average has its last decay, and three more
+    assert (recorder.rehearsed, recorder.recorded) == (3, 1)
     for p, q in zip(
         (*one.net.parameters(), *one.ema.parameters()), (*other.net.parameters(), *other.ema.parameters()), strict=True
     ):
         assert torch.equal(p, q)
-    assert logs[:2] == logs[2:]
+    assert logs[:3] == logs[3:]
 
 
 def test_what_cannot_be_recorded(short: Callable[..., Train]) -> None:
     with pytest.raises(ValueError, match=r"^Train\.graph needs a GPU; the device is cpu$"):
         trainer(short, graph=True)
+    t = trainer(short, "mixup", ema=Ema())  # as an algorithm from outside, which does not say that it draws
+    t.graph = StepGraph(t._update, Repeat())
+    for step in range(3):
+        t.step(step)
+    with pytest.raises(ValueError, match=r"^Train\.graph: this algorithm draws random numbers in each step"):
+        t.step(3)
+
+
+def test_a_recorded_step_finds_its_rate_after_a_resume(short: Callable[..., Train]) -> None:
+    """The recording reads the rate where it lies on the device; a saved one comes back on the host."""
+    one, other = trainer(short), trainer(short)
+    for t in (one, other):
+        for group in t.optimizer.param_groups:  # as for a recorded step
+            group["lr"] = torch.tensor(group["lr"])
+    one.step(0)
+    mine = [group["lr"] for group in other.optimizer.param_groups]
+    other.load(*copy.deepcopy((one.weights(), one.state())))
+    assert all(group["lr"] is rate for group, rate in zip(other.optimizer.param_groups, mine, strict=True))
+    one.step(1)
+    other.step(1)
+    for p, q in zip(one.net.parameters(), other.net.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("strong", ["affine", "rand:kekmodel"])
+@pytest.mark.parametrize("algorithm", ["fixmatch", "uda", "vat", "mean-teacher"])
+def test_a_step_does_not_wait_for_the_device(
+    short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch, algorithm: str, strong: str
+) -> None:
+    """No number, and no size that depends on numbers, is read by the host.
+
+    Nor is a tensor made from Python numbers, which on a GPU waits for its upload.
+    """
+    names: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    t = trainer(short, algorithm, strong=strong)
+    t.step(0)
+    for where, name in ((torch, "tensor"), (torch.Tensor, "new_tensor")):
+        monkeypatch.setattr(where, name, lambda *args, **kwargs: pytest.fail("a tensor of Python numbers"))
+    with Watch():
+        t.step(1)
+    assert len(names) > 100
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+    assert not [name for name in names if any(wait in name for wait in waits)]

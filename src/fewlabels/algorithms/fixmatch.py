@@ -40,6 +40,11 @@ class FixMatch(Checked):
     (only with the teacher `student`)."""
 
     def build(self, info: Info) -> Algorithm:
+        if self.bn == "separate-weak" and self.teacher != "student":
+            raise ValueError(
+                f"FixMatch.bn separate-weak is about the net's own pseudo-labels, and FixMatch.teacher {self.teacher} "
+                "gives others, in a pass of their own: set one of them otherwise"
+            )
         first, second = self.anchoring.split(".")
         sharp = self.target == "hard" and self.temperature != 1
         return PseudoLabel(

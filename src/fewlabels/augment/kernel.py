@@ -17,7 +17,7 @@ from torch import Tensor
 from fewlabels.augment import ops, warp
 from fewlabels.augment.ops import Op
 from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, packable, upload
-from fewlabels.augment.plan import TRUNCATED, Plan, paint, uncovered
+from fewlabels.augment.plan import Plan, paint, truncation, uncovered
 from fewlabels.augment.rescale import TAPS, taps
 
 LARGEST = 1 << 14
@@ -305,7 +305,7 @@ def render(images: Tensor, rows: Tensor, plan: Plan, normalize: Normalize) -> Te
         rows,
         upload(words, images.device),
         upload(weights, images.device),
-        upload(TRUNCATED, images.device),
+        truncation(images.device),
         out,
         normalize.scale,
         normalize.bias,
@@ -314,8 +314,7 @@ def render(images: Tensor, rows: Tensor, plan: Plan, normalize: Normalize) -> Te
         **constants(plan, shape),
         BYTES=images.dtype == torch.uint8,
         N=n,
-        num_warps=warps(n),
-        enable_fp_fusion=False,  # a multiply-add that rounds once would give other bits
+        **options(n),
     )
     return out.permute(0, 3, 1, 2)
 
@@ -335,9 +334,11 @@ def constants(plan: Plan, shape: Shape) -> dict[str, int | bool]:
     }
 
 
-def warps(pixels: int) -> int:
-    """Warps of a program for so many pixels, a power of two."""
-    return max(4, min(16, pixels // 512))
+def options(pixels: int) -> dict[str, int | bool]:
+    """How a program for so many pixels, a power of two, is compiled: in no case with more threads than pixels."""
+    warps = min(pixels // 32, max(4, min(16, pixels // 512)))
+    # a multiply-add that rounds once would give other bits
+    return {"num_warps": max(1, warps), "enable_fp_fusion": False}
 
 
 def encode(plan: Plan, shape: Shape) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

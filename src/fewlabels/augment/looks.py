@@ -66,6 +66,9 @@ def make_looks(
             "weak": weak_view(weak, shape, shift=shift),
             "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
         }
+        used = [views[name] for name in (*names.labeled, *names.unlabeled)]
+        if stratified and not any(isinstance(view, RandAugment) for view in used):
+            raise ValueError(_no_strata(algorithm, f"with --strong {strong}"))
         return Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak")
 
     tokens = parse(augment)
@@ -111,7 +114,13 @@ def make_looks(
                 f"Train.augment {augment}: {algorithm} has no use for the strong part of {token.text} there; "
                 "of the unlabeled views, the last token is for all strong ones"
             )
+    if stratified and not any(isinstance(view, RandAugment) for view in made.values()):
+        raise ValueError(_no_strata(algorithm, f"with --augment {augment}"))
     return Looks(nn.ModuleDict(made), labeled, tuple(unlabeled), probe)
+
+
+def _no_strata(algorithm: str, views: str) -> str:
+    return f"Train.stratified is for RandAugment, which {algorithm or 'the algorithm'} does not draw {views}"
 
 
 def _check_count(tokens: tuple[Token, ...], names: Views, algorithm: str) -> None:

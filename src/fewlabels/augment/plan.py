@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -99,8 +100,13 @@ def uncovered(plan: Plan, shape: Shape) -> int:
     return HALF if plan.fill is None and packable(shape[0]) else paint(plan.fill, shape)
 
 
+@cache
+def truncation(device: torch.device) -> Tensor:
+    """`TRUNCATED` on a device."""
+    return upload(TRUNCATED, device)
+
+
 def truncated(packed: Tensor) -> Tensor:
     """Each byte through `TRUNCATED`."""
-    table = upload(TRUNCATED, packed.device)
     byte = octets(packed)
-    return table.index_select(0, byte.flatten().int()).view_as(byte).view(torch.int32) & RGB
+    return truncation(packed.device).index_select(0, byte.flatten().int()).view_as(byte).view(torch.int32) & RGB

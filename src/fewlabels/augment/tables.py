@@ -100,6 +100,6 @@ def _histogram(cells: Tensor) -> Tensor:
 
 def _look_up(cells: Tensor, table: Tensor) -> Tensor:
     """Packed pixels from `_cells` and int32 tables ``[B, 3, 256]``."""
-    table = table << torch.tensor([[0], [8], [16]], dtype=torch.int32, device=table.device)
+    table = table << torch.arange(0, 24, 8, dtype=torch.int32, device=table.device).view(3, 1)
     red, green, blue = table.flatten().index_select(0, cells.flatten()).view_as(cells).unbind(1)
     return red | green | blue

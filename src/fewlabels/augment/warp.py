@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.augment.pixels import Shape
+from fewlabels.augment.pixels import Shape, upload
 
 
 @cache
@@ -141,7 +141,7 @@ def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
         matrix: Float ``[B, 2, 3]``; output (x, y) is read at ``matrix @ (x, y, 1)``, in pixels off centre.
     """
     height, width = images.shape[2:]
-    size = matrix.new_tensor([width, height])
+    size = upload(np.array([width, height], np.float32), matrix.device)
     # affine_grid wants coordinates in which the image spans -1..1
     linear = matrix[:, :, :2] * size.view(1, 1, 2) / size.view(1, 2, 1)
     theta = torch.cat([linear, matrix[:, :, 2:] * 2 / size.view(1, 2, 1)], 2)

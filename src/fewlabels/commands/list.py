@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -109,13 +112,21 @@ def main(args: list[str]) -> int:
         print(json.dumps([{k: v for k, v in row.items() if k != "lines"} for row in rows]))
         return 0
     width = max((len(row["name"]) for row in rows), default=0)
+    # words stay whole on a terminal; elsewhere a line stays one line, for grep
+    room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
     for row in rows:
-        first, *more = row.pop("lines")
+        first, *more = (part for line in row.pop("lines") for part in _wrap(line, room - width - 2))
         print(f"{row['name']:{width}}  {first}".rstrip())
         for line in more:
             print(f"{'':{width}}  {line}")
-    print(note if rows else f"nothing has {command.word!r} in its name")
+    print("\n".join(_wrap(note if rows else f"nothing has {command.word!r} in its name", room)))
     return 0
+
+
+def _wrap(line: str, room: int) -> list[str]:
+    if room < 20:
+        return [line]
+    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def _algorithms() -> list[dict[str, Any]]:

@@ -10,29 +10,29 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.table import Table
 
+from fewlabels import log
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.options import UsageError
 from fewlabels.config import algorithm_name, to_dict
 from fewlabels.data.names import parse
+from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import duration
-from fewlabels.many import Board, Job, Outcome, Result, gpus, here, numbers, plan, saved, spread
-from fewlabels.report import DamagedRun, Entry, groups, read
-from fewlabels.training import FREE_TO_CHANGE
+from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, saved
+from fewlabels.report import DamagedRun, mean_and_deviation, read
+from fewlabels.spread import Board, Result, at_once, gpus, in_turn
 
 if TYPE_CHECKING:
     from fewlabels.commands.train import Command
 
-Kind = Literal["seed", "fold"]
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
 
 
@@ -50,7 +50,7 @@ def main(command: Command, args: Sequence[str]) -> int:
     print(_summary(jobs, devices))
     board = Bars(jobs) if command.progress and Console(stderr=True).is_terminal else Plain(jobs, alive=command.progress)
     with board:
-        result = spread(todo, devices, board) if len(devices) > 1 else here(todo, board)
+        result = at_once(todo, devices, board) if len(devices) > 1 else in_turn(todo, board)
     show(jobs, result, kind)
     if result.signum:
         name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)
@@ -82,6 +82,11 @@ def _check(command: Command, args: Sequence[str]) -> None:
         raise UsageError("--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name")
     if command.train.data.split is not None:
         raise UsageError("--folds draws a split for each seed: leave out --data.split")
+    data = resolve_data(command.train.data)
+    if not any((data.labels, data.valid, data.imbalance, data.imbalance_unlabeled, data.imbalance_test)):
+        raise UsageError(
+            f"--folds draws other labels for each seed, and here all labels of {data.name} are used: add --data.labels"
+        )
 
 
 def _summary(jobs: Sequence[Job], devices: Sequence[str]) -> str:
@@ -138,9 +143,25 @@ class _Shown(Board):
     def print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    def tell(self, job: Job, kind: str, step: int, text: str) -> None:
+        if kind == "step":
+            self.step(job, step, text)
+        elif kind == "line":
+            self.line(job, text)
+        else:
+            self.said(job, text)
+
+    def step(self, job: Job, step: int, text: str) -> None:
+        raise NotImplementedError
+
+    def line(self, job: Job, text: str) -> None:
+        """An evaluation. Lines of their own for those of many runs would bury what is said; a bar has the newest."""
+
     def said(self, job: Job, text: str) -> None:
         """Sentences that differ in numbers only are those of another seed, unless they are about its folder."""
-        key = text if str(job.path) in text else re.sub(r"[0-9.]+", "#", text)
+        if text == f"run folder {job.path}":
+            return
+        key = text if str(job.path) in text else re.sub(r"(data\.)?seed=\d+, |[0-9.]+", "", text)
         if key not in self.heard:
             self.heard.add(key)
             self.print(text)
@@ -185,15 +206,7 @@ class Bars(_Shown):
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         super().__init__(jobs)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True, highlight=False),
-            transient=True,
-        )
+        self.progress = log.Bars()
         self.left = {job.name: job.steps - job.start for job in jobs if not job.finished}
         self.gone: dict[str, int] = {}
         self.bars: dict[str, TaskID] = {}
@@ -219,9 +232,6 @@ class Bars(_Shown):
         self.gone[job.name] = min(max(0, steps), self.left[job.name])
         self.progress.update(self.every, completed=sum(self.gone.values()), text=self.state)
 
-    def line(self, job: Job, text: str) -> None:
-        """Evaluations stand in the bar; as lines of their own those of many runs would bury what is said."""
-
     def end(self, job: Job, outcome: Outcome) -> None:
         super().end(job, outcome)
         if job.name in self.bars:
@@ -233,54 +243,42 @@ class Bars(_Shown):
 
 
 def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
-    """The table of all runs, with mean, sample standard deviation and n."""
-    parts = [Path()] + [Path("baseline")] * jobs[0].baseline
-    entries = {part: {job.name: _entry(job.path / part) for job in jobs} for part in parts}
-    headings = [algorithm_name(jobs[0].config.algorithm), "baseline"]
-    rows: list[list[str]] = []
+    """The table of all runs, with mean, sample standard deviation and n of the finished ones."""
+    parts = ("", "baseline") if jobs[0].baseline else ("",)
+    cells, numbers, measured = [], [], "test"
     for job in jobs:
-        cells = [job.name]
-        for part in parts:
-            entry = entries[part][job.name]
-            finished = entry is not None and entry.row["finished"] and _trusted(job, result)
-            cells += [_number(entry.row[m]) if entry and finished else "-" for m in ("accuracy", "last20")]
-        seconds = [e.row["seconds"] for part in parts if (e := entries[part][job.name]) and e.row["finished"]]
-        known = len(seconds) == len(parts) and None not in seconds and _finished(job, result)
-        rows.append([*cells, f"{sum(seconds):.0f}" if known else "-", _remark(job, result)])
-    spread: dict[str, list[str]] = {"mean": [], "std": [], "n": []}
-    over, measured = None, None
-    for part in parts:
-        trusted = [e for job in jobs if (e := entries[part][job.name]) and _trusted(job, result)]
-        measured = measured or next((e.row["measured_on"] for e in trusted), None)
-        group: Mapping[str, Any] = next(iter(groups(trusted)), {})
-        over = over or group.get("over")
-        for measure in ("accuracy", "last20"):
-            for name in ("mean", "std"):
-                value = group.get(name, {}).get(measure)
-                spread[name].append(_number(value))
-            spread["n"].append(str(group.get("n", sum(e.row["finished"] for e in trusted))))
-    rows += [[name, *cells, "", ""] for name, cells in spread.items()] if len(jobs) > 1 else []
-    _print(rows, ["", *(c for name in headings[: len(parts)] for c in (f"{name} final", "last 20")), "seconds", ""])
-    image = {"test": "test", "valid": "validation", "train": "labeled"}.get(str(measured), "test")
-    text = f"accuracy in percent of the {image} images, of the averaged weights; final: after the last step;\n"
-    text += "last 20: median over the last 20 evaluations (over all, if there are fewer)"
+        rows = [_finished_row(job, part) for part in parts]
+        numbers.append([row.get(measure) for row in rows for measure in ("accuracy", "last20")])
+        measured = next((row["measured_on"] for row in rows if row), measured)
+        seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
+        cells.append([f"{sum(seconds):.0f}" if len(seconds) == len(parts) else "-", _remark(job, result)])
+    table = [[job.name, *map(_number, row), *rest] for job, row, rest in zip(jobs, numbers, cells, strict=True)]
     if len(jobs) > 1:
-        text += f"; std: over the {over or OVER[kind]}, with n - 1"
-    print(f"{text}\n`fewlabels report {jobs[0].path.parent}` has more")
+        columns = [[number for number in column if number is not None] for column in zip(*numbers, strict=True)]
+        means, deviations = zip(*map(mean_and_deviation, columns), strict=True)
+        table.append(["mean", *map(_number, means), "", ""])
+        table.append(["std", *map(_number, deviations), "", ""])
+        table.append(["n", *(str(len(column)) for column in columns), "", ""])
+    names = (algorithm_name(jobs[0].config.algorithm), "baseline")[: len(parts)]
+    _print(table, ["", *(heading for name in names for heading in (f"{name} final", "last 20")), "seconds", ""])
+    images = {"valid": "validation", "train": "labeled"}.get(measured, measured)
+    print(f"percent of the {images} images, averaged weights; final: after the last step;")
+    print("last 20: median of the last 20 evaluations, or of all if there are fewer;")
+    if len(jobs) > 1:
+        print(f"std: over the {OVER[kind]}, with n - 1, of the finished runs")
+    print(f"`fewlabels report {jobs[0].path.parent}` has more")
 
 
-def _entry(path: Path) -> Entry | None:
-    """What a run folder says, without the settings that do not touch the result."""
+def _finished_row(job: Job, part: str) -> Mapping[str, Any]:
+    """What the report has of a finished run or of its baseline; nothing of another one."""
+    path = job.path / part
+    if not holds(job.path, job.config) or not (path / "result.json").is_file():  # what another one left there
+        return {}
     try:
-        entry = read(path) if (path / "config.json").is_file() else None
-    except DamagedRun:
-        return None
-    return entry and replace(entry, settings={k: v for k, v in entry.settings.items() if k not in FREE_TO_CHANGE})
-
-
-def _trusted(job: Job, result: Result) -> bool:
-    """Whether the folder is one of these runs, and not what another configuration left there."""
-    return job.known or job.name in result.outcomes
+        return read(path).row
+    except DamagedRun as error:
+        print(error, file=sys.stderr)
+        return {}
 
 
 def _finished(job: Job, result: Result) -> bool:
@@ -292,7 +290,7 @@ def _remark(job: Job, result: Result) -> str:
         return ""
     if (outcome := result.outcomes.get(job.name)) and outcome.kind == "failed":
         return f"failed: {outcome.reason}"
-    step, _ = saved(job.path, job.config.steps, job.baseline) if _trusted(job, result) else (0, False)
+    step, _ = saved(job.path, job.config.steps, job.baseline) if holds(job.path, job.config) else (0, False)
     return f"stopped at step {step} of {job.steps}" if step else "not begun"
 
 

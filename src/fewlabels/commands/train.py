@@ -45,10 +45,10 @@ class Command:
     """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
     baseline: bool = False
     """Train the supervised baseline too: the same labels, views and steps without the unlabeled images."""
-    seeds: str | None = None
-    """Train once with each of these seeds, `0..4` or `1,3,5`, and show mean and standard deviation; one after another,
-    or one on each visible GPU. The same command goes on after a stop."""
-    folds: str | None = None
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="0..4|1,3,5")] = None
+    """Train once with each of these seeds and show mean and standard deviation; one after another, or one on each
+    visible GPU. The same command goes on after a stop."""
+    folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
     dry_run: bool = False
     """Show the settings and what they will cost, and stop."""

@@ -161,7 +161,7 @@ def _fetched(name: str, root: Path, read: Callable[[bool], T], files: str, url: 
         reason = " ".join(str(error).split())
         raise DataUnavailable(
             f"{name} is not in {root} and cannot be downloaded ({reason}); "
-            f"put {files} from {url} there or give the folder that has it (root or $ML_DATA)"
+            f"put {files} from {url} there or give the folder that has it (--data.root or $ML_DATA)"
         ) from error
 
 

@@ -33,7 +33,7 @@ def list_imagenet(name: str, root: Path) -> Listing:
     if folder is None:
         raise DataUnavailable(
             f"{name} is not in {root} and is not downloaded; put {FOLDERS[name][0]}/ with {_FORMS[name]} there, "
-            "or give the folder that has it (root or $ML_DATA)"
+            "or give the folder that has it (--data.root or $ML_DATA)"
         )
     if name == "mini_imagenet":
         listing = _mini(folder)

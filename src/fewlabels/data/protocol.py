@@ -68,7 +68,8 @@ class Options(NamedTuple):
             given[f"prior {self.prior}"] = True
         for name, rules in _GOES_WITH.items():
             if name in given and rule not in rules:
-                raise ValueError(f"{name} goes with the rule {' and '.join(rules)}, not with {rule}")
+                these = f"rule{'s' * (len(rules) > 1)} {' and '.join(rules)}"
+                raise ValueError(f"{name} goes with the {these}, not with {rule}")
         for name in ("imbalance", "imbalance_unlabeled", "imbalance_test"):
             if name in given and not given[name] >= 1:
                 raise ValueError(f"{name} must be at least 1, got {given[name]:g}; reverse turns a tail round")

@@ -79,7 +79,7 @@ def read_pictures(
         which = first([f"{names[row]} ({broken[row]})" for row in sorted(broken)])
         some = f"{len(broken)} of {len(files)} pictures cannot be read"
         if not skip_corrupt or not kept.any():
-            raise ValueError(f"{some}: {which}; repair or remove them, or skip corrupt pictures (skip_corrupt)")
+            raise ValueError(f"{some}: {which}; repair or remove them, or leave them out (--data.skip-corrupt)")
         assert images is not None
         images, notes = images[kept], (*notes, f"{some} and were left out: {which}")
     assert images is not None

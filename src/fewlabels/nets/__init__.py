@@ -18,7 +18,7 @@ from fewlabels.nets.small import SmallCNN
 from fewlabels.nets.statistics import frozen_statistics
 from fewlabels.nets.weights import adopt, read
 from fewlabels.nets.wrn import WideResNet, WideResNetTF
-from fewlabels.nets.zoo import PREFIXES, is_zoo, normalization, synchronized
+from fewlabels.nets.zoo import PREFIXES, elsewhere, is_zoo, normalization, synchronized
 from fewlabels.nets.zoo import build as build_zoo
 
 __all__ = [
@@ -156,9 +156,14 @@ def _plan(name: str) -> _Plan:
         settings = {"cardinality": cardinality, "base": base, "blocks": (depth - 2) // 9}
         return _Plan(ResNeXt, settings, ("stages", "blocks"))
     longer = [example for example in EXAMPLES if example.startswith(name)]
-    near = (longer or difflib.get_close_matches(name, EXAMPLES, n=1, cutoff=0.0))[0]
+
+    def close(cutoff: float) -> list[str]:
+        return difflib.get_close_matches(name, EXAMPLES, n=1, cutoff=cutoff)
+
+    near = longer or close(0.8) or elsewhere(name) or close(0.6)
+    meant = f"; did you mean {near[0]!r}?" if near and name else "."
     known = ", ".join([*EXAMPLES, *(f"{prefix}NAME" for prefix in PREFIXES)])
-    raise ValueError(f"net {name!r} is unknown; did you mean {near!r}? Known: {known}")
+    raise ValueError(f"net {name!r} is unknown{meant} Known: {known}")
 
 
 def _stages(name: str, depth: int) -> tuple[int, int]:

@@ -31,6 +31,15 @@ def is_zoo(name: str) -> bool:
     return name.startswith(PREFIXES)
 
 
+def elsewhere(name: str) -> list[str]:
+    """`name` with the prefix of each library that has a net of this name."""
+    import timm
+    from torchvision import models
+
+    known = {"torchvision:": models.list_models(module=models), "timm:": timm.list_models()}
+    return [f"{prefix}{name}" for prefix, names in known.items() if name in names]
+
+
 class ZooNet(LinearHead):
     """A network without its head, and a new linear layer that starts with weights N(0, 0.01) and biases 0.
 
