@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.algorithms import ALGORITHMS
+from fewlabels.bench.record import commit
 from fewlabels.commands.train import read
 from fewlabels.config import Train, to_dict
 from fewlabels.datasets import resolve_data
@@ -77,15 +78,6 @@ def config_hash(train: Train) -> str:
     values = to_dict(replace(train, data=resolve_data(train.data)))
     told = {k: v for k, v in values.items() if k not in ("device", "keep")}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def commit() -> str:
-    """The commit that is checked out, marked where the package was changed since."""
-
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "src") else "")
 
 
 def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:

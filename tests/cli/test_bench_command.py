@@ -47,10 +47,13 @@ def test_data(command: Command, tmp_path: Path) -> None:
 def test_step(command: Command, tmp_path: Path) -> None:
     args = ("--net", "tiny", "--batch", 4, "--uratio", 2, "--check", 3, "--no-compile", "--side", 16)
     found = measure(command, tmp_path, "step", *args)
-    assert len(found["rows"]) == len(found["compared"]) + 1 == 8
+    assert len(found["rows"]) == len(found["compared"]) + 1 == 9
     assert all(c["difference"] <= c["tolerance"] and c["steps"] == 3 for c in found["compared"])
     assert sum(found["switches"][found["rows"][2]["name"]].values()) == 2
-    assert found["switches"][found["rows"][-1]["name"]] == {"bn": "separate-weak"}
+    assert found["switches"][found["rows"][-1]["name"]] == {
+        "bn": "separate-weak",
+        "precision": "bf16",
+    }
 
 
 def test_ceiling(command: Command, tmp_path: Path) -> None:

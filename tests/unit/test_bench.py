@@ -15,7 +15,7 @@ from torch import nn
 from fewlabels import nets
 from fewlabels.augment.ops import Op
 from fewlabels.bench import augment, e2e, pillow, record, step, subjects, tables, work
-from fewlabels.bench.ladder import Inputs, Step, Switches, difference, rungs
+from fewlabels.bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
 from fewlabels.bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 
 ROOT = Path(__file__).parents[2]
@@ -131,16 +131,51 @@ def test_one_wrong_pixel_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         augment.run(options, lambda text: contextlib.nullcontext(lambda done, total: None))
 
 
+class Curve:
+    """A training of one weight, which each step multiplies by `factor`; the weight is the loss."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.count = factor, 0
+        self.net = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.net.weight)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+    def loss(self) -> float:
+        self.count += 1
+        with torch.no_grad():
+            self.net.weight *= self.factor
+        return self.net.weight.item()
+
+
+def test_every_second_step_starts_from_the_same_weights() -> None:
+    one, other = step.lockstep(Curve(2.0), Curve(3.0), 4)
+    assert one == [2.0, 4.0, 8.0, 16.0] and other == [3.0, 9.0, 12.0, 36.0]
+
+
 def test_losses_too_far_apart_stop_the_run() -> None:
     assert difference([1.0, 3.0], [1.1, 2.7]) == pytest.approx(0.1)
-    assert step.compare("b", "a", [1.0, 1.0], [1.0, 1.1], 0.06)["difference"] == pytest.approx(0.05)
-    with pytest.raises(NotExact, match=r"'b' differ by 0\.05 of those of 'a', and 0\.04 is allowed"):
-        step.compare("b", "a", [1.0, 1.0], [1.0, 1.1], 0.04)
+    names = "a", "b"
+    # losses 1, 1 and 1.1, 1.21
+    assert step.compare(names, (Curve(1.0), Curve(1.1)), 2, 0.2)["difference"] == pytest.approx(0.155)
+    with pytest.raises(NotExact, match=r"over 2 steps the losses of 'b' differ by 0\.16 of those of 'a', and 0\.1 is"):
+        step.compare(names, (Curve(1.0), Curve(1.1)), 2, 0.1)
     with pytest.raises(NotExact):
-        step.compare("b", "a", [1.0], [float("nan")], 0.04)
+        step.compare(names, (Curve(1.0), Curve(float("nan"))), 2, 0.1)
 
 
 # ---- the ladder
+
+
+def curve(training: Training, steps: int) -> list[float]:
+    return [training.loss() for _ in range(steps)]
+
+
+def test_momentum_is_followed() -> None:
+    net = tiny()
+    one, other = (Step(net, Switches(foreach=on), batches(), CPU) for on in (False, True))
+    curve(one, 3)
+    mine, its = lockstep(one, other, 6)
+    assert mine == pytest.approx(its, rel=1e-6)
 
 
 def batches(count: int = 2) -> list[Inputs]:
@@ -171,7 +206,7 @@ def test_each_rung_turns_on_one_switch_more() -> None:
 def test_average_and_optimizer_over_all_tensors_give_the_same_numbers() -> None:
     net = tiny()
     loop, foreach = Step(net, Switches(), batches(), CPU), Step(net, Switches(foreach=True, quiet=True), batches(), CPU)
-    assert loop.losses(5) == pytest.approx(foreach.losses(5), rel=1e-6)
+    assert curve(loop, 5) == pytest.approx(curve(foreach, 5), rel=1e-6)
     for a, b in zip(loop.average.state_dict().values(), foreach.average.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     # by hand: after one step the average has moved a thousandth of the way
@@ -187,7 +222,7 @@ def test_the_weak_view_alone_has_its_own_statistics_and_no_gradient() -> None:
     together, alone = (Step(net, Switches(separate=s), batches(), CPU) for s in (False, True))
     for one in (together, alone):
         one.net.eval()
-    assert together.losses(3) == pytest.approx(alone.losses(3), rel=1e-5)
+    assert curve(together, 3) == pytest.approx(curve(alone, 3), rel=1e-5)
 
 
 def test_the_usual_step_is_our_step() -> None:
@@ -195,7 +230,7 @@ def test_the_usual_step_is_our_step() -> None:
     trainer = subjects.trainer(config, subjects.source(300, 16), CPU)
     fixed = step.fixed(trainer, 2)
     usual = Step(trainer.net, Switches(), fixed, CPU)
-    assert usual.losses(4) == pytest.approx(step.Ours(trainer).losses(4), rel=1e-4)
+    assert curve(usual, 4) == pytest.approx(curve(step.Ours(trainer), 4), rel=1e-4)
 
 
 # ---- counted work

@@ -125,6 +125,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
             trainer._accumulate(index, losses)
             count += 1
         desk.log(count)
+        desk.recorder.board.flush()  # else its thread works while the next block is timed
 
     assert wanted.unlabeled
     return {
@@ -166,7 +167,9 @@ def run(options: EndToEnd, stages: Stages) -> Result:
             whole = alternate(candidates, rounds=options.rounds, device=device, repeats=steps, even=True, tick=tick)
         pieces = parts(trainer, desk, options.log_every)
         with stages("timing the parts") as tick:
-            apart = alternate(pieces, rounds=options.rounds, device=device, repeats=steps, even=True, tick=tick)
+            # these are short: few of them are mostly noise
+            calls = max(steps, 100)
+            apart = alternate(pieces, rounds=options.rounds, device=device, repeats=calls, even=True, tick=tick)
     shares = split(whole.median("fewlabels"), {n: apart.median(n) for n in apart.names}, options.log_every)
     clock = min(sample.wall for sample in whole.samples["fewlabels"]) / whole.calls["fewlabels"]
     ratio = {"ratio": whole.ratio("fewlabels").median} if usual else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +94,7 @@ class Step:
         groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": other, "weight_decay": 0.0}]
         kind = {"fused": True} if switches.foreach else {"foreach": False}
         self.optimizer = torch.optim.SGD(groups, lr=0.03, momentum=0.9, nesterov=True, **kind)
-        self.loss = torch.compile(self._loss) if switches.compiled else self._loss
+        self.terms = torch.compile(self._terms) if switches.compiled else self._terms
         self.replay: Callable[[], None] | None = None
         self.count = 0
         self.last = torch.zeros(4, device=device)
@@ -110,7 +110,7 @@ class Step:
 
     def train(self, batch: Inputs) -> None:
         """Forward, backward, optimizer, average."""
-        terms = self.loss(batch)
+        terms = self.terms(batch)
         terms[0].backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,7 +119,7 @@ class Step:
         if not self.on.quiet:
             self.fetched = [t.item() for t in self.last]
 
-    def _loss(self, batch: Inputs) -> Tensor:
+    def _terms(self, batch: Inputs) -> Tensor:
         n, m = len(batch.x), len(batch.weak)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on.bf16):
             if self.on.separate:
@@ -155,14 +155,16 @@ class Step:
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(self.device))
             state = copy.deepcopy((self.net.state_dict(), self.average.state_dict()))
+            momenta = {p: moment["momentum_buffer"].clone() for p, moment in self.optimizer.state.items()}
             with torch.cuda.stream(stream):  # what is allocated and chosen at first must not be captured
                 for _ in range(3):
                     self.train(self.static)
             torch.cuda.current_stream(self.device).wait_stream(stream)
             self.net.load_state_dict(state[0])
             self.average.load_state_dict(state[1])
-            for moment in self.optimizer.state.values():
-                moment["momentum_buffer"].zero_()  # as before the first step: SGD starts with the gradient itself
+            for p, moment in self.optimizer.state.items():
+                before = momenta.get(p)  # none before the first step: SGD starts with the gradient itself
+                moment["momentum_buffer"].copy_(0 if before is None else before)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self.train(self.static)
@@ -171,15 +173,54 @@ class Step:
             static.copy_(new)
         self.replay()
 
-    def losses(self, steps: int) -> list[float]:
-        """The loss of each of so many further steps."""
-        out = []
-        for _ in range(steps):
-            self()
-            out.append(float(self.last[0]))
-        return out
+    def loss(self) -> float:
+        """The loss of one further step."""
+        self()
+        return float(self.last[0])
+
+
+class Training(Protocol):
+    """What `lockstep` compares: `Step`, or a trainer's steps."""
+
+    count: int
+
+    @property
+    def net(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def loss(self) -> float: ...
+
+
+@torch.no_grad()
+def follow(mine: Training, other: Training) -> None:
+    """Give `mine` the weights, the momentum and the count of `other`."""
+    mine.count = other.count
+    for to, tensor in zip(mine.net.buffers(), other.net.buffers(), strict=True):
+        to.copy_(tensor)
+    for to, tensor in zip(mine.net.parameters(), other.net.parameters(), strict=True):
+        to.copy_(tensor)
+        if momentum := other.optimizer.state.get(tensor, {}):
+            state = mine.optimizer.state[to]
+            state.setdefault("momentum_buffer", torch.zeros_like(to)).copy_(momentum["momentum_buffer"])
+
+
+def lockstep(one: Training, other: Training, steps: int) -> tuple[list[float], list[float]]:
+    """The losses of both over so many steps; every second one starts from the same weights.
+
+    So each loss depends on one update at most. Left alone two trainings drift apart after any rounding, as a
+    pseudo-label that flips is a jump.
+    """
+    curves: tuple[list[float], list[float]] = [], []
+    for i in range(steps):
+        if i % 2 == 0:
+            follow(other, one)
+        for training, curve in zip((one, other), curves, strict=True):
+            curve.append(training.loss())
+    return curves
 
 
 def difference(one: list[float], other: list[float]) -> float:
-    """Mean difference of the losses of a step, relative to their mean: one flipped pseudo-label is no alarm."""
+    """Mean difference of the losses of a step, relative to their mean."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / sum(map(abs, one))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from fewlabels import files
 from fewlabels.bench.measure import TOLERANCE, valid
 from fewlabels.desk import peak_memory
 
+PACKAGE = Path(fewlabels.__file__).parent
 FOLDER = Path("results") / "bench"
 """Where results lie, from the root of a checkout."""
 
@@ -50,10 +52,26 @@ def machine(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {
             "fewlabels": fewlabels.__version__,
+            "commit": commit(),
             "python": platform.python_version(),
             **{name: _version(name) for name in ("torch", "torchvision", "numpy", "pillow", "triton")},
         },
     }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package lies in, marked where it was changed since; None elsewhere."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", *args], cwd=PACKAGE, capture_output=True, check=True, text=True)
+        return done.stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):  # installed beside some other project's files
+            return None
+        return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def processor() -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import torch
+from torch import nn
 
 from fewlabels.bench import subjects
-from fewlabels.bench.ladder import Inputs, Step, difference, rungs
-from fewlabels.bench.measure import NotExact, Tick, alternate
+from fewlabels.bench.ladder import Inputs, Step, Training, difference, lockstep, rungs
+from fewlabels.bench.measure import NotExact, alternate
 from fewlabels.bench.options import Options, Stages
 from fewlabels.bench.record import Result, result
 from fewlabels.checked import Range
@@ -29,11 +30,15 @@ class OwnRung(NamedTuple):
 
 def own_rungs(*, cuda: bool, compiled: bool) -> list[OwnRung]:
     """The step of `fewlabels train`, alone and with its switches, each with those before."""
-    plan: list[tuple[str, dict[str, Any], float]] = [("--compile", {"compile": True}, 0.1 if cuda else 0.01)]
-    plan = plan if compiled else []
+    plan: list[tuple[str, dict[str, Any], float]] = [
+        ("--bn separate-weak", {"bn": "separate-weak"}, 0.5)  # other batch statistics, so another training
+    ]
+    if not cuda:  # a GPU has it by default
+        plan.append(("--precision bf16", {"precision": "bf16"}, 0.1))
+    if compiled:
+        plan.append(("--compile", {"compile": True}, 0.1))
     if cuda:
         plan.append(("--graph", {"graph": True}, 0.05))
-    plan.append(("--bn separate-weak", {"bn": "separate-weak"}, 0.5))  # other batch statistics, so another training
     out = [OwnRung(OWN, {}, 0.1 if cuda else 0.01)]
     for name, more, tolerance in plan:
         out.append(OwnRung(f"{out[-1].name} {name}", out[-1].settings | more, tolerance))
@@ -55,7 +60,7 @@ class Steps(Options):
     steps: Annotated[int | None, Range(1, None)] = None
     """Steps in a timed block; default: 50 on a GPU, 1 on the CPU."""
     check: Annotated[int, Range(1, None)] = 20
-    """Steps over which the losses of a rung are compared with the rung before."""
+    """Steps over which the losses of a rung are compared with the rung before; every second starts from its weights."""
     compile: bool = True
     """Measure the compiled rungs too."""
 
@@ -77,23 +82,31 @@ class Ours:
         self.trainer.step(self.count)
         self.count += 1
 
-    def losses(self, steps: int) -> list[float]:
-        out = []
-        for _ in range(steps):
-            self()
-            out.append(self.trainer.read_log()["loss"])
-        return out
+    @property
+    def net(self) -> nn.Module:
+        return self.trainer.net
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizer
+
+    def loss(self) -> float:
+        """The loss of one further step."""
+        self.trainer.read_log()
+        self()
+        return self.trainer.read_log()["loss"]
 
 
-def compare(name: str, base: str, expected: list[float], got: list[float], tolerance: float) -> dict[str, Any]:
-    """Raises NotExact where the losses are further apart than the tolerance; else how far they are."""
-    far = difference(expected, got)
-    if not far <= tolerance:
+def compare(names: tuple[str, str], trainings: tuple[Training, Training], steps: int, allowed: float) -> dict[str, Any]:
+    """How far the losses of two trainings are apart. Raises NotExact where that is more than is allowed."""
+    far = difference(*lockstep(*trainings, steps))
+    base, name = names
+    if not far <= allowed:
         raise NotExact(
-            f"over {len(got)} steps the losses of {name!r} differ by {far:.2g} of those of {base!r}, and {tolerance:g} "
+            f"over {steps} steps the losses of {name!r} differ by {far:.2g} of those of {base!r}, and {allowed:g} "
             "is allowed; nothing was timed"
         )
-    return {"name": name, "against": base, "steps": len(got), "difference": far, "tolerance": tolerance}
+    return {"name": name, "against": base, "steps": steps, "difference": far, "tolerance": allowed}
 
 
 def run(options: Steps, stages: Stages) -> Result:
@@ -111,17 +124,19 @@ def run(options: Steps, stages: Stages) -> Result:
         batches = fixed(trainer, 4)  # the same in all: they follow from the seed
     net, dtype = trainers[0].net, trainers[0].dtype
     usual = {r.name: Step(net, r.switches, batches, device) for r in ladder}
-    near = ladder[0] if dtype is None else next(r for r in ladder if r.switches.bf16)
-    again = Step(net, near.switches, batches, device)
     ours = {rung.name: Ours(trainer) for rung, trainer in zip(own, trainers, strict=True)}
+    near = ladder[0] if dtype is None else next(r for r in ladder if r.switches.bf16)
+    links = [(a.name, b.name, b.tolerance) for a, b in pairwise(ladder)]
+    links.append((near.name, own[0].name, own[0].tolerance))
+    links += [(a.name, b.name, b.tolerance) for a, b in pairwise(own)]
+    candidates: dict[str, Step | Ours] = {**usual, **ours}
+    compared = []
     with stages("comparing losses") as tick:
-        compared = _compare(usual, {r.name: r.tolerance for r in ladder}, options.check, tick, first=0)
-        known = near.name, again.losses(options.check)
-        compared += _compare(
-            ours, {r.name: r.tolerance for r in own}, options.check, tick, first=len(ladder), known=known
-        )
+        for i, (base, name, allowed) in enumerate(links):
+            compared.append(compare((base, name), (candidates[base], candidates[name]), options.check, allowed))
+            tick(i + 1, len(links))
     with stages("timing") as tick:
-        timings = alternate({**usual, **ours}, rounds=options.rounds, device=device, repeats=steps, tick=tick)
+        timings = alternate(candidates, rounds=options.rounds, device=device, repeats=steps, tick=tick)
     switches = {r.name: asdict(r.switches) for r in ladder} | {r.name: r.settings for r in own}
     return result(
         "step",
@@ -133,23 +148,3 @@ def run(options: Steps, stages: Stages) -> Result:
         precision=str(dtype or torch.float32),
         **timings.as_json(),
     )
-
-
-def _compare(
-    steps: Mapping[str, Step] | Mapping[str, Ours],
-    tolerances: Mapping[str, float],
-    count: int,
-    tick: Tick,
-    *,
-    first: int,
-    known: tuple[str, list[float]] | None = None,
-) -> list[dict[str, Any]]:
-    """Each rung against the one before, the first against what is `known`."""
-    out = []
-    for i, (name, tolerance) in enumerate(tolerances.items()):
-        curve = steps[name].losses(count)
-        if known is not None:
-            out.append(compare(name, *known, curve, tolerance))
-        known = name, curve
-        tick(first + i + 1, first + len(tolerances))
-    return out

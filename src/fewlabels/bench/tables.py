@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewlabels.bench.record import Result
+from fewlabels.bench.step import OWN
 
 DOCUMENTS = (Path("README.md"), Path("docs") / "performance.md")
 """What holds rendered tables, from the root of a checkout."""
@@ -40,6 +41,7 @@ def caption(record: Result) -> str:
         f"{options['rounds']} rounds",
         f"torch {machine['versions']['torch']}, Pillow {machine['versions']['pillow']}",
         machine["made"].split(" ")[0],
+        f"commit {machine['versions']['commit']}" if machine["versions"].get("commit") else None,
         f"control {record['control']:.3f}",
         None if record["valid"] else "NOT VALID: the control strays",
     ]
@@ -205,9 +207,11 @@ def _head_e2e(record: Result) -> list[Figure]:
 
 
 def _head_step(record: Result) -> list[Figure]:
-    last = record["rows"][-1]
+    own = [row for row in record["rows"] if row["name"].startswith(OWN)]
+    best = max(own, key=lambda row: row["ratio"]["median"])
+    shown = {row["name"]: row["ratio"]["median"] for row in (own[0], best)}
     return [
-        (f"{last['name']}, {record['options']['net']}, without data, against the usual step", last["ratio"]["median"])
+        (f"{name}, {record['options']['net']} without data, against the usual step", v) for name, v in shown.items()
     ]
 
 
