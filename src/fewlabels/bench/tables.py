@@ -123,7 +123,7 @@ def _step(record: Result) -> list[Table]:
     far = {c["name"]: f"{c['difference']:.2g} of {c['tolerance']:g}" for c in record["compared"]}
     rows, before = [], None
     for row in record["rows"]:
-        over = f"{before / row['seconds']:.3g}" if before else ""
+        over = f"{before / row['seconds']:.3g}" if before and row["name"] != OWN else ""
         before = row["seconds"]
         rows.append((row["name"], _ms(row["seconds"]), _times(row["ratio"]), over, far.get(row["name"], "")))
     return [Table(("step", "ms", "times as fast as the first", "as the one before", "losses differ by"), rows)]
