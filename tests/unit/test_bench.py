@@ -14,7 +14,7 @@ from torch import nn
 
 from fewlabels import nets
 from fewlabels.augment.ops import Op
-from fewlabels.bench import augment, e2e, pillow, record, step, subjects, tables, work
+from fewlabels.bench import augment, e2e, ladder, pillow, record, step, subjects, tables, work
 from fewlabels.bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
 from fewlabels.bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 
@@ -215,6 +215,29 @@ def test_average_and_optimizer_over_all_tensors_give_the_same_numbers() -> None:
     before, after = net.state_dict()["linear.weight"], one.net.state_dict()["linear.weight"]
     torch.testing.assert_close(one.average.state_dict()["linear.weight"], 0.999 * before + 0.001 * after)
     assert one.fetched == one.last.tolist()
+
+
+class Repeat:
+    """Records nothing: it runs again."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def rehearse(self, body: Any) -> None:
+        body()
+
+    def record(self, body: Any) -> Any:
+        return body
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_the_graph_leaves_no_trace_of_its_warm_up(monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    monkeypatch.setattr(ladder, "CudaRecorder", Repeat)
+    net = tiny()
+    plain, recorded = (Step(net, Switches(quiet=True, graph=on), batches(), CPU) for on in (False, True))
+    curve(plain, before)
+    mine, its = lockstep(plain, recorded, 6)
+    assert mine == pytest.approx(its, rel=1e-6)
 
 
 def test_the_weak_view_alone_has_its_own_statistics_and_no_gradient() -> None:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewlabels.graph import WARM_UP, CudaRecorder
+
 DECAY = 0.999
 
 
@@ -152,23 +154,17 @@ class Step:
         """The step as a graph that was captured at the first call, on inputs that stay where they are."""
         if self.replay is None:
             self.static = Inputs(*(t.clone() for t in batch))
-            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream(self.device))
             state = copy.deepcopy((self.net.state_dict(), self.average.state_dict()))
             momenta = {p: moment["momentum_buffer"].clone() for p, moment in self.optimizer.state.items()}
-            with torch.cuda.stream(stream):  # what is allocated and chosen at first must not be captured
-                for _ in range(3):
-                    self.train(self.static)
-            torch.cuda.current_stream(self.device).wait_stream(stream)
+            recorder = CudaRecorder(self.device)
+            for _ in range(WARM_UP):
+                recorder.rehearse(lambda: self.train(self.static))
             self.net.load_state_dict(state[0])
             self.average.load_state_dict(state[1])
             for p, moment in self.optimizer.state.items():
-                before = momenta.get(p)  # none before the first step: SGD starts with the gradient itself
-                moment["momentum_buffer"].copy_(0 if before is None else before)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self.train(self.static)
-            self.replay = graph.replay
+                # none before the first step: SGD starts with the gradient itself
+                moment["momentum_buffer"].copy_(momenta.get(p, torch.zeros_like(p)))
+            self.replay = recorder.record(lambda: self.train(self.static))
         for static, new in zip(self.static, batch, strict=True):
             static.copy_(new)
         self.replay()
