@@ -38,6 +38,7 @@ from fewlabels.commands.train import read
 from fewlabels.config import Train, to_dict
 from fewlabels.datasets import resolve_data
 from fewlabels.recipes import METHODS, RAMPS
+from fewlabels.training import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[1]
 STEPS = 300
@@ -76,7 +77,7 @@ def command(task: str, algorithm: str, options: str, seed: int) -> str:
 def config_hash(train: Train) -> str:
     """The configuration without what does not touch the result, as 16 hexadecimal digits."""
     values = to_dict(replace(train, data=resolve_data(train.data)))
-    told = {k: v for k, v in values.items() if k not in ("device", "keep")}
+    told = {k: v for k, v in values.items() if k not in FREE_TO_CHANGE}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

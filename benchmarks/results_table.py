@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewlabels.bench.tables import Table, markdown
 from fewlabels.report import mean_and_deviation
 
 ROOT = Path(__file__).parents[1]
@@ -89,13 +90,13 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
         cells = [_text(*_spread(by_seed.values(), key), 2) for key in ("accuracy", "last10")]
         seconds = [_text(_spread(by_seed.values(), key)[0], None, 0) for key in ("seconds", "cpu_seconds")]
         rows.append([label, cells[0], difference, cells[1], str(len(by_seed)), *seconds, remark])
-    head = ["algorithm", "accuracy", "difference", "last 10", "n", "seconds", "CPU seconds", "remark"]
+    head = ("algorithm", "accuracy", "difference", "last 10", "n", "seconds", "CPU seconds", "remark")
     counted = [record for by_seed in runs.values() for record in by_seed.values()]
     commands = [min(by_seed.items())[1]["command"] for by_seed in (runs[label] for label in order)]
     seeds = sorted({record["seed"] for record in counted})
     return "\n".join(
         [
-            table(head, rows, left=(0, 7)),
+            markdown(Table(head, rows), left=(0, 7)),
             NOTE,
             f"{_facts(counted)} Again: `python benchmarks/algorithms.py {task}`, which runs for the seeds "
             f"{', '.join(map(str, seeds))} what follows here for {seeds[0]}:\n",
@@ -158,14 +159,8 @@ def single(records: Sequence[Record]) -> str:
         rows.append(
             [r["algorithm"], *numbers, f"{r['steps']:,}", str(r["seed"]), f"{r['seconds']:.0f}", where, command]
         )
-    head = ["algorithm", "accuracy", "last 20", "steps", "seed", "seconds", "device, commit", "command"]
-    return table(head, rows, left=(0, 6, 7))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A Markdown table; the columns `left` are words, the others numbers."""
-    rule = ["---" if i in left else "--:" for i in range(len(head))]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+    head = ("algorithm", "accuracy", "last 20", "steps", "seed", "seconds", "device, commit", "command")
+    return markdown(Table(head, rows), left=(0, 6, 7))
 
 
 def _text(mean: float, deviation: float | None, digits: int, sign: str = "") -> str:

@@ -71,7 +71,7 @@ class Evaluator:
         """The same net, compiled apart if at all: what is compiled for training shall not be made anew for this."""
         twin = Autocast(net.net, self.trainer.device, self.trainer.dtype).train(net.training)
         if self.trainer.config.compile:
-            twin.compiled = torch.compile(twin.net.features, dynamic=False)  # type: ignore[arg-type]
+            twin.compile_features()
         return twin
 
     @property

@@ -87,7 +87,7 @@ class Feed:
         if self.wanted.unlabeled:
             sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
         drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
-        return [np.asarray(rng.shard(places), np.int64) for places in drawn]
+        return [rng.shard(places) for places in drawn]
 
     def batch(self, step: int) -> Batch:
         """The batch of step `step`."""

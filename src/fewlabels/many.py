@@ -24,7 +24,7 @@ from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import Display
 from fewlabels.run import Run, RunError, run_name
-from fewlabels.training import FREE_TO_CHANGE, Output, foreseen, resume, train
+from fewlabels.training import FREE_TO_CHANGE, Output, changed, foreseen, resume, train
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
@@ -145,12 +145,12 @@ def plan(
 def holds(path: Path, config: Train) -> bool:
     """Whether the folder holds a run of this configuration, begun or finished."""
     try:
-        return (path / "config.json").is_file() and not _changed(Run(path).config, config)
+        return (path / "config.json").is_file() and not _differing(Run(path).config, config)
     except ValueError:
         return False
 
 
-def _changed(old: Train, new: Train) -> list[str]:
+def _differing(old: Train, new: Train) -> list[str]:
     """Settings in which a run is another one. What a run resolves by itself may still be open in `new`."""
     free = {*FREE_TO_CHANGE, *(name for name in ("weak", "strong", "shift") if getattr(new, name) in ("auto", None))}
     return [name for name in {**difference(new, old), **difference(old, new)} if name not in free]
@@ -160,8 +160,8 @@ def _check_free(path: Path, config: Train, overwrite: bool) -> None:
     """Raises RunError unless a run of this configuration may begin at `path`, which holds none."""
     if not overwrite and (path / "config.json").is_file():
         old = Run(path).config
-        changed = _changed(old, config)
-        name = "algorithm.name" if "algorithm.name" in changed else changed[0]
+        other = _differing(old, config)
+        name = "algorithm.name" if "algorithm.name" in other else other[0]
         before, now = difference(old, config).get(name), difference(config, old).get(name)
         raise RunError(
             f"{path} holds a run with {name} {before}, and {now} is asked for; "
@@ -201,8 +201,7 @@ def _go(path: Path, config: Train, known: bool, output: Output) -> Run:
     if known:
         run = Run(path)
         if run.finished or run.checkpoints():
-            changed = {name: getattr(config, name) for name in FREE_TO_CHANGE}
-            return resume(path, config=replace(run.config, **changed), output=output)
+            return resume(path, config=changed(run.config, config), output=output)
     return train(config, out=path, overwrite=path.is_dir(), output=output)
 
 
@@ -241,8 +240,7 @@ def attempt(job: Job, tell: Tell) -> Outcome:
     try:
         run = _go(job.path, job.config, job.known, output(0, ""))
         if job.baseline:
-            changed = {name: getattr(job.config, name) for name in FREE_TO_CHANGE}
-            baseline(run, replace(run.config, **changed), output(job.config.steps, "baseline: "))
+            baseline(run, changed(run.config, job.config), output(job.config.steps, "baseline: "))
     except Interrupted as stop:
         outcome = Outcome("stopped", str(stop), stop.signum)
     except KeyboardInterrupt as stop:  # outside the loop, where nothing has to be saved, or the second signal

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Rows = TypeVar("Rows", bound=NDArray[Any] | Tensor)
 
 
 @cache
@@ -48,10 +51,10 @@ class Rng:
         """The numpy generator of this step for `purpose`; the same on every rank."""
         return philox(self.seed, purpose, self.step)
 
-    def shard(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
-        """This rank's slice of an array drawn for the global batch (first dimension)."""
+    def shard(self, rows: Rows) -> Rows:
+        """This rank's slice of an array or tensor that holds the global batch (first dimension)."""
         n = len(rows) // self.world
-        return rows[self.rank * n : (self.rank + 1) * n]
+        return rows[self.rank * n : (self.rank + 1) * n]  # type: ignore[return-value]  # a slice is of the same kind
 
     def _tensor(self, draw: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(draw)).to(self.device, non_blocking=True)

@@ -35,6 +35,11 @@ FREE_TO_CHANGE = ("device", "keep")
 """Settings that a resumed run may have otherwise than it began: they do not touch the result."""
 
 
+def changed(config: Train, asked: Train) -> Train:
+    """The settings of a run, with what `asked` says of those that are free to change."""
+    return replace(config, **{name: getattr(asked, name) for name in FREE_TO_CHANGE})
+
+
 class Diverged(RuntimeError):
     """The loss is no longer a finite number; the message names the step, the terms and the last good state."""
 

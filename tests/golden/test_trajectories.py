@@ -28,6 +28,7 @@ from fewlabels.algorithms import (
     vat,
 )
 from fewlabels.functional import annealed, cosine
+from fewlabels.rng import Rng
 from fewlabels.types import Info
 
 
@@ -44,10 +45,11 @@ class Case(NamedTuple):
     """A logged value of the original that rounding decides about."""
 
 
-class Draws:
+class Draws(Rng):
     """In place of a batch's random numbers: the Beta draws of the recipe."""
 
-    rank, world = 0, 1
+    def __init__(self) -> None:
+        super().__init__(0, 0)
 
     def beta(self, purpose: str, a: float, b: float, rows: int) -> torch.Tensor:
         return torch.tensor([0.3, 0.9, 0.55, 0.1])

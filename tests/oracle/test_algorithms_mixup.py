@@ -13,17 +13,17 @@ from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, momen
 from torch import Tensor
 
 from fewlabels.algorithms import ICT, MixUp, Supervised, SupervisedMixUp
+from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
 B, M = 4, 7
 
 
-class DrawnShares:
+class DrawnShares(Rng):
     """Beta draws handed in, by purpose."""
 
-    rank, world = 0, 1
-
     def __init__(self, **shares: np.ndarray) -> None:
+        super().__init__(0, 0)
         self.shares = {name.replace("_", "-"): share for name, share in shares.items()}
         self.parameters: list[tuple[str, float, float]] = []
 

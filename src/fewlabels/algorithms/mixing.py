@@ -95,7 +95,7 @@ def mix_reversed(purpose: str, images: Tensor, labels: Tensor, beta: float, rng:
     share = larger_share(rng, purpose, beta, rows)
 
     def mix(part: Tensor) -> Tensor:
-        return mixup(part, parallel.gather(part).flip(0)[rng.rank * rows : (rng.rank + 1) * rows], share)
+        return mixup(part, rng.shard(parallel.gather(part).flip(0)), share)
 
     return mix(images), mix(labels)
 

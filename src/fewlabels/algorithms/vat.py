@@ -69,7 +69,7 @@ def noise(images: Tensor, rng: Rng) -> Tensor:
     """N(0, 1) in the shape of `images`, this rank's rows of what is drawn for the global batch."""
     rows, *shape = images.shape
     drawn = torch.randn(rows * rng.world, *shape, generator=rng.bulk("vat"), device=rng.device)
-    return drawn[rng.rank * rows : (rng.rank + 1) * rows]
+    return rng.shard(drawn)
 
 
 def adversarial_direction(net: Net, images: Tensor, logits: Tensor, start: Tensor, xi: float) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment.pixels import Shape, pack, unpack, upload
-from fewlabels.augment.views import View, own
+from fewlabels.augment.views import View
 from fewlabels.augment.warp import bilinear, rectangle
 from fewlabels.rng import Rng
 
@@ -83,7 +83,7 @@ class Affine(View):
         first = rng.generator(f"{purpose}/cutout").integers(0, [width, height], (total, 2)) - self.cutout // 2
         box = np.concatenate([first, first + self.cutout - 1], 1).astype(np.int32)
         light = (1 + light * self.brightness).astype(np.float32)
-        return AffineDraw(own(rng, matrix), own(rng, light), own(rng, noise), own(rng, box))
+        return AffineDraw(rng.shard(matrix), rng.shard(light), rng.shard(noise), rng.shard(box))
 
     def forward(self, pixels: Tensor, draw: AffineDraw) -> Tensor:
         device = pixels.device

@@ -19,7 +19,7 @@ from fewlabels.augment.ops import Op, square
 from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan, only_moves
 from fewlabels.augment.pools import FIXMATCH, POOLS, Array, Pool, side
-from fewlabels.augment.views import View, Weak, WeakDraw, own
+from fewlabels.augment.views import View, Weak, WeakDraw
 from fewlabels.parallel import gather
 from fewlabels.rng import Rng
 
@@ -113,7 +113,7 @@ class CTAugment(View):
         g = rng.generator(f"{purpose}/cutout")
         wide = side(np.full(total, 1.0 if self.cutout else 0.0), self.shape)  # a side of 1 paints nothing
         box = square(wide, g.integers(0, [width, height], (total, 2))).astype(np.int32)
-        return CTADraw(self.weak.draw(rng, rows, purpose), _own(rng, policy), own(rng, box))
+        return CTADraw(self.weak.draw(rng, rows, purpose), _own(rng, policy), rng.shard(box))
 
     def probe(self, rng: Rng, rows: int, purpose: str) -> Probe:
         """Operations with parameters from all bins alike, to be tried on labeled (weak) images."""
@@ -186,4 +186,4 @@ class CTAugment(View):
 
 
 def _own(rng: Rng, policy: Policy) -> Policy:
-    return Policy(own(rng, policy.member), own(rng, policy.p), own(rng, policy.centre))
+    return Policy(rng.shard(policy.member), rng.shard(policy.p), rng.shard(policy.centre))

@@ -31,10 +31,14 @@ class Looks(NamedTuple):
     probe: str
     """Key of the weak view of labeled images: where CTAugment's probes begin."""
 
+    @property
+    def seen(self) -> list[nn.Module]:
+        """The views that the algorithm sees."""
+        return [self.views[key] for key in (*self.labeled, *self.unlabeled)]
+
     def learner(self) -> CTAugment | None:
         """The view that learns, if the algorithm sees it."""
-        used = [self.views[key] for key in (*self.labeled, *self.unlabeled)]
-        return next((view for view in used if isinstance(view, CTAugment)), None)
+        return next((view for view in self.seen if isinstance(view, CTAugment)), None)
 
 
 def make_looks(
@@ -60,16 +64,21 @@ def make_looks(
         policy: AutoAugment's.
         stratified: RandAugment's.
     """
+
+    def checked(looks: Looks) -> Looks:
+        if stratified and not any(isinstance(view, RandAugment) for view in looks.seen):
+            asked = f"--strong {strong}" if augment is None else f"--augment {augment}"
+            who = algorithm or "the algorithm"
+            raise ValueError(f"Train.stratified is for RandAugment, which {who} does not draw with {asked}")
+        return looks
+
     if augment is None:
         moves = moves_of(weak, shift)._asdict()
         views = {
             "weak": weak_view(weak, shape, shift=shift),
             "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
         }
-        used = [views[name] for name in (*names.labeled, *names.unlabeled)]
-        if stratified and not any(isinstance(view, RandAugment) for view in used):
-            raise ValueError(_no_strata(algorithm, f"with --strong {strong}"))
-        return Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak")
+        return checked(Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
 
     tokens = parse(augment)
     _check_count(tokens, names, algorithm)
@@ -114,13 +123,7 @@ def make_looks(
                 f"Train.augment {augment}: {algorithm} has no use for the strong part of {token.text} there; "
                 "of the unlabeled views, the last token is for all strong ones"
             )
-    if stratified and not any(isinstance(view, RandAugment) for view in made.values()):
-        raise ValueError(_no_strata(algorithm, f"with --augment {augment}"))
-    return Looks(nn.ModuleDict(made), labeled, tuple(unlabeled), probe)
-
-
-def _no_strata(algorithm: str, views: str) -> str:
-    return f"Train.stratified is for RandAugment, which {algorithm or 'the algorithm'} does not draw {views}"
+    return checked(Looks(nn.ModuleDict(made), labeled, tuple(unlabeled), probe))
 
 
 def _check_count(tokens: tuple[Token, ...], names: Views, algorithm: str) -> None:

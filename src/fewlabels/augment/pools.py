@@ -67,6 +67,10 @@ def factor(p: Array, _: Shape) -> Array:
     return 0.1 + 1.9 * p
 
 
+def bits(p: Array, _: Shape) -> Array:
+    return 1 + np.trunc(7.999 * p)
+
+
 def slope(p: Array, _: Shape) -> Array:
     return (2 * p - 1) * 0.3
 
@@ -94,7 +98,7 @@ FIXMATCH = Pool(
         Operation(Op.EQUALIZE, share, _BINS),
         Operation(Op.INVERT, share, _BINS),
         Operation(Op.IDENTITY, share),
-        Operation(Op.POSTERIZE, lambda p, _: 1 + np.trunc(7.999 * p), (8,)),
+        Operation(Op.POSTERIZE, bits, (8,)),
         Operation(Op.RESCALE, lambda p, _: 0.25 * p, (*_BINS, len(METHODS))),
         Operation(Op.ROTATE, lambda p, _: np.rint(90 * p - 45), _BINS),
         Operation(Op.SHARPNESS, factor, _BINS),
@@ -122,7 +126,7 @@ IMAGENET = Pool(
         Operation(Op.EQUALIZE, rest, _LEVELS),
         Operation(Op.INVERT, rest, _LEVELS),
         Operation(Op.IDENTITY, share, _LEVELS),
-        Operation(Op.POSTERIZE, lambda p, _: 1 + np.trunc(7.999 * p), _LEVELS),
+        Operation(Op.POSTERIZE, bits, _LEVELS),
         Operation(Op.ZOOM, lambda p, _: 0.25 * p, _LEVELS),
         Operation(Op.ROTATE, lambda p, _: (2 * p - 1) * 45, _LEVELS),
         Operation(Op.SHARPNESS, factor, _LEVELS),

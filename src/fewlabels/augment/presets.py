@@ -70,6 +70,14 @@ def _shear(level: Level) -> Array:
     return level.m * 0.3 / 10 * level.sign
 
 
+def _turn(level: Level) -> Array:
+    return np.trunc(level.m * 30 / 10) * level.sign
+
+
+def _solarize(level: Level) -> Array:
+    return 256 - np.trunc(level.m * 256 / 10)
+
+
 def _between(low: float, high: float) -> Callable[[Level], Array]:
     return lambda level: low + (high - low) * level.m
 
@@ -117,8 +125,8 @@ GOOGLE: Magnitudes = {
     Op.IDENTITY: _full,
     Op.AUTOCONTRAST: _full,
     Op.EQUALIZE: _full,
-    Op.ROTATE: lambda level: np.trunc(level.m * 30 / 10) * level.sign,
-    Op.SOLARIZE: lambda level: 256 - np.trunc(level.m * 256 / 10),
+    Op.ROTATE: _turn,
+    Op.SOLARIZE: _solarize,
     Op.COLOR: _enhance,
     Op.CONTRAST: _enhance,
     Op.BRIGHTNESS: _enhance,
@@ -144,11 +152,11 @@ PRESETS: Mapping[str, Preset] = {
             Op.EQUALIZE: _full,
             Op.IDENTITY: _full,
             Op.POSTERIZE: lambda level: np.trunc(level.m * 4 / 10) + 4,
-            Op.ROTATE: lambda level: np.trunc(level.m * 30 / 10) * level.sign,
+            Op.ROTATE: _turn,
             Op.SHARPNESS: _fade,
             Op.SHEAR_X: _shear,
             Op.SHEAR_Y: _shear,
-            Op.SOLARIZE: lambda level: 256 - np.trunc(level.m * 256 / 10),
+            Op.SOLARIZE: _solarize,
             Op.TRANSLATE_X: lambda level: np.trunc(_shear(level) * level.shape[2]),
             Op.TRANSLATE_Y: lambda level: np.trunc(_shear(level) * level.shape[1]),
         },

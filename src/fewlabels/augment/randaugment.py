@@ -11,7 +11,7 @@ from fewlabels.augment.ops import Op
 from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan
 from fewlabels.augment.presets import PRESETS, Array, Level, Magnitudes, Preset
-from fewlabels.augment.views import View, Weak, WeakDraw, own
+from fewlabels.augment.views import View, Weak, WeakDraw
 from fewlabels.rng import Rng
 
 
@@ -68,7 +68,7 @@ class RandAugment(View):
         if self.boxes is not None:
             box = self.boxes(rng.generator(f"{purpose}/cutout"), total, self.shape)
         weak = self.weak.draw(rng, rows, purpose)
-        return RandDraw(weak, own(rng, op), own(rng, value), own(rng, place), own(rng, box))
+        return RandDraw(weak, rng.shard(op), rng.shard(value), rng.shard(place), rng.shard(box))
 
     def _sequence(
         self, g: np.random.Generator, rows: int

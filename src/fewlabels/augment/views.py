@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from fewlabels.rng import Rng
 
 Draw: TypeAlias = Any
 """What a view does to a batch: a named tuple of numpy arrays, one row per image. Each view has its own."""
-
-T = TypeVar("T", bound=np.generic)
 
 
 class View(nn.Module):
@@ -54,11 +52,6 @@ class View(nn.Module):
         plan = self.plan(draw)
         assert plan is not None
         return run(pixels, plan, self.shape)
-
-
-def own(rng: Rng, rows: NDArray[T]) -> NDArray[T]:
-    """This rank's slice of what was drawn for the global batch."""
-    return cast("NDArray[T]", rng.shard(rows))
 
 
 class WeakDraw(NamedTuple):
@@ -101,7 +94,7 @@ class Weak(View):
         total = rows * rng.world
         flip = g.integers(0, 2, (total, 1)) * self.flip
         offset = g.integers(-self.shift, self.shift + 1, (total, 2))
-        return WeakDraw(own(rng, np.concatenate([flip, offset], 1).astype(np.int32)))
+        return WeakDraw(rng.shard(np.concatenate([flip, offset], 1).astype(np.int32)))
 
     def plan(self, draw: WeakDraw) -> Plan:
         return only_moves(draw.moves, black=self.black)
@@ -126,7 +119,7 @@ class Cutout(View):
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> CutoutDraw:
         box = half_boxes(rng.generator(f"{purpose}/cutout"), rows * rng.world, self.shape)
-        return CutoutDraw(self.weak.draw(rng, rows, purpose), own(rng, box))
+        return CutoutDraw(self.weak.draw(rng, rows, purpose), rng.shard(box))
 
     def plan(self, draw: CutoutDraw) -> Plan:
         return self.weak.plan(draw.weak)._replace(box=draw.box)

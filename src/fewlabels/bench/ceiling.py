@@ -15,8 +15,6 @@ from fewlabels.bench.record import Result, result
 from fewlabels.bench.step import Ours, fixed
 from fewlabels.checked import Range
 
-STEPS_2_20 = 2**20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling(Options):
@@ -105,7 +103,7 @@ def run(options: Ceiling, stages: Stages) -> Result:
         floors=floors,
         step_seconds=seconds,
         share_of_floor=ours["seconds"] / seconds,
-        hours_for_2_20=STEPS_2_20 * seconds / 3600,
+        hours_for_2_20=subjects.STEPS * seconds / 3600,
         measured=[t.as_json() for t in runs],
     )
 

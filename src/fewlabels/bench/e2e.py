@@ -26,8 +26,6 @@ from fewlabels.rng import Rng
 from fewlabels.run import Run
 from fewlabels.step import Trainer
 
-STEPS = 2**20
-
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEnd(Options):
@@ -182,7 +180,7 @@ def run(options: EndToEnd, stages: Stages) -> Result:
         **ratio,
         **shares,
         images_per_second=trainer.images_per_step / clock,
-        hours_for_2_20=STEPS * clock / 3600,
+        hours_for_2_20=subjects.STEPS * clock / 3600,
         whole=whole.as_json(),
         apart=apart.as_json(),
     )

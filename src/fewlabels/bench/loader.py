@@ -16,6 +16,7 @@ from fewlabels.bench import pillow, subjects
 from fewlabels.bench.measure import Work, alternate, worst
 from fewlabels.bench.options import Options, Stages
 from fewlabels.bench.record import Result, result
+from fewlabels.bench.step import Batches
 from fewlabels.checked import Range
 
 WITHOUT = "DataLoader, 0 workers"
@@ -71,19 +72,6 @@ class Loaders:
         return [t.to(self.device, non_blocking=True) for t in (x, weak, strong)]
 
 
-class Ours:
-    """`Trainer.batch` of one step after the other."""
-
-    def __init__(self, options: Data, device: torch.device) -> None:
-        train = subjects.config("tiny", batch=options.batch, uratio=options.uratio, device=options.device)
-        self.trainer = subjects.trainer(train, subjects.source(4096, options.side), device)
-        self.step = 0
-
-    def __call__(self) -> object:
-        self.step += 1
-        return self.trainer.batch(self.step)
-
-
 def run(options: Data, stages: Stages) -> Result:
     """Pixels first. In processor time against the loader without workers, on the wall against all of them."""
     device = options.prepare()
@@ -93,7 +81,8 @@ def run(options: Data, stages: Stages) -> Result:
     with stages("comparing with Pillow") as tick:
         policy = pillow.POLICIES["kekmodel"]
         exact = pillow.check("kekmodel", policy, images, device, count=options.check, tick=tick)
-    ours = Ours(options, device)
+    train = subjects.config("tiny", batch=options.batch, uratio=options.uratio, device=options.device)
+    ours = Batches(subjects.trainer(train, subjects.source(4096, options.side), device))
     with stages("timing without workers") as tick:
         candidates: dict[str, Work] = {WITHOUT: Loaders(options, 0, device), OURS: ours}
         alone = alternate(candidates, rounds=options.rounds, device=device, basis="cpu", even=True, tick=tick)

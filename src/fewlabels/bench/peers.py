@@ -12,7 +12,7 @@ from fewlabels.bench import clones, pillow, subjects
 from fewlabels.bench.measure import Timings, Work, alternate, worst
 from fewlabels.bench.options import Options, Stages
 from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Ours
+from fewlabels.bench.step import Batches, Ours
 from fewlabels.checked import Range
 
 OURS = "fewlabels"
@@ -151,9 +151,8 @@ def run(options: Peers, stages: Stages) -> Result:
                 training[title] = Training(peer, workers, settings, steps, low=False)
                 if word == "tuned" and cuda:
                     training[f"{title}, autocast"] = Training(peer, workers, settings, steps, low=True)
-    count = iter(range(1 << 40))
     with stages("timing the data") as tick:
-        data[OURS] = Many(lambda: trainer.batch(next(count)), steps)
+        data[OURS] = Many(Batches(trainer), steps)
         loaded = alternate(data, rounds=options.rounds, device=device, basis="wall", tick=tick)
     runs = [loaded]
     if training:

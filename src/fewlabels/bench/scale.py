@@ -10,7 +10,7 @@ from fewlabels.bench.e2e import EndToEnd
 from fewlabels.bench.measure import Work, alternate, worst
 from fewlabels.bench.options import Stages
 from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Ours
+from fewlabels.bench.step import Batches, Ours
 from fewlabels.desk import peak_memory
 
 
@@ -57,14 +57,3 @@ def run(options: EndToEnd, stages: Stages) -> Result:
         whole=timings.as_json(),
         data=apart.as_json(),
     )
-
-
-class Batches:
-    """The data of one step after the other."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.count = trainer, 0
-
-    def __call__(self) -> None:
-        self.trainer.batch(self.count)
-        self.count += 1

@@ -72,6 +72,17 @@ def fixed(trainer: Trainer, count: int) -> list[Inputs]:
     return [Inputs(b.x[0], b.y, *b.u) for b in batches]
 
 
+class Batches:
+    """A trainer's batches, one after the other."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.count = trainer, 0
+
+    def __call__(self) -> None:
+        self.trainer.batch(self.count)
+        self.count += 1
+
+
 class Ours:
     """A trainer's steps, one after the other."""
 

@@ -23,6 +23,8 @@ from fewlabels.step import Trainer
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 """CIFAR-10's, so that floats have the usual range."""
 CLASSES = 10
+STEPS = 2**20
+"""Of the papers' trainings."""
 
 
 @lru_cache(maxsize=2)

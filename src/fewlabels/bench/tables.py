@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ _MARKED = re.compile(r"(<!-- bench ([\w.-]+) -->\n)(.*?)(<!-- end bench \2 -->)"
 
 class Table(NamedTuple):
     head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Sequence[str]]
 
 
 def tables(record: Result) -> list[Table]:
@@ -48,11 +48,13 @@ def caption(record: Result) -> str:
     return ", ".join(part for part in said if part)
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, left: Collection[int] = (0,)) -> str:
+    """Markdown; the columns `left` are words, the others numbers."""
+
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    rule = line(["---", *["---:"] * (len(table.head) - 1)])
+    rule = line("---" if i in left else "---:" for i in range(len(table.head)))
     return "\n".join([line(table.head), rule, *map(line, table.rows)]) + "\n"
 
 

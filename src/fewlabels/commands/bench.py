@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewlabels.bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
-from fewlabels.bench.measure import TOLERANCE, NotExact, Tick
+from fewlabels.bench.measure import TOLERANCE, NotExact
 from fewlabels.bench.options import Options, Stages
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import nearest
@@ -69,7 +69,7 @@ def main(args: list[str]) -> int:
     assert isinstance(options, Options)
     warnings.filterwarnings("ignore", "This DataLoader will create")  # as many workers as were asked for
     try:
-        result = COMMANDS[name][1](options, _stages(options.progress))
+        result = COMMANDS[name][1](options, partial(bar, progress=options.progress))
     except NotExact as error:
         print(f"fewlabels: {error}", file=sys.stderr)
         return 1
@@ -88,15 +88,6 @@ def main(args: list[str]) -> int:
         file=sys.stderr,
     )
     return 1
-
-
-def _stages(progress: bool) -> Stages:
-    @contextlib.contextmanager
-    def stage(text: str) -> Iterator[Tick]:
-        with bar(text, progress) as tick:
-            yield tick
-
-    return stage
 
 
 def show(result: record.Result) -> None:

@@ -21,7 +21,7 @@ from fewlabels.data.split import read_split
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
-from fewlabels.training import FREE_TO_CHANGE, Output, resume, train
+from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,7 @@ def main(args: list[str]) -> int:
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
         if command.baseline:
-            settings = replace(run.config, device=command.train.device, keep=command.train.keep)
-            results["supervised"] = baseline(run, settings, output)
+            results["supervised"] = baseline(run, changed(run.config, command.train), output)
     if lead:
         print(table(results))
     return 0

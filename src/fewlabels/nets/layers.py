@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 BN_MOMENTUM = 0.001
 """Weight of the newest batch in the running statistics: what TensorFlow calls a momentum of 0.999."""
+
+
+def residual_sizes(c_in: int, width: int, blocks: int, stages: int) -> Iterator[tuple[int, int, int]]:
+    """Channels in, channels out and stride of each block; a new stage doubles the width and halves the size."""
+    for stage in range(stages):
+        for i in range(blocks):
+            c_out = width << stage
+            yield c_in, c_out, 2 if stage > 0 and i == 0 else 1
+            c_in = c_out
 
 
 def init_convolutions(net: nn.Module) -> None:

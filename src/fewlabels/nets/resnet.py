@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewlabels.nets.layers import BN_MOMENTUM, BlockTF, LinearHead, SameConv2d, glorot_normal_, init_convolutions
+from fewlabels.nets.layers import (
+    BN_MOMENTUM,
+    BlockTF,
+    LinearHead,
+    SameConv2d,
+    glorot_normal_,
+    init_convolutions,
+    residual_sizes,
+)
 
 
 class ResNet18(LinearHead):
@@ -37,14 +45,8 @@ class ResNet18(LinearHead):
         self.slope, self.dropout, self.dim = slope, dropout, 8 * width
         self.stem = SameConv2d(channels, width, 7, 2)
         self.stem_bn = nn.BatchNorm2d(width, eps=1e-3, momentum=bn_momentum)
-        body: list[nn.Module] = []
-        c_in = width
-        for stage in range(4):
-            for i in range(2):
-                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
-                body.append(BlockTF(c_in, c_out, stride, False, slope, bn_momentum))
-                c_in = c_out
-        self.blocks = nn.Sequential(*body)
+        sizes = residual_sizes(width, width, 2, 4)
+        self.blocks = nn.Sequential(*(BlockTF(*size, False, slope, bn_momentum) for size in sizes))
         self.bn = nn.BatchNorm2d(self.dim, eps=1e-3, momentum=bn_momentum)
         self.linear = nn.Linear(self.dim, classes)
         init_convolutions(self)
@@ -111,13 +113,10 @@ class ResNeXt(LinearHead):
         self.dropout, self.dim = dropout, 256 << (stages - 1)
         norm = nn.BatchNorm2d(64, momentum=bn_momentum)
         self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1, bias=False), norm, nn.Mish())
-        body: list[nn.Module] = []
-        c_in = 64
-        for stage in range(stages):
-            for i in range(blocks):
-                c_out, inner, stride = 256 << stage, cardinality * base << stage, 2 if stage > 0 and i == 0 else 1
-                body.append(_Bottleneck(c_in, inner, c_out, cardinality, stride, bn_momentum))
-                c_in = c_out
+        body = []
+        for c_in, c_out, stride in residual_sizes(64, 256, blocks, stages):
+            inner = cardinality * base * c_out // 256
+            body.append(_Bottleneck(c_in, inner, c_out, cardinality, stride, bn_momentum))
         self.blocks = nn.Sequential(*body)
         self.linear = nn.Linear(self.dim, classes)
         init_convolutions(self)

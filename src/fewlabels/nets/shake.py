@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewlabels.nets.layers import BN_MOMENTUM, LinearHead, SameConv2d, glorot_normal_, init_convolutions
+from fewlabels.nets.layers import BN_MOMENTUM, LinearHead, SameConv2d, glorot_normal_, init_convolutions, residual_sizes
 
 
 class _Branch(nn.Sequential):
@@ -93,14 +93,8 @@ class ShakeNet(LinearHead):
         super().__init__()
         self.dropout, self.dim = dropout, width << (stages - 1)
         self.stem = SameConv2d(channels, 16, 3, bias=False)
-        body: list[nn.Module] = []
-        c_in = 16
-        for stage in range(stages):
-            for i in range(blocks):
-                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
-                body.append(_Block(c_in, c_out, stride, bn_momentum))
-                c_in = c_out
-        self.blocks = nn.Sequential(*body)
+        sizes = residual_sizes(16, width, blocks, stages)
+        self.blocks = nn.Sequential(*(_Block(*size, bn_momentum) for size in sizes))
         self.linear = nn.Linear(self.dim, classes)
         init_convolutions(self)
         glorot_normal_(self.linear)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewlabels.nets.layers import BN_MOMENTUM, BlockTF, LinearHead, SameConv2d, glorot_normal_, init_convolutions
+from fewlabels.nets.layers import (
+    BN_MOMENTUM,
+    BlockTF,
+    LinearHead,
+    SameConv2d,
+    glorot_normal_,
+    init_convolutions,
+    residual_sizes,
+)
 
 
 class _Block(nn.Module):
@@ -63,14 +71,8 @@ class WideResNet(LinearHead):
         super().__init__()
         self.slope, self.dim = slope, width << (stages - 1)
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        body: list[nn.Module] = []
-        c_in = 16
-        for stage in range(stages):
-            for i in range(blocks):
-                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
-                body.append(_Block(c_in, c_out, stride, dropout, slope, bn_momentum))
-                c_in = c_out
-        self.blocks = nn.Sequential(*body)
+        sizes = residual_sizes(16, width, blocks, stages)
+        self.blocks = nn.Sequential(*(_Block(*size, dropout, slope, bn_momentum) for size in sizes))
         self.bn = nn.BatchNorm2d(self.dim, momentum=bn_momentum)
         self.linear = nn.Linear(self.dim, classes)
         init_convolutions(self)
@@ -114,14 +116,8 @@ class WideResNetTF(LinearHead):
         super().__init__()
         self.slope, self.dropout, self.dim = slope, dropout, width << (stages - 1)
         self.stem = SameConv2d(channels, 16, 3)
-        body: list[nn.Module] = []
-        c_in = 16
-        for stage in range(stages):
-            for i in range(blocks):
-                c_out, stride = width << stage, 2 if stage > 0 and i == 0 else 1
-                body.append(BlockTF(c_in, c_out, stride, not body, slope, bn_momentum))
-                c_in = c_out
-        self.blocks = nn.Sequential(*body)
+        sizes = residual_sizes(16, width, blocks, stages)
+        self.blocks = nn.Sequential(*(BlockTF(*size, i == 0, slope, bn_momentum) for i, size in enumerate(sizes)))
         self.bn = nn.BatchNorm2d(self.dim, eps=1e-3, momentum=bn_momentum)
         self.linear = nn.Linear(self.dim, classes)
         init_convolutions(self)
