@@ -79,6 +79,9 @@ def main(args: list[str]) -> int:
     else:
         show(result)
     said = f"written to {path}" if path else "not written"
+    if result.get("wrong"):
+        print(f"fewlabels: not timed, as their losses are off: {', '.join(result['wrong'])} ({said})", file=sys.stderr)
+        return 1
     if result["valid"]:
         print(said, file=sys.stderr)
         return 0
