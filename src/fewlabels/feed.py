@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import time
+from collections.abc import Iterable
+from textwrap import shorten
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from fewlabels import augment, parallel
 from fewlabels.augment import uniform
-from fewlabels.augment.ctaugment import Probe
+from fewlabels.augment.ctaugment import LATE, Probe
 from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import Draw, View
@@ -27,6 +30,10 @@ from fewlabels.types import Batch, Views
 Way = Literal["grouped", "uniform", "kernel"]
 """How views are made; the bits are the same. `grouped` by operation, which is the least work; `uniform`, whose calls
 are the same whatever is drawn; one Triton `kernel` a view."""
+
+
+PROBE = "probe"
+"""Purpose of the random numbers of a learning view's probes."""
 
 
 class Feed:
@@ -75,9 +82,42 @@ class Feed:
         self.learner = self.looks.learner()
         self.probe: tuple[Probe, Tensor] | None = None
         """What the learning view tried on the labeled images of the last batch, and these, normalised."""
+        self._copied: list[torch.cuda.Event | None] = [None] * LATE
+        if self.learner is not None:
+            self.learner.listen(config.batch, device)
         halves = any(cast(View, view).halves for view in self.views.values())
         self.normalize = Normalize(self.shape, mean, std, halves=halves).to(device)
         self.way = way_of(self.shape, device)
+        self.notes: list[str] = []
+        """Sentences that the user should know before the training."""
+        if self.way == "kernel":
+            self._try_kernel()
+
+    def _try_kernel(self) -> None:
+        """Build the kernel for each view; where that fails, make the views in the other way and say why.
+
+        Triton compiles at run time, and needs a C compiler and a folder to write to.
+        """
+        start, rng = time.perf_counter(), Rng(self.config.seed, 0, device=self.device)
+        images = Images(self.store, torch.zeros(1, dtype=torch.int64, device=self.store.rows_device))
+        try:
+            for view in cast(Iterable[View], self.views.values()):
+                if (plan := view.plan(view.draw(rng, 1, "trial"))) is not None:
+                    self._rendered(images, plan)
+            if self.learner is not None:
+                self._probe(images, rng)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever Triton, the compiler or the system has to say
+            self.way = "grouped"
+            self.notes.append(
+                "the views are made without the Triton kernel, which is slower and gives the same bits: it cannot be "
+                f"built here ({shorten(' '.join(str(error).split()) or type(error).__name__, 120)})"
+            )
+        else:
+            seconds = time.perf_counter() - start
+            if seconds > 3:
+                self.notes.append(f"the kernel of the views was built in {seconds:.0f} s")
 
     def draw(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
@@ -128,6 +168,36 @@ class Feed:
             rng=rng,
         )
 
+    def learn(self, step: int, proximity: Tensor) -> None:
+        """Take note of how the probes of `step` went, and let the learning view hear of those `LATE` steps earlier.
+
+        Args:
+            proximity: float32 ``[rows]``, of this rank's labeled images, see `CTAugment.learn`.
+        """
+        assert self.learner is not None
+        slot = step % LATE
+        heard = self.learner.heard[slot]
+        self._arrived(slot)
+        if not heard.isnan().any():  # else there is nothing from so early, or the net has diverged
+            rng = Rng(self.config.seed, step - LATE, rank=self.rank, world=self.world)
+            probe = self.learner.probe(rng, len(proximity), PROBE)
+            self.learner.learn(probe.everyone, heard)
+        heard.copy_(parallel.gather(proximity), non_blocking=True)
+        if self.device.type == "cuda":
+            event = self._copied[slot] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+
+    def _arrived(self, slot: int) -> None:
+        """Wait until the host has what was noted in this slot, which after some steps it has."""
+        if (event := self._copied[slot]) is not None:
+            event.synchronize()
+
+    def state(self) -> dict[str, Tensor]:
+        """State of the views, with all that they have heard of."""
+        for slot in range(LATE):
+            self._arrived(slot)
+        return self.views.state_dict()
+
     def _seen(self, images: Images, view: View, draw: Draw) -> Tensor:
         """One view of some images, normalised."""
         plan = view.plan(draw)
@@ -149,7 +219,7 @@ class Feed:
         weak = cast(View, self.views[self.looks.probe])
         purpose = "labeled/0/weak" if self.looks.labeled[0] == self.looks.probe else "probe/0/weak"
         draw = weak.draw(rng, len(images), purpose)
-        policy = self.learner.probe(rng, len(images), "probe")
+        policy = self.learner.probe(rng, len(images), PROBE)
         plan = weak.plan(draw)
         if self.way != "grouped" and plan is not None:
             return policy, self._rendered(images, self.learner.probe_plan(policy, plan))

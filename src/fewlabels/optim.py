@@ -6,7 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewlabels import nets
 from fewlabels.config import Ema, Optim
@@ -52,13 +52,23 @@ class Average(Generic[N]):
         return min(self.config.decay, (1 + step) / (10 + step)) if self.config.warmup else self.config.decay
 
     @torch.no_grad()
-    def update(self, net: nn.Module, decay: float) -> None:
-        """Take in the weights of `net`."""
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+    def update(self, net: nn.Module, decay: float | Tensor) -> None:
+        """Take in the weights of `net`; `decay` is a number, or one on the device, float32 ``[]``."""
+        _approach(list(self.net.parameters()), list(net.parameters()), decay)
         for fractions in (True, False):  # apart, as only tensors of one dtype are worked on at once
             old = [b for b in self.net.buffers() if b.is_floating_point() == fractions]
             new = [b for b in net.buffers() if b.is_floating_point() == fractions]
             if fractions and self.config.buffers == "averaged" and old:
-                torch._foreach_lerp_(old, new, 1 - decay)
+                _approach(old, new, decay)
             elif old:
                 torch._foreach_copy_(old, new)
+
+
+def _approach(old: list[Tensor], new: list[Tensor], decay: float | Tensor) -> None:
+    """``old = decay old + (1 - decay) new``, in place."""
+    if isinstance(decay, float):
+        torch._foreach_lerp_(old, new, 1 - decay)
+        return
+    way = torch._foreach_sub(new, old)
+    torch._foreach_mul_(way, 1 - decay)
+    torch._foreach_add_(old, way)

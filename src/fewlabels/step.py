@@ -19,7 +19,7 @@ from fewlabels.config import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.feed import Feed
-from fewlabels.graph import CudaRecorder, StepGraph
+from fewlabels.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.optim import Average, learning_rate, make_optimizer
 from fewlabels.rng import philox
 from fewlabels.types import Batch, Info, Losses
@@ -91,7 +91,12 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     """dtype of autocast, None for float32."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        if device.type != "cuda":
+            return None
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        # Volta and Turing have matrix units for float16 only
+        return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else None
     if name in ("tf32", "fp16") and device.type == "cpu":
         raise ValueError(f"Train.precision {name} needs a GPU; on the CPU use fp32 or bf16")
     return {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
@@ -167,13 +172,13 @@ class Trainer:
             self.forward = distributed(self.objective, device)
         if config.compile:
             self.objective.net.compile_features()
-        self.graph = self._graph() if config.graph else None
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.number = torch.zeros((), dtype=torch.int64, device=device)
         """The step that is being taken."""
-        self.decay = 0.0
-        """Of the average in that step."""
+        self.decay: float | Tensor = 0.0
+        """Of the average in that step; a number on the device where a recorded step reads one that still moves."""
+        self.graph = self._graph() if config.graph else None
         self.data_seconds = 0.0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
@@ -184,7 +189,7 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
-        notes = []
+        notes = list(self.feed.notes)
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
@@ -214,7 +219,7 @@ class Trainer:
         return self.feed.batch(step)
 
     def step(self, step: int) -> None:
-        """Train one step; `step` counts from 0. Nothing here waits for the device, unless a view learns."""
+        """Train one step; `step` counts from 0. Nothing here waits for the device."""
         start = time.perf_counter()
         batch = self.batch(step)
         self.data_seconds += time.perf_counter() - start
@@ -223,12 +228,16 @@ class Trainer:
         for group in self.optimizer.param_groups:
             set_rate(group, rate * group.get("scale", 1.0))
         self.number.fill_(step)
-        self.decay = self.average.decay(step)
-        if self.graph is not None and self.decay == self.config.ema.decay:
+        decay = self.average.decay(step)
+        if isinstance(self.decay, Tensor):
+            self.decay.fill_(decay)
+        else:
+            self.decay = decay
+        if self.graph is not None:
             self.graph(batch)
         else:
             self._update(batch)
-        self._learn(batch)
+        self._learn(step, batch)
         self.count += 1
 
     def _update(self, batch: Batch) -> None:
@@ -252,21 +261,26 @@ class Trainer:
         if self.algorithm.draws:
             raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
         if self.world > 1 or self.scaler.is_enabled():
-            raise ValueError("Train.graph is for one GPU, and not for the precision fp16")
+            raise ValueError("Train.graph is for one GPU, and not for the precision fp16; try --precision fp32 or bf16")
+        return self.recorded_by(CudaRecorder(self.device))
+
+    def recorded_by(self, recorder: Recorder) -> StepGraph:
+        """The device's part of a step, with what changes from step to step in tensors that a recording reads."""
         for group in self.optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=self.device)
             if "capturable" in group:
                 group["capturable"] = True
-        return StepGraph(self._update, CudaRecorder(self.device))
+        if self.config.ema.warmup:
+            self.decay = torch.zeros((), device=self.device)
+        return StepGraph(self._update, recorder)
 
-    def _learn(self, batch: Batch) -> None:
+    @torch.no_grad()
+    def _learn(self, step: int, batch: Batch) -> None:
         """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
-        if self.feed.learner is not None:
-            assert self.feed.probe is not None
-            policy, images = self.feed.probe
-            with torch.no_grad():
-                probs = self.average.net(images).softmax(1)
-            self.feed.learner.learn(policy, probs.gather(1, batch.y[:, None])[:, 0])
+        if self.feed.probe is not None:
+            _, images = self.feed.probe
+            probs = self.average.net(images).softmax(1)
+            self.feed.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
 
     @torch.no_grad()
     def _pseudo(self, index: Tensor, losses: Losses) -> dict[str, Tensor]:
@@ -329,7 +343,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
-            "views": self.feed.views.state_dict(),
+            "views": self.feed.state(),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
             "count": self.count,

@@ -29,9 +29,9 @@ from pillow_oracle import (
 )
 
 from fewlabels.augment import CTAugment, Cutout, RandAugment, Weak, pack
-from fewlabels.augment.ctaugment import POOL
 from fewlabels.augment.ops import Op, apply
 from fewlabels.augment.plan import run
+from fewlabels.augment.pools import FIXMATCH
 from fewlabels.rng import Rng
 
 # Wider than any policy draws.
@@ -171,7 +171,7 @@ def test_ctaugment_sequence(size: tuple[int, int], mode: str) -> None:
 
     def policy(img: Image.Image, which: object, i: int) -> Image.Image:
         for member, (p, q), (x, y) in zip(which.member[i], which.p[i], which.centre[i], strict=True):
-            img = CTA[POOL[member].op.name.lower()](img, p, q, int(x), int(y))
+            img = CTA[FIXMATCH.operations[member].op.name.lower()](img, p, q, int(x), int(y))
         return img
 
     def one(img: Image.Image, i: int) -> Image.Image:

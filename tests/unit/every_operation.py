@@ -66,17 +66,20 @@ def every_operation(shape: Shape) -> Plan:
     return plan._replace(**VARIANTS[shape])
 
 
-def differing_batches(strong: str, way: Way, steps: int) -> int:
-    """Tensors of some batches, and of what CTAugment tries, that are other bits than in the grouped way."""
+def feed(strong: str) -> Feed:
+    """Batches of noise with a weak and a strong view, on the CPU."""
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     labels = np.arange(30) % 3
     source = Source("noise", ("a", "b", "c"), images, labels, images[:0], labels[:0], Style())
     split = make_split(source, labels=6, seed=1)
     config = fl.Train(batch=4, uratio=2, weak="ms", shift=2, strong=strong, data=fl.Data(normalize="minus-one-one"))
-    feeds = [
-        Feed(config, source, split, Views(unlabeled=("weak", "strong")), device=torch.device("cpu"), mean=m, std=m)
-        for m in [(0.5, 0.5, 0.5)] * 2
-    ]
+    wanted, half = Views(unlabeled=("weak", "strong")), (0.5, 0.5, 0.5)
+    return Feed(config, source, split, wanted, device=torch.device("cpu"), mean=half, std=half)
+
+
+def differing_batches(strong: str, way: Way, steps: int) -> int:
+    """Tensors of some batches, and of what CTAugment tries, that are other bits than in the grouped way."""
+    feeds = feed(strong), feed(strong)
     feeds[1].way = way
     different = 0
     for step in range(steps):

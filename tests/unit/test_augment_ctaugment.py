@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fewlabels.augment import CTAugment, Normalize, pack, unpack
-from fewlabels.augment.ctaugment import POOL, Policy, Probe
+from fewlabels.augment.ctaugment import Policy, Probe
 from fewlabels.augment.ops import Op
 from fewlabels.augment.plan import run
+from fewlabels.augment.pools import FIXMATCH
 from fewlabels.rng import Rng
 
 SHAPE = (3, 32, 32)
-NAMES = [o.op.name.lower() for o in POOL]
+NAMES = [o.op.name.lower() for o in FIXMATCH.operations]
 
 # libml/ctaugment.py's operations on `picture()`, run with Pillow 13.0.0: first 16 hexadecimal digits of the
 # SHA-256 of the resulting bytes, by operation and parameters.
@@ -163,7 +164,7 @@ def show(view: CTAugment, name: str, value: float, proximity: float) -> None:
     """One probe image whose policy uses `name` at `value`; the second slot is the identity."""
     member = np.array([[NAMES.index(name), NAMES.index("identity")]])
     policy = Policy(member, np.full((1, 2, 2), value), np.zeros((1, 2, 2), np.int64))
-    view.learn(Probe(policy, policy), torch.tensor([proximity]))
+    view.learn(policy, torch.tensor([proximity]))
 
 
 def test_rates_are_the_originals() -> None:
@@ -209,23 +210,22 @@ def test_updates_of_one_batch_are_sequential() -> None:
             for j, n in enumerate(bins.get(name, [17])):
                 key = name, j, int(probe.policy.p[i, slot, j] * n * 0.999)
                 expected[key] = expected.get(key, 1.0) * 0.99 + 0.01 * float(w[i])
-    view.learn(probe, w)
+    view.learn(probe.everyone, w)
     for (name, j, place), rate in expected.items():
         assert view.rates[NAMES.index(name), j, place].item() == pytest.approx(rate, abs=1e-6)
     assert int((view.rates == 1).sum()) == 17 * 17 + 6 + 8 - len(expected)
 
 
-def test_ranks_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_learn_the_same() -> None:
     one = CTAugment(SHAPE, flip=False, shift=0)
     probe = one.probe(Rng(3, 1), 8, "x")
     w = torch.rand(8, generator=torch.Generator().manual_seed(0))
-    one.learn(probe, w)
+    one.learn(probe.everyone, w)
     for rank in range(2):
         view = CTAugment(SHAPE, flip=False, shift=0)
         half = view.probe(Rng(3, 1, rank=rank, world=2), 4, "x")
         assert np.array_equal(half.policy.p, probe.policy.p[4 * rank : 4 * rank + 4])
-        monkeypatch.setattr("fewlabels.augment.ctaugment.gather", lambda _: w)
-        view.learn(half, w[4 * rank : 4 * rank + 4])
+        view.learn(half.everyone, w)
         assert torch.equal(view.rates, one.rates)
 
 
@@ -301,9 +301,9 @@ def test_settings_out_of_range(bad: dict[str, float]) -> None:
 
 
 def test_pool_is_the_originals() -> None:
-    assert {o.op: o.bins for o in POOL if o.bins != (17,)} == {
+    assert {o.op: o.bins for o in FIXMATCH.operations if o.bins != (17,)} == {
         Op.IDENTITY: (),
         Op.POSTERIZE: (8,),
         Op.RESCALE: (17, 6),
     }
-    assert len(POOL) == 19
+    assert len(FIXMATCH.operations) == 19

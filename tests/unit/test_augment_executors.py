@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from every_operation import VARIANTS, differing_batches, every_operation
+from every_operation import VARIANTS, differing_batches, every_operation, feed
 
 from fewlabels.augment import uniform
 from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
@@ -74,11 +74,35 @@ def test_which_way_views_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = {0: (9, 0), 1: (6, 1)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
     new, old, cpu = torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")
-    assert way_of((3, 128, 128), new) == way_of((1, 8, 8), new) == "kernel"
-    assert way_of((3, 224, 224), new) == way_of((2, 32, 32), new) == way_of((3, 32, 32), cpu) == "grouped"
+    assert way_of((3, 64, 64), new) == way_of((1, 8, 8), new) == "kernel"
+    assert way_of((3, 96, 96), new) == way_of((2, 32, 32), new) == way_of((3, 32, 32), cpu) == "grouped"
     assert way_of((3, 32, 32), old) == "uniform"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert way_of((3, 32, 32), new) == "uniform"
+
+
+@needs_triton
+@pytest.mark.parametrize("strong", ["cta", "rand:google"])
+def test_a_kernel_that_cannot_be_built_is_done_without(monkeypatch: pytest.MonkeyPatch, strong: str) -> None:
+    """As on a machine without a C compiler; Triton itself has nothing to run on here."""
+    from fewlabels.augment import kernel
+
+    def fails(*_: object) -> torch.Tensor:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
+
+    for replaced in (True, False):
+        with monkeypatch.context() as m:
+            m.setattr("fewlabels.feed.way_of", lambda *_: "kernel")
+            if replaced:
+                m.setattr(kernel, "render", fails)
+            one = feed(strong)
+        assert one.way == "grouped" and len(one.notes) == 1
+        assert one.notes[0].startswith("the views are made without the Triton kernel, which is slower and gives the")
+        assert not replaced or "(Failed to find C compiler. Please specify via CC environment" in one.notes[0]
+        plain = feed(strong)
+        assert plain.notes == []
+        for x, y in zip(one.batch(3).u, plain.batch(3).u, strict=True):
+            assert torch.equal(x, y)
 
 
 @pytest.mark.parametrize("strong", ["cta", "rand:google"])

@@ -14,7 +14,7 @@ from test_augment_ctaugment import picture
 
 from fewlabels.augment import AutoAugment, CTAugment, Cutout, RandAugment, Weak, pack, strong_view, unpack, weak_view
 from fewlabels.augment.autoaugment import OPERATIONS, POLICIES
-from fewlabels.augment.ctaugment import Policy, Probe
+from fewlabels.augment.ctaugment import Policy
 from fewlabels.augment.ops import Op, apply
 from fewlabels.augment.pixels import HALF, Shape
 from fewlabels.augment.plan import TRUNCATED
@@ -307,7 +307,7 @@ class TestCTAImageNet:
             for at, some in hits.items():
                 rates[at] += 0.01 * np.mean([x - rates[at] for x in some])
             policy = Policy(member, p, np.zeros((16, 2, 2), np.int64))
-            view.learn(Probe(policy, policy), w)
+            view.learn(policy, w)
         np.testing.assert_allclose(view.rates[:, 0].numpy(), rates, atol=1e-6)
         assert not view.rates[:, 1].any()
 

@@ -178,7 +178,7 @@ def test_one_policy_for_all_its_views() -> None:
     learner = made.learner()
     assert learner is first and float(second.rates.max()) == 0.5 and made.probe == "m"
     probe = learner.probe(Rng(0, 0), 8, "x")
-    learner.learn(probe, np.zeros(8))
+    learner.learn(probe.everyone, np.zeros(8))
     assert torch.equal(first.rates, second.rates) and float(second.rates.min()) < 0.5
 
 
@@ -232,6 +232,25 @@ def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
     for x, known in ((t.feed.probe[1], True), (batch.x[0], False)):
         pixels = ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         assert all(np.ascontiguousarray(a).tobytes() in stored for a in pixels) == known
+
+
+def test_rates_know_how_probes_went_four_steps_later(short: Callable[..., Train]) -> None:
+    """So that no step waits for the one before; the original's worker processes are as late."""
+    t = trainer(short, strong="cta", steps=12)
+    learner = t.feed.learner
+    assert learner is not None
+    expected = CTAugment(learner.shape, flip=False, shift=0)
+    probes = []
+    for step in range(9):
+        rows = len(t.batch(step).y)
+        assert t.feed.probe is not None
+        probes.append(t.feed.probe[0].everyone)
+        t.feed.learn(step, torch.full((rows,), step / 10))
+        if step >= 4:
+            expected.learn(probes[step - 4], np.full(rows, np.float32((step - 4) / 10)))
+        assert torch.equal(learner.rates, expected.rates)
+    assert float(learner.rates.max()) == 1 and not torch.equal(learner.rates, CTAugment(learner.shape, False, 0).rates)
+    assert torch.equal(t.state()["views"]["strong.heard"][:, 0], torch.tensor([0.8, 0.5, 0.6, 0.7]))
 
 
 def test_svhn_has_its_own_policy(short: Callable[..., Train]) -> None:

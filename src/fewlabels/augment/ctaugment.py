@@ -18,13 +18,13 @@ from torch import Tensor
 from fewlabels.augment.ops import Op, square
 from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan, only_moves
-from fewlabels.augment.pools import FIXMATCH, POOLS, Array, Pool, side
+from fewlabels.augment.pools import POOLS, Array, Pool, side
 from fewlabels.augment.views import View, Weak, WeakDraw
-from fewlabels.parallel import gather
 from fewlabels.rng import Rng
 
-POOL = FIXMATCH.operations
-"""The operations of the pool for small images, in the order of its rates."""
+LATE = 4
+"""Steps after which the rates know how a probe went, so that no step waits for the one before; the results of the
+original's worker processes are as late (google-research/fixmatch, libml/augment.py)."""
 
 
 class Policy(NamedTuple):
@@ -48,7 +48,7 @@ class CTADraw(NamedTuple):
 class Probe(NamedTuple):
     policy: Policy
     everyone: Policy
-    """The policy of the global batch: every rank learns from all of it."""
+    """The policy of the global batch: every rank learns from all of it. It does not depend on the rates."""
 
 
 class CTAugment(View):
@@ -68,6 +68,9 @@ class CTAugment(View):
     rates: Tensor
     """float32 ``[operations, 2, bins]``, in the order of the pool; 0 where an operation has no such bin. On the
     host, always: policies are drawn there."""
+    heard: Tensor
+    """float32 ``[LATE, rows]``: how the last probes went, which the rates do not know yet; NaN before the first ones.
+    On the host; in the view that learns, after `listen`."""
 
     def __init__(
         self,
@@ -128,20 +131,25 @@ class CTAugment(View):
         still = np.zeros((len(draw.policy.member), 0), np.int32)
         return self._followed(only_moves(still) if weak is None else weak, draw.policy)
 
-    def learn(self, draw: Probe, proximity: Tensor | NDArray[np.floating[Any]]) -> None:
+    def listen(self, rows: int, device: torch.device) -> None:
+        """Make room for how the probes of a training go: `rows` labeled images a step on all ranks, on `device`."""
+        pinned = device.type == "cuda"  # so that a copy to it does not wait
+        self.register_buffer("heard", torch.full((LATE, rows), torch.nan, pin_memory=pinned))
+
+    def learn(self, everyone: Policy, proximity: Tensor | NDArray[np.floating[Any]]) -> None:
         """Move the rates of the bins that a probe used towards how well the model did, image by image.
 
         Args:
-            draw: What made the probe images.
-            proximity: ``[rows]``, per image of this rank 1 - |probabilities - one-hot label|_1 / 2, which is
-                the model's probability of the true label.
+            everyone: What made the probe images of all ranks.
+            proximity: ``[rows]``, on the host, per image of all ranks 1 - |probabilities - one-hot label|_1 / 2, which
+                is the model's probability of the true label.
         """
-        w = gather(torch.as_tensor(proximity)).detach().cpu().double().tolist()
-        assert len(w) == len(draw.everyone.member), "one proximity per probed image of all ranks"
+        w = np.asarray(proximity, np.float64)
+        member = everyone.member
+        assert len(w) == len(member), "one proximity per probed image of all ranks"
         rates: NDArray[np.float32] = self.rates.numpy()
-        member = draw.everyone.member
         # the pool for small images shrinks p = 1 into the last bin, the other one clips it
-        spread = draw.everyone.p * self.pool.bins[member] * (1 if self.pool.averages else 0.999)
+        spread = everyone.p * self.pool.bins[member] * (1 if self.pool.averages else 0.999)
         bins = np.minimum(spread.astype(np.int64), np.maximum(self.pool.bins[member] - 1, 0))
         if self.pool.averages:
             first = rates[:, 0]  # a view
@@ -150,11 +158,14 @@ class CTAugment(View):
             total = np.bincount(at, np.repeat(w, self.depth), first.size).reshape(first.shape)
             first += np.where(hits, (total / np.maximum(hits, 1) - first) * (1 - self.decay), 0).astype(np.float32)
             return
-        for members, places, near in zip(member, bins, w, strict=True):
-            for one, place in zip(members, places, strict=True):
-                for i in range(len(self.pool.operations[one].bins)):
-                    here = one, i, place[i]
-                    rates[here] = rates[here] * self.decay + near * (1 - self.decay)
+        at = ((member[..., None] * 2 + (0, 1)) * rates.shape[2] + bins)[self.pool.bins[member] > 0]
+        near = np.broadcast_to(w[:, None, None], bins.shape)[self.pool.bins[member] > 0]
+        flat = rates.reshape(-1)  # a view
+        while len(at):  # the first image of each bin, then the second, ...: bins know nothing of each other
+            _, turn = np.unique(at, return_index=True)
+            here = at[turn]
+            flat[here] = flat[here] * np.float32(self.decay) + (near[turn] * (1 - self.decay)).astype(np.float32)
+            at, near = np.delete(at, turn), np.delete(near, turn)
 
     def _policy(self, g: np.random.Generator, rows: int, *, probe: bool) -> Policy:
         size = (rows, self.depth)

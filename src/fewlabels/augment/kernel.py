@@ -7,6 +7,8 @@ bits of `plan.run` (which are Pillow's). Needs Triton, so it is imported only wh
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 import triton
@@ -18,10 +20,10 @@ from fewlabels.augment import ops, warp
 from fewlabels.augment.ops import Op
 from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, packable, upload
 from fewlabels.augment.plan import Plan, paint, truncation, uncovered
-from fewlabels.augment.rescale import TAPS, taps
+from fewlabels.augment.rescale import TAPS, kept, taps
 
-LARGEST = 1 << 14
-"""Pixels of the largest image that one program holds: 128 x 128."""
+LARGEST = 1 << 12
+"""Pixels of the largest image that one program holds: 64 x 64. Above, a thread's pixels no longer fit its registers."""
 
 _AUTOCONTRAST = tl.constexpr(int(Op.AUTOCONTRAST))
 _EQUALIZE = tl.constexpr(int(Op.EQUALIZE))
@@ -304,7 +306,7 @@ def render(images: Tensor, rows: Tensor, plan: Plan, normalize: Normalize) -> Te
         images,
         rows,
         upload(words, images.device),
-        upload(weights, images.device),
+        _no_taps(images.device) if weights is None else upload(weights, images.device),
         truncation(images.device),
         out,
         normalize.scale,
@@ -317,6 +319,12 @@ def render(images: Tensor, rows: Tensor, plan: Plan, normalize: Normalize) -> Te
         **options(n),
     )
     return out.permute(0, 3, 1, 2)
+
+
+@cache
+def _no_taps(device: torch.device) -> Tensor:
+    """What a plan without a rescale refers to: nothing."""
+    return torch.zeros((1, TAPS + 1), dtype=torch.int32, device=device)
 
 
 def constants(plan: Plan, shape: Shape) -> dict[str, int | bool]:
@@ -341,18 +349,19 @@ def options(pixels: int) -> dict[str, int | bool]:
     return {"num_warps": max(1, warps), "enable_fp_fusion": False}
 
 
-def encode(plan: Plan, shape: Shape) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def encode(plan: Plan, shape: Shape) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
     """A plan as the kernel reads it.
 
     Returns:
         int32 ``[B, 7 + 8 slots]``: the move, the box, and for each slot the operation, its magnitude (the bits of
-        a float32) and six numbers more; and the rows of `rescale.taps` that these refer to.
+        a float32) and six numbers more; and the rows of `rescale.taps` that these refer to, columns before rows, if
+        any image is rescaled.
     """
     n, slots = plan.op.shape
     words = np.zeros((n, 7 + 8 * slots), np.int32)
     words[:, : plan.moves.shape[1]] = plan.moves
     words[:, 3:7] = plan.box if plan.box.shape[1] else (0, 0, -1, -1)
-    tables = [np.zeros((0, TAPS + 1), np.int32)]
+    tables: list[NDArray[np.int32]] = []
     used = 0
     for slot in range(slots):
         own, op, value = words[:, 7 + 8 * slot : 15 + 8 * slot], plan.op[:, slot], plan.value[:, slot]
@@ -360,9 +369,15 @@ def encode(plan: Plan, shape: Shape) -> tuple[NDArray[np.int32], NDArray[np.int3
         warped, cut = np.isin(op, ops.WARPS), op == Op.CUTOUT
         own[warped, 2:] = warp.fixed_point(ops.matrices(op[warped], value[warped], shape))
         own[cut, 2:6] = ops.square(value[cut], plan.place[cut, slot])
-        for b in np.flatnonzero((op == Op.RESCALE) | (op == Op.ZOOM)):
-            own[b, 2] = used
-            zoom = op[b] == Op.ZOOM
-            tables.append(taps(value[b], ops.BICUBIC if zoom else plan.place[b, slot, 0], shape, corner=zoom))
-            used += len(tables[-1])
-    return words, np.concatenate(tables) if used else np.zeros((1, TAPS + 1), np.int32)
+        for kind in (Op.RESCALE, Op.ZOOM):
+            mine, zoom = op == kind, kind == Op.ZOOM
+            if not mine.any():
+                continue
+            method = np.full(mine.sum(), ops.BICUBIC) if zoom else plan.place[mine, slot, 0]
+            columns, rows = (kept(value[mine], size, zoom) for size in (shape[2], shape[1]))
+            each, which = np.unique(np.column_stack([columns, rows, method]), axis=0, return_inverse=True)
+            own[mine, 2] = used + which.ravel() * (shape[2] + shape[1])
+            for left, right, top, bottom, how in each.tolist():
+                tables += taps(left, right, shape[2], how), taps(top, bottom, shape[1], how)
+            used += len(each) * (shape[2] + shape[1])
+    return words, np.concatenate(tables) if used else None

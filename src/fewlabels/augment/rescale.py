@@ -61,33 +61,32 @@ def weights(first: int, last: int, size: int, method: str) -> NDArray[np.float32
     return out
 
 
-def _kept(crop: float, size: int, corner: bool) -> tuple[int, int]:
-    """First and last + 1 of the `size` pixels that are left."""
+def kept(crop: Array, size: int, corner: bool) -> NDArray[np.int64]:
+    """First and last + 1 of the `size` pixels that are left of each side, ``[B] -> [B, 2]``."""
     if corner:
-        return int(crop * size), size
+        first = (crop * size).astype(np.int64)
+        return np.stack([first, np.full_like(first, size)], 1)
     # np.rint rounds halves to even, as Python's round does in Pillow's crop
-    return int(np.rint(crop * size)), int(np.rint(size * (1 - crop)))
+    return np.stack([np.rint(crop * size), np.rint(size * (1 - crop))], 1).astype(np.int64)
 
 
 TAPS = 7
 """Most pixels that one pixel of a stretched image is made of: three on each side, and one."""
 
 
-def taps(crop: float, method: int, shape: Shape, *, corner: bool = False) -> NDArray[np.int32]:
-    """The weights of `rescale` for one image, int32 ``[W + H, 1 + TAPS]``.
+@lru_cache(maxsize=4096)
+def taps(first: int, last: int, size: int, method: int) -> NDArray[np.int32]:
+    """The weights that stretch the pixels first..last-1 to `size` pixels, int32 ``[size, 1 + TAPS]``, read-only.
 
-    For each output column, then row: the first input column or row, and the weights times 2**22 from there on.
+    For each output pixel: the first input pixel, and the weights times 2**22 from there on.
     """
-    out = np.zeros((shape[2] + shape[1], 1 + TAPS), np.int32)
-    row = 0
-    for size in (shape[2], shape[1]):
-        dense = weights(*_kept(crop, size, corner), size, METHODS[method])
-        for line in dense:
-            first = int(np.flatnonzero(line)[0])
-            part = line[first : first + TAPS]
-            assert not line[first + TAPS :].any()
-            out[row, 0], out[row, 1 : 1 + len(part)] = first, part
-            row += 1
+    out = np.zeros((size, 1 + TAPS), np.int32)
+    for line, row in zip(weights(first, last, size, METHODS[method]), out, strict=True):
+        begin = int(np.flatnonzero(line)[0])
+        part = line[begin : begin + TAPS]
+        assert not line[begin + TAPS :].any()
+        row[0], row[1 : 1 + len(part)] = begin, part
+    out.flags.writeable = False
     return out
 
 
@@ -105,7 +104,8 @@ def rescale(pixels: Tensor, crop: Array, method: NDArray[np.int64], shape: Shape
     channels, height, width = shape
 
     def matrices(size: int) -> Tensor:
-        rows = [weights(*_kept(c, size, corner), size, METHODS[m]) for c, m in zip(crop, method, strict=True)]
+        ends = kept(crop, size, corner).tolist()
+        rows = [weights(*end, size, METHODS[m]) for end, m in zip(ends, method.tolist(), strict=True)]
         return upload(np.stack(rows), pixels.device).double()
 
     def rounded(total: Tensor) -> Tensor:
