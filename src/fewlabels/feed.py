@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels import augment, parallel
-from fewlabels.augment import uniform
 from fewlabels.augment.ctaugment import LATE, Probe
 from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
@@ -27,9 +26,8 @@ from fewlabels.data.store import Store, draw_rows
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
-Way = Literal["grouped", "uniform", "kernel"]
-"""How views are made; the bits are the same. `grouped` by operation, which is the least work; `uniform`, whose calls
-are the same whatever is drawn; one Triton `kernel` a view."""
+Way = Literal["grouped", "kernel"]
+"""How views are made; the bits are the same. `grouped` by operation, or one Triton `kernel` a view."""
 
 
 PROBE = "probe"
@@ -206,9 +204,7 @@ class Feed:
         return self._rendered(images, plan)
 
     def _rendered(self, images: Images, plan: Plan) -> Tensor:
-        """A view by its plan, normalised, in the one or the other way of a GPU."""
-        if self.way == "uniform":
-            return self.normalize(run(images.pixels, plan, self.shape, uniform.apply))  # type: ignore[no-any-return]
+        """A view by its plan, normalised, by the kernel."""
         from fewlabels.augment import kernel
 
         return kernel.render(*images.resident, plan, self.normalize)
@@ -254,11 +250,11 @@ class Images:
 
 def way_of(shape: Shape, device: torch.device) -> Way:
     """How the views of images of this shape are made on a device."""
-    if device.type != "cuda":
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return "grouped"
-    # older GPUs Triton does not know
-    if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(device) < (7, 0):
-        return "uniform"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (7, 0):  # which Triton does not know
+        return "grouped"
     from fewlabels.augment import kernel
 
-    return "kernel" if kernel.fits(shape) else "grouped"
+    return "kernel" if kernel.fits(shape, capability) else "grouped"

@@ -1,4 +1,4 @@
-"""One plan, three ways to execute it: grouped by operation, uniform, and as one Triton kernel."""
+"""One plan, two ways to execute it: grouped by operation, and as one Triton kernel."""
 
 from __future__ import annotations
 
@@ -9,53 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from every_operation import VARIANTS, differing_batches, every_operation, feed
+from every_operation import VARIANTS, feed
 
-from fewlabels.augment import uniform
 from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
-from fewlabels.augment.pixels import pack
-from fewlabels.augment.plan import run
 from fewlabels.augment.views import View
 from fewlabels.feed import way_of
 from fewlabels.rng import Rng
 
-SHAPES = [(3, 32, 32), (1, 12, 12), (3, 20, 28), (2, 16, 16)]
-VIEWS = [name for name in dict.fromkeys((*WEAK, *STRONG)) if name != "affine"]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
 def make(name: str, shape: tuple[int, int, int]) -> View:
     return weak_view(name, shape) if name in WEAK else strong_view(name, shape)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", VIEWS)
-def test_uniform_gives_the_bits_of_grouped(name: str, shape: tuple[int, int, int]) -> None:
-    """Grouped is compared with Pillow elsewhere."""
-    view = make(name, shape)
-    images = np.random.default_rng(0).integers(0, 256, (48, *shape[1:], shape[0]), dtype=np.uint8)
-    images[24:] //= 3
-    pixels = pack(torch.from_numpy(images))
-    draw = view.draw(Rng(5, 0), 48, "test")
-    plan = view.plan(draw)
-    assert plan is not None
-    before = pixels.clone()
-    grouped, other = view(pixels, draw), run(pixels, plan, shape, uniform.apply)
-    assert torch.equal(grouped, other)
-    assert torch.equal(pixels, before)
-
-
-@pytest.mark.parametrize("shape", VARIANTS)
-def test_uniform_gives_the_bits_of_grouped_for_every_operation(shape: tuple[int, int, int]) -> None:
-    plan = every_operation(shape)
-    images = np.random.default_rng(0).integers(0, 256, (len(plan.op), *shape[1:], shape[0]), dtype=np.uint8)
-    images[::2] //= 3
-    pixels = pack(torch.from_numpy(images))
-    for way in (plan, plan._replace(fill=(1, 2, 3), colour=None), plan._replace(fill=None, moves_last=False)):
-        assert torch.equal(run(pixels, way, shape), run(pixels, way, shape, uniform.apply))
 
 
 @needs_triton
@@ -71,14 +38,16 @@ def test_the_kernel_gives_the_bits_of_grouped_in_the_interpreter() -> None:
 
 @needs_triton
 def test_which_way_views_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    capability = {0: (9, 0), 1: (6, 1)}
+    capability = {0: (9, 0), 1: (7, 5), 2: (6, 1)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
-    new, old, cpu = torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")
-    assert way_of((3, 64, 64), new) == way_of((1, 8, 8), new) == "kernel"
-    assert way_of((3, 96, 96), new) == way_of((2, 32, 32), new) == way_of((3, 32, 32), cpu) == "grouped"
-    assert way_of((3, 32, 32), old) == "uniform"
+    hopper, turing, pascal = (torch.device("cuda", i) for i in range(3))
+    ways = {side: [way_of((3, side, side), d) for d in (hopper, turing, pascal)] for side in (8, 64, 96, 128, 129)}
+    assert ways[8] == ways[64] == ["kernel", "kernel", "grouped"]
+    assert ways[96] == ways[128] == ["kernel", "grouped", "grouped"]
+    assert ways[129] == ["grouped"] * 3
+    assert way_of((2, 32, 32), hopper) == way_of((3, 32, 32), torch.device("cpu")) == "grouped"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert way_of((3, 32, 32), new) == "uniform"
+    assert way_of((3, 32, 32), hopper) == "grouped"
 
 
 @needs_triton
@@ -103,11 +72,6 @@ def test_a_kernel_that_cannot_be_built_is_done_without(monkeypatch: pytest.Monke
         assert plain.notes == []
         for x, y in zip(one.batch(3).u, plain.batch(3).u, strict=True):
             assert torch.equal(x, y)
-
-
-@pytest.mark.parametrize("strong", ["cta", "rand:google"])
-def test_batches_of_the_uniform_way(strong: str) -> None:
-    assert differing_batches(strong, "uniform", 8) == 0
 
 
 @needs_triton

@@ -22,8 +22,10 @@ from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, packable, u
 from fewlabels.augment.plan import Plan, paint, truncation, uncovered
 from fewlabels.augment.rescale import TAPS, kept, taps
 
-LARGEST = 1 << 12
-"""Pixels of the largest image that one program holds: 64 x 64. Above, a thread's pixels no longer fit its registers."""
+LARGEST = 1 << 14
+"""Pixels of the largest image that one program holds: 128 x 128."""
+LARGEST_BEFORE_AMPERE = 1 << 12
+"""The same for GPUs with 64 KiB of shared memory for a program, all of which 96 x 96 would take: 64 x 64."""
 
 _AUTOCONTRAST = tl.constexpr(int(Op.AUTOCONTRAST))
 _EQUALIZE = tl.constexpr(int(Op.EQUALIZE))
@@ -283,9 +285,10 @@ def _view(
         tl.store(place + c, level.to(out.dtype.element_ty), mask=inside)
 
 
-def fits(shape: Shape) -> bool:
-    """Whether the kernel can make views of images of this shape."""
-    return packable(shape[0]) and shape[1] * shape[2] <= LARGEST
+def fits(shape: Shape, capability: tuple[int, int]) -> bool:
+    """Whether the kernel can make views of images of this shape on a GPU of this compute capability."""
+    most = LARGEST if capability >= (8, 0) else LARGEST_BEFORE_AMPERE
+    return packable(shape[0]) and shape[1] * shape[2] <= most
 
 
 def render(images: Tensor, rows: Tensor, plan: Plan, normalize: Normalize) -> Tensor:

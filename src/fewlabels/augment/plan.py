@@ -1,12 +1,10 @@
 """What a view does to a batch, as one value that every way of executing it understands.
 
-`run` is the way of the CPU, image by image grouped by operation, and the one of any device if it is told so;
-`kernel` does the same in one Triton kernel, `uniform` without sizes that depend on the draw. All give the same bits.
+`run` groups the images by operation, on any device; `kernel` does the same in one Triton kernel. The bits are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -24,9 +22,6 @@ Colour = tuple[int, int, int]
 _SCALED = np.arange(256, dtype=np.float32) * np.float32(2 / 255) - np.float32(1)
 TRUNCATED: NDArray[np.uint8] = ((_SCALED * np.float32(0.5) + np.float32(0.5)) * np.float32(255)).astype(np.uint8)
 """Bytes after google's way to [-1, 1] and back in float32 without rounding: 47 of them lose 1."""
-
-Apply = Callable[..., Tensor]
-"""One slot on the whole batch: `ops.apply` or another function of its arguments."""
 
 
 class Plan(NamedTuple):
@@ -71,7 +66,7 @@ def paint(colour: Colour | None, shape: Shape) -> int:
     return fill_value(packed, colour)
 
 
-def run(pixels: Tensor, plan: Plan, shape: Shape, apply: Apply = ops.apply) -> Tensor:
+def run(pixels: Tensor, plan: Plan, shape: Shape) -> Tensor:
     """New pixels of the images in `pixels` (`fewlabels.augment.pixels`), which stay as they are."""
 
     def moved(pixels: Tensor) -> Tensor:
@@ -87,7 +82,7 @@ def run(pixels: Tensor, plan: Plan, shape: Shape, apply: Apply = ops.apply) -> T
         pixels = pixels.clone()
     fill = uncovered(plan, shape)
     for slot in range(plan.op.shape[1]):
-        pixels = apply(pixels, plan.op[:, slot], plan.value[:, slot], shape, plan.place[:, slot], fill)
+        pixels = ops.apply(pixels, plan.op[:, slot], plan.value[:, slot], shape, plan.place[:, slot], fill)
     if fill & HALF:
         pixels = torch.where(pixels >= HALF, MIDDLE, pixels)
     if plan.box.shape[1]:
