@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench import augment, e2e, ladder, pillow, record, step, subjects, tables, work
+from bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
+from bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 from fewlabels import nets
 from fewlabels.augment.ops import Op
-from fewlabels.bench import augment, e2e, ladder, pillow, record, step, subjects, tables, work
-from fewlabels.bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
-from fewlabels.bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

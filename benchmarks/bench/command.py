@@ -14,9 +14,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fewlabels.bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
-from fewlabels.bench.measure import TOLERANCE, NotExact
-from fewlabels.bench.options import Options, Stages
+from bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
+from bench.measure import TOLERANCE, NotExact
+from bench.options import Options, Stages
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import nearest
 from fewlabels.log import bar

@@ -9,8 +9,8 @@ from typing import Annotated, TypeAlias
 
 import torch
 
+from bench.measure import Tick
 from fewlabels.allocator import keep_freed_memory
-from fewlabels.bench.measure import Tick
 from fewlabels.checked import Checked, Range
 from fewlabels.step import pick_device
 

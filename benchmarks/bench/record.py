@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import fewlabels
+from bench.measure import TOLERANCE, valid
 from fewlabels import files
-from fewlabels.bench.measure import TOLERANCE, valid
 from fewlabels.desk import peak_memory
 
 PACKAGE = Path(fewlabels.__file__).parent
