@@ -1,4 +1,4 @@
-"""What the sub-commands of `bench` have in common."""
+"""What the measurements have in common."""
 
 from __future__ import annotations
 
