@@ -32,8 +32,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.bench.record import commit
 from fewlabels.commands.train import read
 from fewlabels.config import Train, to_dict
 from fewlabels.datasets import resolve_data

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewlabels.bench.tables import Table, markdown
+from bench.tables import Table, markdown
 from fewlabels.report import mean_and_deviation
 
 ROOT = Path(__file__).parents[1]

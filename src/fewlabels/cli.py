@@ -6,7 +6,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import fewlabels
 
@@ -18,9 +18,11 @@ COMMANDS = {
     "list": ("list algorithms, recipes, nets, views or data sets", "list [TOPIC]"),
     "split": ("show which images a data name labels", "split NAME"),
     "data": ("list, fetch, check, show and convert data sets", "data COMMAND"),
-    "bench": ("measure how fast it is on this machine", "bench COMMAND"),
 }
 """What each command does, and how it is called."""
+
+ELSEWHERE = {"bench": "speed is measured in a checkout, with `python benchmarks/bench.py`"}
+"""What is asked for here and found in another place."""
 
 HELP = """\
 fewlabels {version}: train an accurate image classifier from a few labels and many
@@ -36,11 +38,11 @@ ship with scikit-learn.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, command: Callable[[list[str]], int] | None = None) -> None:
     """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = run(args)
+        code = run(args, command)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
@@ -48,8 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def run(args: list[str]) -> int:
-    """Run the command line `args`; returns the exit status."""
+def run(args: list[str], command: Callable[[list[str]], int] | None = None) -> int:
+    """Run the command line `args`; returns the exit status.
+
+    command: what takes the arguments and returns the exit status; default: the command that the first of them names.
+    """
+    if command is not None:
+        return _attempt(command, args)
     if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         commands = "\n".join(
@@ -62,18 +69,21 @@ def run(args: list[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; {ELSEWHERE[args[0]]}" if args[0] in ELSEWHERE else f"; did you mean {near[0]}?" if near else ""
         return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
+    return _attempt(lambda rest: importlib.import_module(f"fewlabels.commands.{args[0]}").main(rest), args[1:])
+
+
+def _attempt(command: Callable[[list[str]], int], args: list[str]) -> int:
+    """The exit status of `command`; a foreseen error becomes one sentence, another one is raised."""
     try:
-        command = importlib.import_module(f"fewlabels.commands.{args[0]}")
-        code: int = command.main(args[1:])
+        return command(args)
     except KeyboardInterrupt:
         return complain("stopped; nothing was saved since the last checkpoint", 130)
     except BrokenPipeError:
         raise
     except Exception as error:
         return _explain(error)
-    return code
 
 
 def _explain(error: Exception) -> int:
