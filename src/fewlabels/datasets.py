@@ -14,13 +14,13 @@ from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.protocol import Options, restrict
 from fewlabels.data.source import Source
-from fewlabels.data.split import Split, make_split, read_split
+from fewlabels.data.split import Split, make_split, read_split, source_in
 
 
 def resolve_data(data: Data) -> Data:
     """`data` with what its name and its split file say written out. Raises ValueError where they disagree."""
     if data.split is not None and data.name == Data().name:
-        data = replace(data, name=read_split(data.split).source)
+        data = replace(data, name=source_in(data.split))
     name = names.parse(data.name)
     alias = ALIASES[name.alias] if name.alias else None
     said: dict[str, Any] = {"labels": name.labels, "seed": name.seed, "valid": name.valid}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,20 @@ SUFFIXES = frozenset(
         *("ppm", "pgm", "pbm", "pnm"),
     )
 )
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file, UTF-8 with or without a byte order mark.
+
+    Raises OSError where there is none (a pipe or a device too: reading one could take for ever), ValueError where it
+    is no such text.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "not a regular file", str(path))
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start})") from error
 
 
 def find_images(path: Path | str) -> list[Path]:

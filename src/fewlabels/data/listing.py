@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +12,7 @@ import numpy as np
 
 from fewlabels.data.pictures import Blob, Fit
 from fewlabels.data.reading import name_of, read_pictures
-from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, own_style
+from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, mark, own_style
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""
@@ -93,7 +94,15 @@ class Listing:
             test_labels=labels[train:],
             style=style or own_style(read.images.shape[1]),
             notes=tuple(notes),
+            pictures=(mark(map(self._told, kept[:train])), mark(map(self._told, kept[train:]))),
         )
+
+    def _told(self, row: Row) -> bytes:
+        """What tells a picture from others without decoding it: name and size, or content; and a class of its own."""
+        file, label = row
+        state = file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
+        name = name_of(file, self.base)
+        return mark([os.fsencode(name), state, os.fsencode(label or "")]).encode()
 
 
 def _order(label: str) -> tuple[bool, int, str]:

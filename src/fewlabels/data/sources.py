@@ -162,4 +162,4 @@ def renamed(source: Source, path: Path) -> Source:
         if not isinstance(new, str) or not new:
             raise ValueError(f"{path} gives the class {old!r} the name {new!r}, which is no text")
         names[row] = new
-    return replace(source, classes=tuple(names))
+    return replace(source, classes=tuple(names), pictures=source.identity or (f"0 {source.name}", f"0 {source.name}"))

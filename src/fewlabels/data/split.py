@@ -7,20 +7,26 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from fewlabels.data import rules
+from fewlabels.data.find import read_text
 from fewlabels.data.names import MAX_SEED
 from fewlabels.data.protocol import Options, Rule, of_classes
 from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
 from fewlabels.data.source import FACTS, Source, first
+
+T = TypeVar("T")
+
+PACKED_AT_MOST = 100
+"""Bytes that one byte of packed rows may stand for; rows in order have 5, and a file made to fill the memory 1,000."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +55,21 @@ class Split:
     """Sentences that the run prints; no part of the meaning."""
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """What the rule was told beside labels, seed and valid (`Options.given`, with class numbers)."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in their order; () where `pictures` is."""
+    pictures: tuple[str, ...] = ()
+    """`Source.identity`; () for a known set, whose name says all, and in files that are older than this field."""
 
     @cached_property
     def fingerprint(self) -> str:
+        """sha256 (hex) over `drawn`, and of own pictures the names of the classes and `pictures`."""
+        if not self.pictures:
+            return self.drawn
+        told = json.dumps([self.drawn, self.classes, self.pictures])
+        return hashlib.sha256(f"fewlabels split 2\n{told}".encode()).hexdigest()
+
+    @cached_property
+    def drawn(self) -> str:
         """sha256 (hex) over the rule, its parameters, the three index lists and the labels of the labeled images."""
         told = " " + json.dumps(dict(self.parameters), sort_keys=True) if self.parameters else ""
         digest = hashlib.sha256(f"fewlabels split 1\n{self.rule}{told}\n".encode())
@@ -79,6 +97,8 @@ class Split:
                 "valid": self.valid,
                 "class_counts": self.class_counts,
                 "fingerprint": self.fingerprint,
+                "classes": self.classes,
+                "pictures": self.pictures,
                 "notes": self.notes,
                 "labeled": self.labeled.tolist(),
                 "targets": self.targets.tolist(),
@@ -100,24 +120,44 @@ class Split:
                 raise ValueError(f"format {raw['format']!r} is not known")
             ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
-                source=raw["source"],
-                rule=raw["rule"],
-                seed=raw["seed"],
-                labels=raw["labels"],
-                valid=raw["valid"],
-                labeled=np.array(raw["labeled"], np.int64),
-                targets=np.array(raw["targets"], np.int64),
-                validation=_unpack(ordered) if ordered else np.array(raw["validation"], np.int64),
+                source=_typed(str, raw["source"]),
+                rule=_typed(str, raw["rule"]),
+                seed=_typed(int, raw["seed"]),
+                labels=None if raw["labels"] is None else _typed(int, raw["labels"]),
+                valid=_typed(int, raw["valid"]),
+                labeled=_rows(raw["labeled"]),
+                targets=_rows(raw["targets"]),
+                validation=_unpack(ordered) if ordered else _rows(raw["validation"]),
                 unlabeled=_unpack(raw["unlabeled"]),
-                class_counts=tuple(counts.values() if isinstance(counts, dict) else counts),
-                notes=tuple(raw["notes"]),
-                parameters=raw.get("parameters", {}),
+                class_counts=tuple(_rows(list(counts.values() if isinstance(counts, dict) else counts)).tolist()),
+                notes=tuple(_typed(str, note) for note in raw["notes"]),
+                parameters=_typed(dict, raw.get("parameters", {})),
+                classes=tuple(_typed(str, name) for name in raw.get("classes", ())),
+                pictures=tuple(_typed(str, text) for text in raw.get("pictures", ())),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+            fits = 0 < len(split.targets) == len(split.labeled) and split.targets.max() < len(split.class_counts)
+            if not fits or tuple(np.bincount(split.targets, minlength=len(split.class_counts))) != split.class_counts:
+                raise ValueError("its labels are not those of its counts")
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError, zlib.error) as error:
             raise ValueError("this is not the JSON of a split") from error
         if split.fingerprint != raw.get("fingerprint"):
             raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
         return split
+
+    def difference(self, source: Source) -> str | None:
+        """What of the classes and pictures of `source` is not as it was when the split was made: a clause, or None.
+
+        A file that is older than the fields `classes` and `pictures` says nothing about them.
+        """
+        if self.classes and (clause := _other_classes(self.classes, source.classes)):
+            return clause
+        for part, was, now in zip(("training", "test"), self.pictures, source.identity, strict=False):
+            count, count_now = was.partition(" ")[0], now.partition(" ")[0]
+            if count != count_now:
+                return f"there are {count_now} {part} pictures now, and there were {count}"
+            if was != now:
+                return f"the {part} pictures are others now (by name, size, class or order)"
+        return None
 
     def check_fit(self, source: Source) -> None:
         """Raises ValueError where the split was not made from such a source."""
@@ -129,6 +169,8 @@ class Split:
                 f"the split does not fit {source.name}: it names image {rows.max()} and {len(self.class_counts)} "
                 f"classes, and there are {len(source.labels)} images of {len(source.classes)} classes"
             )
+        if clause := self.difference(source):
+            raise ValueError(f"the split does not fit {source.name}: {clause}")
         if (
             not np.array_equal(source.labels[self.labeled], self.targets)
             or source.labels[self.validation].min(initial=0) < 0
@@ -136,15 +178,30 @@ class Split:
             raise ValueError(f"the split does not fit {source.name}: images have other labels than when it was made")
 
 
+def _other_classes(was: Sequence[str], now: Sequence[str]) -> str | None:
+    if len(was) != len(now):
+        return f"there are {len(now)} classes now ({first(now)}), and there were {len(was)} ({first(was)})"
+    i = next((i for i, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]), None)
+    return None if i is None else f"class {i} is {now[i]!r} now, and was {was[i]!r}"
+
+
 def read_split(path: Path | str) -> Split:
     """The split in a JSON file. Raises ValueError where there is none."""
     path = Path(path).expanduser()
     try:
-        return Split.from_json(path.read_text())
+        return Split.from_json(read_text(path))
     except OSError as error:
         raise ValueError(f"the split file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"the split file {path}: {error}") from None
+
+
+def source_in(path: Path | str) -> str:
+    """The named set that a split file was made from. Raises ValueError for other data: a file opens no folder."""
+    source = read_split(path).source
+    if source not in FACTS:
+        raise ValueError(f"the split file {path} was made from own pictures ({source!r}): say where they are (--data)")
+    return source
 
 
 def pack(rows: Indices) -> dict[str, Any]:
@@ -154,8 +211,29 @@ def pack(rows: Indices) -> dict[str, Any]:
 
 
 def _unpack(packed: dict[str, Any]) -> Indices:
-    content = zlib.decompress(base64.b64decode(packed["zlib_int64_base64"], validate=True))
-    return np.frombuffer(content, "<i8").astype(np.int64)
+    """The rows of `pack`. What unpacks to more than it says, or than rows can, is not unpacked to the end."""
+    content = base64.b64decode(packed["zlib_int64_base64"], validate=True)
+    size = 8 * _typed(int, packed["count"])
+    if not 0 <= size <= 64 + PACKED_AT_MOST * len(content):
+        raise ValueError(f"{packed['count']} rows cannot be packed in {len(content)} bytes")
+    stream = zlib.decompressobj()
+    plain = stream.decompress(content, size + 1)  # 0 would mean without a limit
+    if len(plain) != size or not stream.eof:
+        raise ValueError(f"{packed['count']} rows are said to be packed, and others are")
+    return _rows(np.frombuffer(plain, "<i8"))
+
+
+def _rows(values: Any) -> Indices:
+    rows = np.array(values) if len(values) else np.empty(0, np.int64)
+    if rows.ndim != 1 or rows.dtype.kind != "i" or rows.min(initial=0) < 0:
+        raise ValueError("rows must be whole numbers from 0 on")
+    return rows.astype(np.int64)
+
+
+def _typed(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 def make_split(
@@ -249,6 +327,8 @@ def make_split(
         class_counts=tuple(int(n) for n in counts),
         notes=tuple(notes),
         parameters=options.given(),
+        classes=source.classes if source.identity else (),
+        pictures=source.identity,
     )
 
 
