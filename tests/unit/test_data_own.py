@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -179,7 +181,48 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
     [
         ("", "its first line must name the columns path and label"),
         ("file,label\nx,1\n", "must name the columns path and label, got 'file, label'"),
-        ("path,label\n,1\n", "a line has no path"),
+        ("path,label\n,1\n", "line 2: the row has no path"),
+        ("path,label\n\n,\n,1\n", "line 4: the row has no path"),
+        ("path,label\n1.png,Persian, white\n", "line 2: 3 cells under 2 columns; a cell with ',' in it needs quotes"),
+        ("path;label\n1.png;a;b\n", "line 2: 3 cells under 2 columns; a cell with ';' in it needs quotes"),
+        ("path,label\n1.png,a\n2.png\n", "line 3: 1 cells under 2 columns; a cell may be empty, but needs its ','"),
+        *(
+            (
+                f"path,label\n1.png,a\n2.png,{word}\n",
+                f"line 3: the label '{re.escape(word)}' may mean that there is none",
+            )
+            for word in (
+                "nan",
+                "NaN",
+                "None",
+                "null",
+                "NULL",
+                "NA",
+                "n/a",
+                "<NA>",
+                "#N/A",
+                "?",
+                "Unlabeled",
+                "-2",
+                "-100",
+            )
+        ),
+        ("path,label,split\n1.png,-1,labeled\n", "line 2: a labeled picture needs a label, and -1 means unlabeled"),
+        ("path,label\n1.png,-1\n2.png,1\n", r"has one class only \(1\), as its label -1 means unlabeled"),
+        ('path,label\n"1.png,a\n2.png",b\n', r"line 3: the path '1.png,a\\n2.png' holds a line break .*is a quote"),
+        ('path,label\n1.png,"a\n2.png,b\n', "line 3: unexpected end of data; is a quote"),
+        (f"path,label\n1.png,{'a' * 3000}\n", r"line 2: the label 'a{57}\.\.\.' is 3000 characters long; is a quote"),
+        ("path,label\n1.png,\x1b[31mred\n", "line 2: the label .* another control character"),
+        ("path,label\n1.png,a\n\0\0\0", "line 3 holds a zero byte, so this is no text"),
+        ("\0" * 3000, "line 1 holds a zero byte, so this is no text"),
+        ("x" * 3000, r"must name the columns path and label, got 'x{57}\.\.\.'$"),
+        ("path,label,Label\nx.png,1,2\n", "names the column label more than once"),
+        ("path,label\nC:\\img\\0.png,1\n", r"line 2: the path 'C:.*' begins with a Windows drive; paths start from"),
+        ("path,label\n..\\x.png,1\n", "line 2: the picture .* is not in"),
+        (
+            "path,label\nx.png,1\n./x.png,2\n",
+            r"more than once: './x.png' \(lines 2 and 3, with the labels '1' and '2'\)",
+        ),
         ("path,label\n../x.png,1\n", "'../x.png' is not in .*--data.root names another folder"),
         ("path,label\n/etc/passwd,1\n", "'/etc/passwd' is not in"),
         (
@@ -187,7 +230,10 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
             "line 2: split must be one of train, labeled, unlabeled, test, got 'valid'",
         ),
         ("path,label,split\nx.png,,test\n", "line 2: a test picture needs a label"),
-        ("path,label\nx.png,1\nx.png,2\n", r"names pictures more than once: x.png \(lines 2 and 3\)"),
+        (
+            "path,label\nx.png,1\nx.png,2\n",
+            r"names pictures more than once: 'x.png' \(lines 2 and 3, with the labels '1' and '2'\)",
+        ),
         ('path,label\n"x.png,1\n', "is no table of pictures"),
         ("path,label\nx.png,\n", "holds no labeled pictures"),
         ("path,label\nx.png,1\n", r"has one class only \(1\); at least 2"),
@@ -197,6 +243,58 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
 def test_what_is_no_table_is_said(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         load(parse(str(table(tmp_path, text))))
+
+
+def test_unlabeled_pictures_of_a_table(put: Put, tmp_path: Path) -> None:
+    for i in range(6):
+        put(f"{i}.png", 10 * i)
+    source = load(parse(str(table(tmp_path, "path,label\n0.png,0\n1.png,1\n2.png,-1\n3.png,\n4.png,-1.0\n"))))
+    assert source.classes == ("0", "1") and source.labels.tolist() == [0, 1, -1, -1, -1]
+    assert any("2 pictures" in note and "-1: they are unlabeled" in note for note in source.notes)
+    text = "path,label,split\n0.png,None,labeled\n1.png,NA,labeled\n2.png,?,unlabeled\n3.png,None,test\n"
+    source = load(parse(str(table(tmp_path, text))))  # classes that are called so
+    assert source.classes == ("NA", "None") and source.labels.tolist() == [1, 0, -1]
+    assert source.test_labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_of_other_programs(put: Put, tmp_path: Path, encoding: str, separator: str, end: str) -> None:
+    """A byte order mark, other separators and ends of lines, capital letters, empty rows and cells, backslashes."""
+    for i in range(3):
+        put(f"img/{i}.png", 10 * i)
+    put("sub\\2.png", 99)  # where a name has backslashes, they are a part of it
+    rows = [["Path", "LABEL", "Split", ""], [""] * 4, ["img\\0.png", "Zürich", "Train", ""], ["img/1.png", '"a, b; c"']]
+    rows[3] += ["", ""]
+    rows += [[r".\img\2.png", "", "", ""], ["sub\\2.png", "Zürich", "TEST", ""], [""] * 4, [""] * 2]
+    text = end.join(separator.join(row) for row in rows) + end
+    path = tmp_path / "PHOTOS.CSV"
+    path.write_bytes((b"\xfe\xff" if encoding.endswith("be") else b"") + text.encode(encoding))
+    source = load(parse(str(path)))
+    assert source.classes == ("Zürich", "a, b; c") and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.images) == [0, 10, 20] and corner(source.test_images) == [99]
+
+
+def test_tables_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "photos.csv"
+    path.write_bytes("path,label\nx.png,a\ny.png,Zürich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="line 3 is not UTF-8 text; save the file as UTF-8"):
+        load(parse(str(path)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="cannot be read: not a regular file"):
+        load(parse(str(path)))
+
+
+def test_classes_that_look_like_one_are_said(put: Put, tmp_path: Path) -> None:
+    for i in range(4):
+        put(f"{i}.png", i)
+    names = ("Cat", "cat", "Zu\u0308rich", "Z\xfcrich")
+    source = load(parse(str(table(tmp_path, "path,label\n" + "".join(f"{i}.png,{n}\n" for i, n in enumerate(names))))))
+    assert len(source.classes) == 4
+    [note] = [note for note in source.notes if "look like one" in note]
+    assert note.endswith(r"'Zu\u0308rich' and 'Z\xfcrich', 'Cat' and 'cat'")
 
 
 def test_a_table_that_is_not_there() -> None:

@@ -16,17 +16,20 @@ SUFFIXES = frozenset(
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file, UTF-8 with or without a byte order mark.
+    """The text of a regular file: UTF-8, or UTF-16 with a byte order mark.
 
     Raises OSError where there is none (a pipe or a device too: reading one could take for ever), ValueError where it
     is no such text.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "not a regular file", str(path))
+    data = path.read_bytes()
+    name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text (byte {error.start})") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not {name} text; save the file as UTF-8") from error
 
 
 def find_images(path: Path | str) -> list[Path]:
@@ -50,7 +53,7 @@ def scan(path: Path, within: Path | None = None) -> tuple[list[Path], list[Path]
     images: list[Path] = []
     others: list[Path] = []
     top = (within or path).resolve()
-    _check_link(path, top)
+    check_link(path, top)
     _walk(path, top, (), images, others)
     return sorted(images, key=Path.as_posix), sorted(others, key=Path.as_posix)
 
@@ -66,7 +69,7 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], images: list[Path
         path = folder / entry.name
         linked = entry.is_symlink()
         if linked:
-            _check_link(path, within)
+            check_link(path, within)
             if path.resolve() in above:
                 raise ValueError(f"{str(path)!r} is a symbolic link to a folder that it lies in")
         if entry.is_dir():
@@ -79,7 +82,8 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], images: list[Path
             others.append(path)
 
 
-def _check_link(path: Path, within: Path) -> None:
+def check_link(path: Path, within: Path) -> None:
+    """Raise ValueError if `path` is a symbolic link that leads out of `within` (resolved)."""
     if path.is_symlink() and not path.resolve().is_relative_to(within):
         raise ValueError(f"{str(path)!r} is a symbolic link that leaves {str(within)!r}; copy what it points to")
 

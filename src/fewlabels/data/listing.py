@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -48,14 +51,16 @@ class Listing:
     def __post_init__(self) -> None:
         found = {label for _, label in self.train if label is not None}
         if not self.classes:
-            self.classes = tuple(sorted(found, key=_order))
+            self.classes = tuple(sorted(found, key=class_order))
         if not found:
             raise ValueError(f"{self.where} holds no labeled pictures")
         if len(self.classes) == 1:
             raise ValueError(f"{self.where} has one class only ({self.classes[0]}); at least 2 are needed")
-        new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=_order)
+        new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=class_order)
         if new:
             raise ValueError(f"the test part has classes that {self.where} has not: {first(new)}")
+        if pairs := alike(self.classes):
+            self.notes.append(f"classes of {self.where} that look like one are told apart: {first(pairs)}")
 
     def read(self, options: Options, style: Style | None = None) -> Source:
         """Decode everything. `style`: default `own_style` of the pictures' height."""
@@ -105,9 +110,23 @@ class Listing:
         return mark([os.fsencode(name), state, os.fsencode(label or "")]).encode()
 
 
-def _order(label: str) -> tuple[bool, int, str]:
-    number = label.isascii() and label.isdigit()
-    return (not number, int(label) if number else 0, label)
+def class_order(label: str) -> tuple[bool, float, str]:
+    """Key that sorts class names: numbers by value, before all others; these by their characters."""
+    number = re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", label) is not None
+    return (not number, float(label) if number else 0.0, label)
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Pairs of class names that differ in capital letters, spaces or the way characters are composed only."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in classes:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+        other = seen.setdefault(plain, name)
+        if other != name:
+            look = ascii if unicodedata.normalize("NFKC", other) == unicodedata.normalize("NFKC", name) else repr
+            pairs.append(f"{look(other)} and {look(name)}")
+    return pairs
 
 
 def _in_both(images: Images, some: np.ndarray[tuple[int], np.dtype[np.int64]], others: range) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from fewlabels.data.names import DataName
 from fewlabels.data.pictures import Fit
 from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
-from fewlabels.data.table import list_table
+from fewlabels.data.table import ENDINGS, list_table
 from fewlabels.data.tfrecord import list_records
 
 __all__ = ["DataUnavailable", "default_root", "load"]
@@ -61,7 +61,8 @@ def load(
     if image_size is not None and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     path = Path(name.base).expanduser()
-    plain = not name.folder or name.base.startswith(PREFIX) or path.suffix in (".csv", ".tfrecord")
+    ending = path.suffix.lower()
+    plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord")
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
@@ -72,9 +73,9 @@ def load(
         listing: Listing
         if name.base.startswith(PREFIX):
             listing = list_hub(name.base)
-        elif path.suffix == ".csv" and not path.is_dir():
+        elif ending in ENDINGS and not path.is_dir():
             listing = list_table(path, root)
-        elif path.suffix == ".tfrecord" and not path.is_dir():
+        elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
         else:
             listing = list_folder(path, label_from=label_from, labeled=labeled, unlabeled=unlabeled, test=test)
