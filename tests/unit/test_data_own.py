@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop
 
+from fewlabels.data.find import find_images
 from fewlabels.data.folder import read_folder
 from fewlabels.data.names import parse
 from fewlabels.data.pictures import fit
 from fewlabels.data.sources import DataUnavailable, load
+from fewlabels.tools.check import check_folder
+from fewlabels.tools.layout import layout
 
 Put = Callable[..., Path]
 
@@ -117,6 +120,188 @@ def test_display_names(put: Put, tmp_path: Path) -> None:
             load(name, classes=file)
     with pytest.raises(ValueError, match="cannot be read"):
         load(name, classes=tmp_path / "gone.json")
+
+
+def counted(put: Put, folders: list[str]) -> None:
+    """Class folder number i of `folders` has i + 1 pictures."""
+    for i, folder in enumerate(folders):
+        for j in range(i + 1):
+            put(f"photos/labeled/{folder}/{j}.png", 20 * i + j)
+
+
+def test_numeric_class_folders_are_in_the_order_of_the_numbers(put: Put, tmp_path: Path) -> None:
+    counted(put, [str(i) for i in range(12)])
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    source = load(name)
+    assert source.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11")
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+    for content in (words, {str(i): word for i, word in enumerate(words)}, {word: i for i, word in enumerate(words)}):
+        file.write_text(json.dumps(content))
+        source = load(name, classes=file)
+        assert dict(zip(source.classes, source.histogram().tolist(), strict=True)) == {
+            word: i + 1 for i, word in enumerate(words)
+        }
+
+
+def test_a_number_names_the_class_not_its_place(put: Put, tmp_path: Path) -> None:
+    """Folders that count from 1, and with leading zeros: 1 is the first of them, not the second."""
+    counted(put, ["01", "02", "03"])
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    for content in ({"one": 1, "two": 2, "three": 3}, {"1": "one", "02": "two", "3": "three"}, ["one", "two", "three"]):
+        file.write_text(json.dumps(content))
+        source = load(name, classes=file)
+        assert dict(zip(source.classes, source.histogram().tolist(), strict=True)) == {"one": 1, "two": 2, "three": 3}
+    for text, sentence in (
+        ('{"0": "zero"}', "names the class '0', which photos has not"),
+        ('{"1": "one", "01": "uno"}', "gives the class '01' two names: 'one' and 'uno'"),
+        ('{"1": "one", "1": "uno"}', "gives the class '01' two names"),
+        ("[]", "or a list of 3 names"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            load(name, classes=file)
+
+
+@pytest.mark.parametrize(
+    ("folders", "place"),
+    [
+        (["class_1", "class_10", "class_2"], "class 1 of photos is 'class_10' where one may expect 'class_2'"),
+        (["Zebra", "ant"], "class 0 of photos is 'Zebra' where one may expect 'ant'"),
+    ],
+)
+def test_places_of_classes_that_a_reader_may_take_for_others(
+    put: Put, tmp_path: Path, folders: list[str], place: str
+) -> None:
+    counted(put, folders)
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    for content in ([f"name {i}" for i in range(len(folders))], {"0": "first"}, {"first": 0}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"names classes by their place, and {place}"):
+            load(name, classes=file)
+    file.write_text(json.dumps({folders[1]: "second"}))
+    assert load(name, classes=file).classes[1] == "second"
+
+
+# ---- parts by other names, folders of other programs
+
+
+@pytest.mark.parametrize(
+    ("labeled", "test", "unlabeled"),
+    [
+        ("train", "valid", "unlabeled"),
+        ("Train", "Validation", "Unlabelled"),
+        ("training", "testing", "unlabeled"),
+        ("labelled", "dev", "UNLABELED"),
+        ("train", "eval", "unlabeled"),
+    ],
+)
+def test_parts_by_other_names(put: Put, tmp_path: Path, labeled: str, test: str, unlabeled: str) -> None:
+    for name in (f"{labeled}/a/1.png", f"{labeled}/b/2.png", f"{test}/a/3.png", f"{unlabeled}/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+    root = tmp_path / "photos"
+    source = read_folder(root)
+    assert corner(source.images) == [1, 2, 4] and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.test_images) == [3] and source.test_labels.tolist() == [0]
+    assert {(p.part, p.label) for p in layout(root).pictures if p.part != "unlabeled"} == {
+        ("labeled", "a"),
+        ("labeled", "b"),
+        ("test", "a"),
+    }
+
+
+def test_what_is_not_read_is_said(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "valid/a/4.png", "extra/5.png", "6.png"):
+        put(f"photos/{name}", 50)
+    root = tmp_path / "photos"
+    note = f"not read, as they are no part of {root}: 6.png, extra, valid"
+    assert note in read_folder(root).notes and note in layout(root).notes
+    put("photos/labeled/a/7.png", 1)
+    for read in (read_folder, layout):
+        with pytest.raises(ValueError, match="has both a folder 'labeled' and a folder 'train'; keep one of them"):
+            read(root)
+
+
+def test_two_validation_folders_are_refused(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "val/a/3.png", "dev/a/4.png"):
+        put(f"photos/{name}", 50)
+    for read in (read_folder, layout):
+        with pytest.raises(ValueError, match="has both a folder 'dev' and a folder 'val'"):
+            read(tmp_path / "photos")
+    assert len(read_folder(tmp_path / "photos", test=tmp_path / "photos/dev").test_images) == 1
+
+
+def test_plain_class_folders_are_taken_when_asked_for(put: Put, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png", "unlabeled/3.png", "test/dog/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+    root = tmp_path / "photos"
+    with pytest.raises(ValueError, match=rf"--data.labeled {root} takes its folders for the classes: cat, dog$"):
+        read_folder(root)
+    source = read_folder(root, labeled=root)
+    assert source.classes == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
+    assert check_folder(root)["problems"][0].endswith("takes its folders for the classes: cat, dog")
+
+
+@pytest.mark.parametrize(
+    "helper", ["@eaDir", "__MACOSX", ".AppleDouble", ".ipynb_checkpoints", "#recycle", "lost+found", "$RECYCLE.BIN"]
+)
+def test_folders_of_other_programs_are_passed_over(put: Put, tmp_path: Path, helper: str) -> None:
+    for name in ("labeled/a/1.png", "labeled/b/2.png", "unlabeled/3.png", "test/a/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+        parent, _, file = name.rpartition("/")
+        put(f"photos/{parent}/{helper}/{file}/thumb.jpg", 200)
+    put(f"photos/labeled/{helper}/5.png", 200)  # no class
+    put(f"photos/{helper}/6.png", 200)
+    root = tmp_path / "photos"
+    source = read_folder(root)
+    assert source.classes == ("a", "b") and corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
+    assert len(layout(root).pictures) == 4 and len(find_images(root)) == 4
+    said = [
+        f"labeled/{helper}",
+        f"labeled/a/{helper}",
+        f"labeled/b/{helper}",
+        f"test/a/{helper}",
+        f"unlabeled/{helper}",
+    ]
+    note = f"5 folders of other programs were passed over: {', '.join(sorted(said))}"
+    assert (note in source.notes and note in layout(root).notes) == (not helper.startswith("."))
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "-1"])
+def test_a_class_folder_that_means_no_class(put: Put, tmp_path: Path, name: str) -> None:
+    for folder in ("a", "b", name):
+        put(f"photos/labeled/{folder}/1.png", 1)
+    with pytest.raises(ValueError, match=f"has a class called '{name}', which means that there is none"):
+        read_folder(tmp_path / "photos")
+    (tmp_path / "photos/labeled" / name).rename(tmp_path / "photos/labeled/unknown")
+    source = read_folder(tmp_path / "photos")
+    assert source.classes == ("a", "b", "unknown")
+    assert any(note.startswith("unknown of ") and "counts as a class" in note for note in source.notes)
+
+
+def test_the_same_picture_in_two_classes_is_said(put: Put, tmp_path: Path) -> None:
+    for name, value in (("labeled/a/1", 1), ("labeled/b/2", 2), ("labeled/b/3", 1), ("test/a/4", 2), ("test/b/5", 9)):
+        put(f"photos/{name}.png", value)
+    notes = read_folder(tmp_path / "photos").notes
+    assert (
+        "1 test pictures are labeled ones too, so the test accuracy is too good: labeled/b/2.png = test/a/4.png"
+        in notes
+    )
+    [note] = [note for note in notes if "the same as one of another class" in note]
+    assert note == (
+        "2 labeled pictures are the same as one of another class: labeled/a/1.png (a) = labeled/b/3.png (b), "
+        "labeled/b/2.png (b) = test/a/4.png (a)"
+    )
+
+
+def test_annotations_lead_to_no_other_folder(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "val/images/3.png"):
+        put(f"tiny/{name}", 1)
+    put("secret.png", 99)
+    os.symlink(tmp_path / "secret.png", tmp_path / "tiny/val/images/4.png")
+    (tmp_path / "tiny/val/val_annotations.txt").write_text("3.png\ta\n4.png\tb\n")
+    with pytest.raises(ValueError, match=r"4\.png' is a symbolic link that leaves"):
+        read_folder(tmp_path / "tiny")
 
 
 # ---- bringing to a size

@@ -12,8 +12,9 @@ from PIL import Image
 
 from fewlabels.augment import strong_view, weak_view
 from fewlabels.data.arrays import from_arrays
+from fewlabels.data.folder import read_folder
 from fewlabels.data.split import make_split
-from fewlabels.tools.check import Seen, check_source, digest, report, size_tells_class, suggestion
+from fewlabels.tools.check import Seen, check_folder, check_source, digest, report, size_tells_class, suggestion
 from fewlabels.tools.convert import class_folders, encoded, from_records, from_source
 from fewlabels.tools.layout import Step, check_distinct, fresh_folder, layout, write_new
 from fewlabels.tools.sheet import Columns, sheet, tile_shape
@@ -79,6 +80,20 @@ def test_suggestion() -> None:
     assert suggestion([])["batch"] is None
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(30, 40), (30, 50)], [(200, 201)] * 3, [(9, 33), (12, 40)], [(7, 7)], [(300, 300)]]
+)
+def test_the_suggested_size_is_the_one_that_reading_chooses(tmp_path: Path, shapes: list[tuple[int, int]]) -> None:
+    for i, (height, width) in enumerate(shapes * 2):
+        path = tmp_path / f"photos/labeled/{'ab'[i // len(shapes)]}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    size = check_folder(tmp_path / "photos")["suggestion"]["image_size"]
+    source = read_folder(tmp_path / "photos")
+    assert source.shape[1:] == ((size, size) if size else shapes[0])
+
+
 def test_digest_is_of_pixels_and_shape() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert digest(image) == digest(image.copy()) == digest(np.asfortranarray(image))
@@ -123,7 +138,8 @@ def test_layout_of_plain_class_folders_and_of_own_data(tmp_path: Path) -> None:
     assert [(p.part, p.label) for p in found.pictures] == [
         ("test", "a"), ("labeled", "a"), ("unlabeled", "a"), ("unlabeled", None)
     ]  # fmt: skip
-    assert found.others == [tmp_path / "own/z/3.png"] and found.empty == ["train/b"] and found.classes == ["a"]
+    assert found.others == [] and found.empty == ["train/b"] and found.classes == ["a"]
+    assert found.notes == [f"not read, as they are no part of {tmp_path / 'own'}: z"] and found.plain == ""
     with pytest.raises(ValueError, match="no folder"):
         layout(tmp_path / "none")
 

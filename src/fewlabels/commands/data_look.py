@@ -167,6 +167,8 @@ def _print_report(result: dict[str, Any]) -> None:
         out.print(f"  and {len(result['duplicates']) - 10} more (--json has all)")
     for bad in result["corrupt"][:10]:
         out.print(f"  cannot be read: {bad['path']} ({bad['reason']})")
+    if len(result["corrupt"]) > 10:
+        out.print(f"  and {len(result['corrupt']) - 10} more that cannot be read (--json has all)")
     for note in result["notes"]:
         out.print(f"note: {note}")
     for problem in result["problems"]:

@@ -16,11 +16,12 @@ from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data
 from fewlabels.data import tfrecord
+from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import Fit
 from fewlabels.log import bar
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
-from fewlabels.tools.layout import PARTS, Layout, Step, check_absent, check_free, fill, layout, write_new
+from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
 
 From = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")]
 To = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TO")]
@@ -269,7 +270,7 @@ def _done(
             print(f"... and {len(pairs) - 10} more")
     would = "would be " if command.dry_run else ""
     tops = Counter(new.split("/")[0] for _, new in pairs if "/" in new)
-    parts = [f"{top} {n:,}" for top, n in tops.items() if top in PARTS]
+    parts = [f"{top} {n:,}" for top, n in tops.items() if part_of(top)]
     said = f" ({', '.join(parts)})" if parts else ""
     gone = f"; {left_out:,} left out" if left_out else ""
     where = f"to {to}" if verb == "written" else f"in {to}"

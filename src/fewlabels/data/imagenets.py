@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fewlabels.data.archives import DataUnavailable
+from fewlabels.data.find import check_link, folders_in, scan
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Listing, Row
-from fewlabels.data.pictures import scan
 
 FOLDERS = {
     "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),
@@ -62,11 +62,11 @@ def _mini(folder: Path) -> Listing:
                 by_class.setdefault(label, []).append(path)
     else:
         parts = [folder / part for part in ("train", "val", "test") if (folder / part).is_dir()]
-        classes = [{p.name for p in part.iterdir() if p.is_dir()} for part in parts]
+        classes = [{p.name for p in folders_in(part)} for part in parts]
         if len(parts) < 2 or classes[0] & set().union(*classes[1:]):
             return list_folder(folder)
         for part in parts:
-            for path in scan(part, folder)[0]:
+            for path in scan(part, folder).images:
                 by_class.setdefault(path.relative_to(part).parts[0], []).append(path)
     random = np.random.RandomState(0)
     train: list[Row] = []
@@ -92,4 +92,7 @@ def _table(table: Path) -> list[tuple[Path, str]]:
     outside = [name for name, _ in rows if not name or Path(name).name != name]
     if outside:
         raise ValueError(f"{table} names {outside[0]!r}, which is no plain file name")
-    return [(table.parent / "images" / name, label) for name, label in rows]
+    files = [(table.parent / "images" / name, label) for name, label in rows]
+    for path, _ in files:
+        check_link(path, table.parent.resolve())
+    return files

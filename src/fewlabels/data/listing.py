@@ -15,10 +15,16 @@ import numpy as np
 
 from fewlabels.data.pictures import Blob, Fit
 from fewlabels.data.reading import name_of, read_pictures
-from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, mark, own_style
+from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, first, mark, own_style
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""
+
+
+MISSING = frozenset(
+    {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "?", "unlabeled", "unlabelled", "unknown"}
+)
+"""Words by which programs write that a value is missing, and which may be the name of a class as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +90,10 @@ class Listing:
         if gone:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
         notes = [*self.notes, *read.notes]
-        labeled = np.flatnonzero(labels[:train] >= 0)
         if isinstance(read.images, OnDemand):
-            notes.append("the pictures were not compared with the test pictures, as they are not decoded yet")
-        elif twice := _in_both(read.images, labeled, range(train, len(kept))):
-            pairs = first([f"{name_of(kept[a][0], self.base)} = {name_of(kept[b][0], self.base)}" for a, b in twice])
-            notes.append(f"{len(twice)} test pictures are labeled ones too, so the test accuracy is too good: {pairs}")
+            notes.append("the pictures were not compared with each other, as they are not decoded yet")
+        else:
+            notes += self._twins(read.images, labels, kept, train)
         return Source(
             name=self.name,
             classes=self.classes,
@@ -101,6 +105,31 @@ class Listing:
             notes=tuple(notes),
             pictures=(mark(map(self._told, kept[:train])), mark(map(self._told, kept[train:]))),
         )
+
+    def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:
+        """Sentences about labeled pictures whose decoded pixels are those of another class's or of a test picture's.
+
+        A picture of one colour says nothing about where it came from.
+        """
+        seen: dict[bytes, int] = {}
+        mixed, tested = [], []
+        for row in np.flatnonzero(labels >= 0).tolist():
+            key = hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
+            other = seen.setdefault(key, row) if row < train else seen.get(key, row)
+            if other == row or images[row].min() == images[row].max():
+                continue
+            a, b = (name_of(kept[r][0], self.base) for r in (other, row))
+            if row >= train:
+                tested.append(f"{a} = {b}")
+            if labels[row] != labels[other]:
+                mixed.append(f"{a} ({kept[other][1]}) = {b} ({kept[row][1]})")
+        notes = []
+        if tested:
+            some = f"{len(tested)} test pictures are labeled ones too, so the test accuracy is too good"
+            notes.append(f"{some}: {first(tested)}")
+        if mixed:
+            notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
+        return notes
 
     def _told(self, row: Row) -> bytes:
         """What tells a picture from others without decoding it: name and size, or content; and a class of its own."""
@@ -127,16 +156,3 @@ def alike(classes: Sequence[str]) -> list[str]:
             look = ascii if unicodedata.normalize("NFKC", other) == unicodedata.normalize("NFKC", name) else repr
             pairs.append(f"{look(other)} and {look(name)}")
     return pairs
-
-
-def _in_both(images: Images, some: np.ndarray[tuple[int], np.dtype[np.int64]], others: range) -> list[tuple[int, int]]:
-    """Pairs of a row of `some` and one of `others` whose decoded pixels are equal.
-
-    A picture of one colour says nothing about where it came from.
-    """
-
-    def key(row: int) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
-
-    seen = {key(int(row)): int(row) for row in some} if others else {}
-    return [(seen[k], row) for row in others if (k := key(row)) in seen and images[row].min() < images[row].max()]

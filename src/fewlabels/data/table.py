@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewlabels.data.find import read_text
-from fewlabels.data.listing import Listing, Row, class_order
+from fewlabels.data.listing import MISSING, Listing, Row, class_order
 from fewlabels.data.source import first
 
 ENDINGS = (".csv", ".tsv")
@@ -21,11 +21,6 @@ PARTS = ("train", "labeled", "unlabeled", "test")
 
 UNLABELED = ("", "-1", "-1.0")
 """Labels that mean unlabeled, as for `fit`."""
-
-MISSING = frozenset(
-    {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "?", "unlabeled", "unlabelled", "unknown"}
-)
-"""Words by which programs write that a value is missing, and which may be the name of a class as well."""
 
 _COLUMNS = {"path": 4000, "label": 200, "split": 20}
 """Columns that are read, and the length that a cell may have."""

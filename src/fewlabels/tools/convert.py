@@ -20,7 +20,7 @@ from fewlabels.data.pictures import Blob, decode
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
-from fewlabels.tools.layout import Layout, check_absent, fresh_folder, write_new
+from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_new
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""
@@ -147,7 +147,7 @@ def to_source(
     skip_corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Source:
-    """The pictures of a folder as arrays of one size; classes in sorted order, unlabeled ones have -1.
+    """The pictures of a folder as arrays of one size; classes in the order of a training's, unlabeled ones have -1.
 
     Raises ValueError for pictures that cannot be read, and for labeled ones outside class folders.
     """
@@ -229,14 +229,14 @@ def write_records(files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Pr
 
 
 def labeled_classes(found: Layout) -> list[str]:
-    """Sorted names of the class folders of the labeled and test part.
+    """Names of the class folders of the labeled and test part, in the order of a training's.
 
     Raises ValueError for pictures there that lie in none.
     """
     loose = [p.within.as_posix() for p in found.pictures if p.part != "unlabeled" and p.label is None]
     if loose:
         raise ValueError(f"{len(loose)} pictures of {found.root} lie outside class folders: {first(loose)}")
-    return sorted({str(p.label) for p in found.pictures if p.part != "unlabeled"})
+    return in_order(p.label for p in found.pictures if p.part != "unlabeled")
 
 
 def encoded(path: Path) -> bytes:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from fewlabels.data.find import scan
+from fewlabels.data.contents import contents
+from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
 from fewlabels.data.source import Progress, first
-
-PARTS = {"labeled": "labeled", "train": "labeled", "unlabeled": "unlabeled", "test": "test"}
-"""Folder names at the top of own data, and the part that each is."""
 
 
 class Picture(NamedTuple):
@@ -33,51 +31,49 @@ class Layout(NamedTuple):
     pictures: list[Picture]
     """Sorted by path."""
     others: list[Path]
-    """Files that are no pictures."""
+    """Files of the parts that are no pictures."""
     empty: list[str]
     """Class folders without pictures, relative to the root."""
+    plain: str
+    """Why a training does not take plain class folders; empty: these are none."""
+    notes: list[str]
+    """What is passed over or serves as another part."""
 
     @property
     def classes(self) -> list[str]:
-        """Names of the class folders that hold pictures, sorted."""
-        return sorted({p.label for p in self.pictures if p.label is not None})
+        """Names of the class folders that hold pictures, in the order of a training's."""
+        return in_order(p.label for p in self.pictures)
+
+    @property
+    def labeled_classes(self) -> list[str]:
+        """Those of the labeled part."""
+        return in_order(p.label for p in self.pictures if p.part == "labeled")
+
+
+def in_order(labels: Iterable[str | None]) -> list[str]:
+    """The class names among `labels`, each once, in the order of a training's."""
+    return sorted({label for label in labels if label is not None}, key=class_order)
 
 
 def layout(root: Path | str) -> Layout:
     """Look through a folder: own data (``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``) or plain ``CLASS/``.
 
-    The class of a picture is the folder right below the part (or the root), however deep the picture lies.
-    Hidden files are skipped and links that lead out of the folder refused, as when training reads it.
+    It is read as a training reads it (`contents`). The class of a picture is the folder right below the part (or the
+    root), however deep the picture lies.
 
     Raises:
         ValueError: there is no such folder, or no picture in it.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"there is no folder {str(root)!r}" if not root.exists() else f"{str(root)!r} is no folder")
-    found, others = scan(root)
-    if not found:
-        raise ValueError(f"{root} holds no pictures")
-    own = any((root / name).is_dir() for name in ("labeled", "train"))
-    pictures = []
-    for path in found:
-        within = path.relative_to(root)
-        folders = within.parts[:-1]
-        part = PARTS.get(folders[0], "") if own and folders else "" if own else "labeled"
-        if own and not part:
-            others.append(path)  # beside the parts: training does not look there either
-            continue
-        below = folders[1:] if own else folders
-        pictures.append(Picture(path, within, part, below[0] if below else None))
-    tops = [root / name for name in ("labeled", "train", "test") if (root / name).is_dir()] if own else [root]
-    full = {(root / p.within.parts[0] / p.label) if own else root / p.label for p in pictures if p.label is not None}
-    empty = [
-        folder.relative_to(root).as_posix()
-        for top in tops
-        for folder in sorted(top.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".") and folder not in full
-    ]
-    return Layout(root, pictures, others, empty)
+    found = contents(root)
+    root = found.root
+    if not found.pictures:
+        raise ValueError(
+            f"{root} holds no pictures" + (f" in its parts ({'; '.join(found.notes)})" * bool(found.notes))
+        )
+    pictures = [Picture(p.path, p.path.relative_to(root), p.part, p.label) for p in found.pictures]
+    pictures.sort(key=lambda p: p.path.as_posix())
+    empty = [folder.relative_to(root).as_posix() for folder in found.empty]
+    return Layout(root, pictures, found.others, empty, found.plain, found.notes)
 
 
 # ---- new folders
