@@ -227,6 +227,55 @@ def test_rename_in_place_can_be_undone(command: Command, own: Path, tmp_path: Pa
     assert tree(own) == before and not log.exists() and log.with_name("own-renamed.json.undone").exists()
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("../victim.txt", "../escaped.txt"),
+        ("../victim.txt", "labeled/cat/taken.png"),
+        ("labeled/cat/a.png", "../taken.png"),
+        ("labeled/cat/a.png", "unlabeled/taken.png"),
+        ("VICTIM", "labeled/cat/taken.png"),
+        ("VICTIM", "ESCAPED"),
+        ("link/victim.txt", "link/escaped.txt"),
+        ("labeled/../../victim.txt", "labeled/../../escaped.txt"),
+        ("..", "escaped"),
+        ("labeled", ""),
+        ("labeled/cat/a.png", "labeled/cat/\0"),
+    ],
+)
+def test_undo_moves_nothing_outside_the_folder(
+    command: Command, own: Path, tmp_path: Path, pair: tuple[str, str]
+) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (own / "link").symlink_to(tmp_path)
+    before = tree(tmp_path)
+    places = {"VICTIM": str(victim), "ESCAPED": str(tmp_path / "escaped.txt")}
+    log = tmp_path / "own-renamed.json"
+    log.write_text(json.dumps({"root": str(own), "renamed": [[places.get(name, name) for name in pair]]}))
+    said = command("data", "rename", log, "--undo")
+    assert said.code == 2 and "which are not in one folder in" in said.sentence
+    log.unlink()
+    assert tree(tmp_path) == before
+
+
+def test_undo_takes_the_log_of_the_folder_beside_it_only(command: Command, own: Path, tmp_path: Path) -> None:
+    answer(command("data", "rename", own, "--in-place", "--json"))
+    before = tree(own)
+    (tmp_path / "logs").mkdir()
+    log = (tmp_path / "own-renamed.json").rename(tmp_path / "logs/own-renamed.json")
+    said = command("data", "rename", log, "--undo")
+    assert said.code == 2 and "which is not beside it" in said.sentence and tree(own) == before
+    (tmp_path / "logs/own").symlink_to(own)
+    content = json.loads(log.read_text())
+    log.write_text(json.dumps(content | {"root": str(tmp_path / "logs/own")}))
+    assert "which is not beside it" in command("data", "rename", log, "--undo").sentence and tree(own) == before
+    for text in ("[]", "{", '{"root": 1, "renamed": []}', json.dumps(content | {"renamed": [["a", "b", "c"]]})):
+        log.write_text(text)
+        assert "is not the log of a renaming" in command("data", "rename", log, "--undo").sentence
+    assert "cannot be read: No such file" in command("data", "rename", tmp_path / "gone.json", "--undo").sentence
+
+
 def test_rename_in_place_refuses_a_collision_before_anything_moves(command: Command, own: Path) -> None:
     (own / "labeled/cat/b.png").rename(own / "labeled/cat/0_cat.png")  # a.png will want this name? No: 0 is itself
     Image.new("RGB", (8, 8)).save(

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +22,7 @@ from fewlabels.data.folder import read_folder
 from fewlabels.data.split import make_split
 from fewlabels.tools.check import Seen, check_folder, check_source, digest, report, size_tells_class, suggestion
 from fewlabels.tools.convert import class_folders, encoded, from_records, from_source
-from fewlabels.tools.layout import Step, check_distinct, fresh_folder, layout, write_new
+from fewlabels.tools.layout import Step, check_distinct, fill, fresh_folder, layout, write_all, write_new
 from fewlabels.tools.sheet import Columns, sheet, tile_shape
 
 
@@ -158,6 +164,56 @@ def test_new_folders_and_files_never_replace(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "there"]
     with pytest.raises(ValueError, match="both become"):
         check_distinct([Step(Path("a"), Path("x/A.png")), Step(Path("b"), Path("x/a.png"))])
+
+
+def litter(path: Path, process: int) -> Path:
+    """The hidden name under which a process of this machine writes `path`."""
+    return path.with_name(f".tmp-{zlib.crc32(socket.gethostname().encode())}-{process}-{path.name}")
+
+
+def test_what_killed_tools_left_is_removed(tmp_path: Path) -> None:
+    new, other = tmp_path / "new", tmp_path / "other"
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    for path in (litter(new, dead.pid), litter(new, os.getppid()), litter(other, dead.pid)):
+        path.mkdir()
+        (path / "x").write_text("x")
+    with fresh_folder(new) as folder:
+        (folder / "y").write_text("y")
+    left = sorted(p.name for p in tmp_path.iterdir())  # that of a living process, and of another folder
+    assert left == sorted([litter(new, os.getppid()).name, litter(other, dead.pid).name, "new"])
+    assert [p.name for p in new.iterdir()] == ["y"]
+
+
+def test_a_full_disk_is_named_with_the_place_and_leaves_nothing(tmp_path: Path) -> None:
+    """As Linux reports it: a write names no file, a copy the file that is copied."""
+    source = tmp_path / "source.png"
+    picture(source)
+
+    def full(*paths: str) -> OSError:
+        error = OSError(errno.ENOSPC, "No space left on device", *paths[:1])
+        error.filename2 = paths[1] if len(paths) > 1 else None
+        return error
+
+    def copy(old: Path, new: Path) -> None:
+        new.write_bytes(b"half")
+        raise full(str(old), str(new))
+
+    with pytest.raises(OSError) as caught:
+        fill(tmp_path / "new", [Step(source, Path("a/1.png"))], copy)
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "new"), None)
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise full()
+
+    whole = tmp_path / "SSL2/a.tfrecord"
+    with pytest.raises(OSError) as caught:
+        write_all({whole: lambda path: path.write_bytes(b"all"), tmp_path / "b.tfrecord": write})
+    assert caught.value.filename == str(tmp_path / "b.tfrecord")
+    assert [p.name for p in tmp_path.iterdir()] == ["source.png"]
+    write_all({whole: lambda path: path.write_bytes(b"all")})
+    assert whole.read_bytes() == b"all" and [p.name for p in whole.parent.iterdir()] == ["a.tfrecord"]
 
 
 # ---- convert

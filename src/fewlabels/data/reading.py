@@ -159,7 +159,7 @@ def _read(
         if not headers:
             return None, broken, ()
         channels = 1 if all(one.grey for one in headers) else 3
-        shape, notes = common_size(headers, image_size, fit)
+        shape, notes = _common_size(headers, image_size, fit)
         if stream or (stream is None and not fits(len(files) * channels * shape[0] * shape[1])):
             return Files(files, channels, shape, fit), broken, notes
         images = np.zeros((len(files), *shape, channels), np.uint8)
@@ -185,8 +185,7 @@ def headers_of(files: PictureFiles) -> list[Header | str]:
     return out
 
 
-def common_size(headers: list[Header], image_size: int | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """The (H, W) that pictures are brought to, and a sentence about it where they have to be changed."""
+def _common_size(headers: list[Header], image_size: int | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
     shapes = {(header.height, header.width) for header in headers}
     if image_size is not None:
         return (image_size, image_size), ()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fewlabels.data.listing import alike
 from fewlabels.data.pictures import Fit, Header, Unreadable, decode
-from fewlabels.data.reading import common_size
+from fewlabels.data.reading import _common_size as common_size
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
 from fewlabels.tools.layout import in_order, layout

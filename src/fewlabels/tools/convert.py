@@ -20,7 +20,7 @@ from fewlabels.data.pictures import Blob, decode
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
-from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_new
+from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""
@@ -197,7 +197,7 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
 
     For ``DIR/NAME.tfrecord`` these are the names that FixMatch gives to its files: DIR/NAME-train.tfrecord, or, if
     there is an unlabeled part, DIR/SSL2/NAME.1@SIZE-label.tfrecord and DIR/SSL2/NAME-unlabel.tfrecord; and
-    DIR/NAME-test.tfrecord.
+    DIR/NAME-test.tfrecord. Labels are the places of the classes in their order.
     """
     classes = labeled_classes(found)
     parts: dict[str, list[tuple[Path, int]]] = {"labeled": [], "unlabeled": [], "test": []}
@@ -223,9 +223,7 @@ def write_records(files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Pr
             done += 1
             if progress is not None:
                 progress(done, total)
-    for path, examples in contents.items():
-        path.parent.mkdir(exist_ok=True)
-        write_new(path, partial(tfrecord.write, examples=examples))
+    write_all({path: partial(tfrecord.write, examples=examples) for path, examples in contents.items()})
 
 
 def labeled_classes(found: Layout) -> list[str]:

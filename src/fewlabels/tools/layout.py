@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import socket
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,30 +98,80 @@ def check_free(path: Path, root: Path | None = None) -> None:
 
 
 @contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill under a hidden name; it becomes `path` when the block ends well, and is gone otherwise."""
+def _hidden(path: Path) -> Iterator[Path]:
+    """A hidden name to write under; what is there becomes `path` when the block ends well, and is gone otherwise.
+
+    What killed programs left under such names is removed first. An OSError names `path`, not the hidden name, and not
+    the file that was copied when the disk was full.
+    """
     check_free(path)
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    hidden.mkdir()
+    machine = zlib.crc32(socket.gethostname().encode())
+    for left in path.parent.glob(f".tmp-{machine}-*-{glob.escape(path.name)}"):
+        if not _runs(left.name.split("-")[2]):
+            _remove(left)
+    hidden = path.with_name(f".tmp-{machine}-{os.getpid()}-{path.name}")
     try:
         yield hidden
         check_free(path)
         hidden.rename(path)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except OSError as error:
+        if not isinstance(error.filename, str) or error.filename2 or error.filename.startswith(str(hidden)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    finally:
+        _remove(hidden)
+
+
+def _runs(number: str) -> bool:
+    """Whether another process has this number."""
+    try:
+        if int(number) == os.getpid():
+            return False
+        os.kill(int(number), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill under a hidden name; it becomes `path` when the block ends well, and is gone otherwise."""
+    with _hidden(path) as hidden:
+        hidden.mkdir()
+        yield hidden
 
 
 def write_new(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(path)`` for a new file, which appears under its name when it is whole; nothing is replaced."""
     check_free(path)
-    hidden = path.with_name(f".{os.getpid()}.{path.name}")
+    write_all({path: write})
+
+
+def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """`write_new` for several files, which appear when all of them are whole. Folders are made where they are missing
+    (one level), and are gone again if nothing came of it."""
+    made = [folder for folder in {path.parent for path in files} if not folder.is_dir()]
     try:
-        write(hidden)
-        check_free(path)
-        hidden.rename(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+        for folder in made:
+            folder.mkdir()
+        with ExitStack() as stack:
+            for path, write in files.items():
+                write(stack.enter_context(_hidden(path)))
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 class Step(NamedTuple):
