@@ -532,6 +532,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
 
     module = types.ModuleType("datasets")
     module.load_dataset, module.Image = load_dataset, Image_  # type: ignore[attr-defined]
+    module.config = types.SimpleNamespace(HF_CACHE_HOME=str(tmp_path))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return module
 
@@ -545,6 +546,59 @@ def test_a_data_set_of_the_hub(hub: types.ModuleType) -> None:
     assert len(blind.test_images) == 0 and "has no labels" in blind.notes[0]
     with pytest.raises(DataUnavailable, match="hf:nobody/x cannot be loaded: Dataset not found"):
         load(parse("hf:nobody/x"))
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"fine": 2},
+            "picture 1 of the split 'train' of hf:someone/pets has the label '2'; allowed are 0 to 1, and -1",
+        ),
+        ({"fine": -2}, "has the label '-2'; allowed are 0 to 1"),
+        ({"fine": [0, 1]}, r"has the label '\[0, 1\]'"),
+        ({"fine": "cat"}, "has the label 'cat'; allowed are 0 to 1"),
+        ({"img": None}, "picture 1 of the split 'train' of hf:someone/pets is missing: its cell is empty"),
+        ({"img": {"bytes": None, "path": None}}, "is missing: its cell is empty"),
+        ({"img": {"bytes": None, "path": "/etc/passwd"}}, "is said to be '/etc/passwd', which is not in"),
+        ({"img": {"bytes": None, "path": "TMP/../x.png"}}, r"is said to be '.*/\.\./x.png', which is not in"),
+        ({"img": {"bytes": None, "path": "TMP/gone.png"}}, "and there is no such file"),
+    ],
+)
+def test_cells_of_the_hub_that_are_none(
+    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, row: dict[str, Any], sentence: str
+) -> None:
+    usual = hub.load_dataset
+
+    def load_dataset(*args: Any) -> Any:
+        parts = usual(*args)
+        parts["train"].rows[1] |= json.loads(json.dumps(row).replace("TMP", str(tmp_path)))
+        return parts
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    with pytest.raises(ValueError, match=sentence):
+        load(parse("hf:someone/pets"))
+
+
+def test_labels_of_the_hub_without_class_names(hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = hub.load_dataset
+
+    def load_dataset(*args: Any) -> Any:
+        parts = usual(*args)
+        values: list[Any] = [10, "9", "-1", 9, 10]
+        table = parts["train"]
+        table.rows[:] = [
+            {"img": table.rows[i % 2]["img"], "label": v} for i, v in enumerate([*values, float("nan"), ""])
+        ]
+        for part in parts.values():
+            part.features = {k: v for k, v in part.features.items() if k != "fine"}
+        parts["test"].rows[0]["label"] = 9
+        return parts
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    source = load(parse("hf:someone/pets"))
+    assert source.classes == ("9", "10") and source.labels.tolist() == [1, 0, -1, 0, 1, -1, -1, -1]
+    assert source.test_labels.tolist() == [0]
 
 
 def test_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

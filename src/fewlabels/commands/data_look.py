@@ -66,7 +66,7 @@ class Show(Data):
 
     name: Name = field()
     """A data name or a folder of pictures."""
-    output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = field(default=None, kw_only=True)
+    output: Annotated[str | None, tyro.conf.arg(aliases=("-o", "--out"))] = field(default=None, kw_only=True)
     """PNG file to write; default: NAME-sheet.png in the current folder, then -2, -3."""
     rows: int = field(default=20, kw_only=True)
     """Classes to show at most."""

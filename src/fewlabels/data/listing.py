@@ -21,6 +21,9 @@ Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""
 
 
+UNLABELED = ("", "-1", "-1.0")
+"""Labels that mean unlabeled, as for `fit`."""
+
 MISSING = frozenset(
     {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "?", "unlabeled", "unlabelled", "unknown"}
 )
@@ -137,6 +140,11 @@ class Listing:
         state = file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
         name = name_of(file, self.base)
         return mark([os.fsencode(name), state, os.fsencode(label or "")]).encode()
+
+
+def short(text: str) -> str:
+    """A text for a sentence: quoted, and cut where it is long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def class_order(label: str) -> tuple[bool, float, str]:

@@ -3,7 +3,6 @@ one of the rules of `fewlabels.data.rules`."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import zlib
@@ -12,21 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from fewlabels.data import rules
 from fewlabels.data.find import read_text
 from fewlabels.data.names import MAX_SEED
-from fewlabels.data.protocol import Options, Rule, of_classes
+from fewlabels.data.packed import pack, row_numbers, typed, unpack
+from fewlabels.data.protocol import Options, Rule, check_size, of_classes, usb_counts
 from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
 from fewlabels.data.source import FACTS, Source, first
-
-T = TypeVar("T")
-
-PACKED_AT_MOST = 100
-"""Bytes that one byte of packed rows may stand for; rows in order have 5, and a file made to fill the memory 1,000."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +115,20 @@ class Split:
                 raise ValueError(f"format {raw['format']!r} is not known")
             ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
-                source=_typed(str, raw["source"]),
-                rule=_typed(str, raw["rule"]),
-                seed=_typed(int, raw["seed"]),
-                labels=None if raw["labels"] is None else _typed(int, raw["labels"]),
-                valid=_typed(int, raw["valid"]),
-                labeled=_rows(raw["labeled"]),
-                targets=_rows(raw["targets"]),
-                validation=_unpack(ordered) if ordered else _rows(raw["validation"]),
-                unlabeled=_unpack(raw["unlabeled"]),
-                class_counts=tuple(_rows(list(counts.values() if isinstance(counts, dict) else counts)).tolist()),
-                notes=tuple(_typed(str, note) for note in raw["notes"]),
-                parameters=_typed(dict, raw.get("parameters", {})),
-                classes=tuple(_typed(str, name) for name in raw.get("classes", ())),
-                pictures=tuple(_typed(str, text) for text in raw.get("pictures", ())),
+                source=typed(str, raw["source"]),
+                rule=typed(str, raw["rule"]),
+                seed=typed(int, raw["seed"]),
+                labels=None if raw["labels"] is None else typed(int, raw["labels"]),
+                valid=typed(int, raw["valid"]),
+                labeled=row_numbers(raw["labeled"]),
+                targets=row_numbers(raw["targets"]),
+                validation=unpack(ordered) if ordered else row_numbers(raw["validation"]),
+                unlabeled=unpack(raw["unlabeled"]),
+                class_counts=tuple(row_numbers(list(counts.values() if isinstance(counts, dict) else counts)).tolist()),
+                notes=tuple(typed(str, note) for note in raw["notes"]),
+                parameters=typed(dict, raw.get("parameters", {})),
+                classes=tuple(typed(str, name) for name in raw.get("classes", ())),
+                pictures=tuple(typed(str, text) for text in raw.get("pictures", ())),
             )
             fits = 0 < len(split.targets) == len(split.labeled) and split.targets.max() < len(split.class_counts)
             if not fits or tuple(np.bincount(split.targets, minlength=len(split.class_counts))) != split.class_counts:
@@ -204,38 +199,6 @@ def source_in(path: Path | str) -> str:
     return source
 
 
-def pack(rows: Indices) -> dict[str, Any]:
-    """Row numbers for JSON: how many, and zlib in base64 of their int64 bytes."""
-    packed = base64.b64encode(zlib.compress(rows.astype("<i8").tobytes(), 6)).decode()
-    return {"count": len(rows), "zlib_int64_base64": packed}
-
-
-def _unpack(packed: dict[str, Any]) -> Indices:
-    """The rows of `pack`. What unpacks to more than it says, or than rows can, is not unpacked to the end."""
-    content = base64.b64decode(packed["zlib_int64_base64"], validate=True)
-    size = 8 * _typed(int, packed["count"])
-    if not 0 <= size <= 64 + PACKED_AT_MOST * len(content):
-        raise ValueError(f"{packed['count']} rows cannot be packed in {len(content)} bytes")
-    stream = zlib.decompressobj()
-    plain = stream.decompress(content, size + 1)  # 0 would mean without a limit
-    if len(plain) != size or not stream.eof:
-        raise ValueError(f"{packed['count']} rows are said to be packed, and others are")
-    return _rows(np.frombuffer(plain, "<i8"))
-
-
-def _rows(values: Any) -> Indices:
-    rows = np.array(values) if len(values) else np.empty(0, np.int64)
-    if rows.ndim != 1 or rows.dtype.kind != "i" or rows.min(initial=0) < 0:
-        raise ValueError("rows must be whole numbers from 0 on")
-    return rows.astype(np.int64)
-
-
-def _typed(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
 def make_split(
     source: Source,
     *,
@@ -279,7 +242,7 @@ def make_split(
         raise ValueError(f"seed must lie in 0 .. {MAX_SEED}, got {seed}")
     if valid < 0:
         raise ValueError(f"valid must be at least 0, got {valid}")
-    _check_size(whole, labels, rule, options)
+    check_size(whole, labels, rule, options)
 
     picked, stream = _pick(whole, labels, seed, rule, options)
     validation = _validation(whole, picked, stream, valid, rule, labels, options)
@@ -345,7 +308,7 @@ def _pick(source: Source, labels: int | None, seed: int, rule: Rule, options: Op
     if rule == "usb":
         if labels is None:
             return picked, np.arange(len(source.labels))
-        few, more = _usb_counts(labels, classes, options)
+        few, more = usb_counts(labels, classes, options)
         chosen, others = rules.usb_pick(y, few, more, seed)
         return known[chosen], np.concatenate([known[others], unknown])
 
@@ -387,18 +350,6 @@ def _fold(source: Source, seed: int) -> Indices:
     return source.folds[seed]
 
 
-def _usb_counts(labels: int, classes: int, options: Options) -> tuple[Indices, Indices | None]:
-    """Labeled and unlabeled images of each class under USB's rule; None: all that are left."""
-    if options.imbalance is None:
-        few = np.full(classes, labels // classes)
-    else:
-        few = rules.tail_counts(labels, classes, options.imbalance)
-    if options.head_unlabeled is None:
-        return few, None
-    gamma = options.imbalance_unlabeled or 1.0
-    return few, rules.tail_counts(options.head_unlabeled, classes, gamma, reverse=options.reverse)
-
-
 def _validation(
     source: Source, picked: Indices, stream: Indices, valid: int, rule: Rule, labels: int | None, options: Options
 ) -> Indices:
@@ -417,41 +368,3 @@ def _validation(
             + ("are there" if len(pool) == len(known) else f"are left after {labels} were picked")
         )
     return pool[:valid]
-
-
-def _check_size(source: Source, labels: int | None, rule: Rule, options: Options) -> None:
-    if labels is None:
-        return
-    histogram, total = source.histogram(), int((source.labels >= 0).sum())
-    classes = len(histogram)
-    if labels < 1:
-        raise ValueError(f"labels must be at least 1, got {labels}")
-    if options.candidates is not None:
-        total = min(total, int((source.labels[: options.candidates] >= 0).sum()))
-    if labels > total:
-        raise ValueError(
-            f"labels={labels} is more than {source.name} has: {total} images have a known label"
-            + ("" if options.candidates is None else f" among the first {options.candidates}")
-        )
-    need: Indices | None = None
-    if rule == "usb":
-        if options.imbalance is None and labels % classes:
-            raise ValueError(
-                f"rule 'usb' takes the same number of each class: labels must be a multiple of the {classes} "
-                f"classes, got {labels}"
-            )
-        few, more = _usb_counts(labels, classes, options)
-        need = few if more is None else np.add(few, more)
-    elif options.imbalance is not None:
-        need = rules.head_counts(labels, rules.long_tail(classes, options.imbalance))
-    elif rule == "balanced":
-        need = np.full(classes, labels // classes)
-    if need is not None and (need > histogram).any():
-        c = int((need - histogram).argmax())
-        raise ValueError(
-            f"labels={labels} needs {need[c]} images of each class of {source.name}, but class "
-            f"{source.classes[c]!r} has {histogram[c]}"
-            if rule == "balanced"
-            else f"labels={labels} under rule {rule} needs {need[c]} images of class {source.classes[c]!r} of "
-            f"{source.name}, labeled and unlabeled, and there are {histogram[c]}"
-        )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewlabels.data.find import read_text
-from fewlabels.data.listing import MISSING, Listing, Row, class_order
+from fewlabels.data.listing import MISSING, UNLABELED, Listing, Row, class_order, short
 from fewlabels.data.source import first
 
 ENDINGS = (".csv", ".tsv")
@@ -18,9 +18,6 @@ ENDINGS = (".csv", ".tsv")
 
 PARTS = ("train", "labeled", "unlabeled", "test")
 """What the column ``split`` may say; empty: train."""
-
-UNLABELED = ("", "-1", "-1.0")
-"""Labels that mean unlabeled, as for `fit`."""
 
 _COLUMNS = {"path": 4000, "label": 200, "split": 20}
 """Columns that are read, and the length that a cell may have."""
@@ -79,11 +76,6 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     if not any(label is None for _, label in train):
         notes.append(f"{path} has no unlabeled pictures; the labeled ones serve as the unlabeled set")
     return Listing(name=path.stem, where=str(path), train=train, test=test, base=base, notes=notes)
-
-
-def short(text: str) -> str:
-    """A text for a sentence: quoted, and cut where it is long."""
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _lines(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
