@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from fewlabels.data.tfrecord import read
 
 Command = Callable[..., Any]
 
@@ -121,6 +124,14 @@ def test_check_finds_what_is_wrong(command: Command, own: Path) -> None:
     assert any("2 labeled images are in the test part" in n for n in result["notes"])
     said = command("data", "check", f"{own}/")
     assert said.code == 1 and "problem: " in said.out and "labeled/cat/broken.jpg" in said.out
+
+
+def test_check_counts_the_broken_pictures_that_it_does_not_list(command: Command, own: Path) -> None:
+    for i in range(13):
+        (own / f"labeled/cat/broken{i:02}.png").write_bytes(b"x")
+    said = command("data", "check", own)
+    assert said.code == 1 and said.out.count("cannot be read: labeled/cat/broken") == 10
+    assert "and 3 more that cannot be read" in said.out and "problem: 13 of 20 pictures cannot be read" in said.out
 
 
 def test_check_of_a_split(command: Command) -> None:
@@ -326,6 +337,26 @@ def test_convert_folder_to_records_and_back(command: Command, own: Path) -> None
     others = [data for path, data in back.items() if path.startswith("unlabeled/")]
     bmp = next(data for data in others if data != before["unlabeled/x.png"])
     assert bmp.startswith(b"\x89PNG")  # no other reader of such files knows BMP
+
+
+def test_numeric_class_folders_become_their_numbers(command: Command, tmp_path: Path) -> None:
+    for number in range(11):
+        path = tmp_path / f"numbers/labeled/{number}/x.png"
+        path.parent.mkdir(parents=True)
+        Image.new("L", (4, 4), number).save(path)
+    done = answer(command("data", "convert", "numbers", "NUMBERS.TFRECORD", "--json"))
+    records = read(tmp_path / "NUMBERS-train.tfrecord")
+    assert sorted(r.label for r in records) == list(range(11)) and not any("labels:" in note for note in done["notes"])
+    for record in records:
+        assert np.asarray(Image.open(io.BytesIO(record.image)))[0, 0] == record.label
+    answer(command("data", "convert", "numbers", "numbers.npz", "--json"))
+    with np.load("numbers.npz") as arrays:
+        assert arrays["classes"].tolist() == [str(n) for n in range(11)]
+        assert arrays["images"][:, 0, 0, 0].tolist() == arrays["labels"].tolist()
+    for number in range(10, 1, -1):
+        (tmp_path / f"numbers/labeled/{number}").rename(tmp_path / f"numbers/labeled/{number + 5}")
+    done = answer(command("data", "convert", "numbers", "gaps.tfrecord", "--json"))
+    assert any(note.startswith("labels: 0 = 0, 1 = 1, 2 = 7, 3 = 8") for note in done["notes"])
 
 
 def test_filter_records(command: Command, own: Path) -> None:

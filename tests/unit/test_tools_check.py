@@ -228,6 +228,13 @@ def test_class_folders_sort_as_the_classes_do() -> None:
             class_folders(["a", bad])
 
 
+def test_class_folders_keep_classes_apart_and_are_read_again() -> None:
+    assert class_folders(["1", "01", "10"]) == ["1", "01", "10"]  # with zeros in front two would be one
+    for name in ("@eaDir", "lost+found", "__MACOSX"):
+        with pytest.raises(ValueError, match="cannot be the name of a folder"):
+            class_folders(["cat", name])
+
+
 def test_pictures_that_others_read_otherwise_are_written_anew(tmp_path: Path) -> None:
     plain = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(plain).save(tmp_path / "plain.png")

@@ -3,15 +3,15 @@ or comes from one place only."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from fewlabels.data.archives import DataUnavailable
-from fewlabels.data.find import check_link, folders_in, scan
+from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Listing, Row
+from fewlabels.data.table import rows_of
 
 FOLDERS = {
     "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),
@@ -82,17 +82,17 @@ def _mini(folder: Path) -> Listing:
 
 
 def _table(table: Path) -> list[tuple[Path, str]]:
+    files = []
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+        for line, (name, label, _) in rows_of(read_text(table), "filename", "label"):
+            if not name or Path(name).name != name:
+                raise ValueError(f"line {line} names {name!r}, which is no plain file name")
+            if not label:
+                raise ValueError(f"line {line} has no label")
+            files.append((table.parent / "images" / name, label))
+            check_link(files[-1][0], table.parent.resolve())
     except OSError as error:
         raise DataUnavailable(f"mini_imagenet needs {table}, which cannot be read: {error.strerror}") from error
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is no table with the columns filename and label") from error
-    outside = [name for name, _ in rows if not name or Path(name).name != name]
-    if outside:
-        raise ValueError(f"{table} names {outside[0]!r}, which is no plain file name")
-    files = [(table.parent / "images" / name, label) for name, label in rows]
-    for path, _ in files:
-        check_link(path, table.parent.resolve())
+    except ValueError as error:
+        raise ValueError(f"{table} is no table with the columns filename and label: {error}") from error
     return files

@@ -19,9 +19,6 @@ ENDINGS = (".csv", ".tsv")
 PARTS = ("train", "labeled", "unlabeled", "test")
 """What the column ``split`` may say; empty: train."""
 
-_COLUMNS = {"path": 4000, "label": 200, "split": 20}
-"""Columns that are read, and the length that a cell may have."""
-
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -47,7 +44,7 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     twice: list[str] = []
     minus = 0
     try:
-        for line, (name, label, part) in _lines(read_text(path)):
+        for line, (name, label, part) in rows_of(read_text(path), "path", "label", "split"):
             try:
                 truth = _truth(label, part.casefold())
                 picture = _inside(base, name, top)
@@ -78,14 +75,18 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     return Listing(name=path.stem, where=str(path), train=train, test=test, base=base, notes=notes)
 
 
-def _lines(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
-    """Number of the line, and path, label and split of each row that is not empty."""
+def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """Number of the line, and the cells under the columns `path`, `label` and `split` of each row that is not empty.
+
+    The last column may be missing. Raises ValueError, with the number of the line, where the text is no such table.
+    """
+    longest = {path: 4000, label: 200, split: 20}
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"line {line} holds a zero byte, so this is no text; save the table as CSV in UTF-8")
     lines = list(io.StringIO(text, newline=""))
     head = next((line for line in lines if line.strip()), "")
-    separator, columns = _columns(head)
+    separator, columns = _columns(head, path, label)
     rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
     started = False
     while True:
@@ -106,29 +107,29 @@ def _lines(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
             more = more if len(cells) > count else f"a cell may be empty, but needs its {separator!r}"
             raise ValueError(f"line {number}: {len(cells)} cells under {count} columns; {more}")
         row = dict(zip(columns, cells, strict=False))
-        for name, most in _COLUMNS.items():
+        for name, most in longest.items():
             cell = row.get(name, "")
             wild = any(ord(x) < 32 or ord(x) == 127 for x in cell)
             if wild or len(cell) > most:
                 what = "holds a line break or another control character" if wild else f"is {len(cell)} characters long"
                 raise ValueError(f'line {number}: the {name} {short(cell)} {what}; is a quote (") missing?')
-        yield number, (row["path"], row["label"], row.get("split", ""))
+        yield number, (row[path], row[label], row.get(split, ""))
 
 
-def _columns(head: str) -> tuple[str, list[str]]:
+def _columns(head: str, path: str, label: str) -> tuple[str, list[str]]:
     """The separator of a table, and the names of its columns, by its first line."""
     for separator in _SEPARATORS:
         cells = next(csv.reader([head], delimiter=separator, skipinitialspace=separator != "\t"), [])
         names = [cell.strip().casefold() for cell in cells]
         while names and not names[-1]:
             names.pop()  # a spreadsheet program's empty columns
-        if {"path", "label"} <= set(names):
-            again = next((name for name in _COLUMNS if names.count(name) > 1), None)
+        if {path, label} <= set(names):
+            again = next((name for name in names if name and names.count(name) > 1), None)
             if again:
                 raise ValueError(f"its first line names the column {again} more than once")
             return separator, names
     got = short(", ".join(cell.strip() for cell in head.split(",")))
-    raise ValueError(f"its first line must name the columns path and label, got {got}")
+    raise ValueError(f"its first line must name the columns {path} and {label}, got {got}")
 
 
 def _truth(label: str, part: str) -> str | None:

@@ -206,7 +206,7 @@ def list_records(path: Path) -> Listing:
         ValueError: a file is missing or damaged, or a label would make more than `MOST_CLASSES` classes.
     """
     examples = _labeled(path)
-    stem = path.name.removesuffix(".tfrecord")
+    stem = path.stem
     unlabeled: list[Example] = []
     train: list[Row]
     if not stem.endswith("-label"):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import from_arrays
+from fewlabels.data.find import is_helper
 from fewlabels.data.pictures import Blob, decode
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
@@ -75,12 +76,17 @@ def class_folders(classes: Sequence[str]) -> list[str]:
     Raises ValueError for a class name that cannot be the name of a folder.
     """
     for name in classes:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name != name.strip():
+        if (
+            not name
+            or name.startswith(".")
+            or is_helper(name)
+            or any(c in name for c in "/\\\0")
+            or name != name.strip()
+        ):
             raise ValueError(f"the class name {name!r} cannot be the name of a folder")
-    if all(name.isdecimal() for name in classes):
-        width = max(map(len, classes))
-        return [name.zfill(width) for name in classes]
-    return list(classes)
+    padded = [name.zfill(max(map(len, classes))) for name in classes]
+    numbers = all(name.isdecimal() for name in classes)
+    return padded if numbers and len(set(padded)) == len(classes) else list(classes)  # "1" and "01" stay apart
 
 
 def _png_maker(images: Images, row: int) -> Callable[[], tuple[bytes, str]]:
