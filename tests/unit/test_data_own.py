@@ -271,8 +271,9 @@ def test_folders_of_other_programs_are_passed_over(put: Put, tmp_path: Path, hel
 def test_a_class_folder_that_means_no_class(put: Put, tmp_path: Path, name: str) -> None:
     for folder in ("a", "b", name):
         put(f"photos/labeled/{folder}/1.png", 1)
-    with pytest.raises(ValueError, match=f"has a class called '{name}', which means that there is none"):
+    with pytest.raises(ValueError, match=f"has a class called '{name}', which means that there is none") as caught:
         read_folder(tmp_path / "photos")
+    assert check_folder(tmp_path / "photos")["problems"] == [str(caught.value)]
     (tmp_path / "photos/labeled" / name).rename(tmp_path / "photos/labeled/unknown")
     source = read_folder(tmp_path / "photos")
     assert source.classes == ("a", "b", "unknown")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import alike
 from fewlabels.data.pictures import Fit, Header, Unreadable, decode
 from fewlabels.data.reading import _common_size as common_size
@@ -67,8 +68,6 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
                 progress(done, len(found.pictures))
 
     problems, notes = [found.plain] * bool(found.plain), list(found.notes)
-    if corrupt:
-        problems.append(f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
     loose = [p.within.as_posix() for p in found.pictures if p.label is None and p.part != "unlabeled"]
     if loose:
         problems.append(f"{len(loose)} pictures lie outside the class folders: {first(loose)}")
@@ -80,6 +79,13 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
     new = in_order(p.label for p in found.pictures if p.part == "test" and p.label not in labeled)
     if new:
         problems.append(f"the test part has classes that the labeled part has not: {first(new)}")
+    if not problems:
+        try:
+            list_folder(root)
+        except ValueError as error:  # whatever else stops a training
+            problems.append(str(error))
+    if corrupt:
+        problems.insert(0, f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
     if found.others:
         names = first([p.relative_to(found.root).as_posix() for p in found.others])
         notes.append(f"{len(found.others)} files are no pictures: {names}")
