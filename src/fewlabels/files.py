@@ -34,9 +34,10 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         write_bytes(temporary, data)
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write that finds the disk full names no file
         raise
     sync_folder(path.parent)
 

@@ -158,9 +158,12 @@ def resume(
             with reading(output.progress if parallel.rank() == 0 else None) as show:
                 source = load_source(config.data, show)
         split = run.split
+        if clause := split.difference(source):
+            what = f"the images or labels of {config.data.name} have changed since {run.path} was started"
+            raise RunError(f"{what}: {clause}")
         if config.data.split is not None:  # the run has the file's rows
             split.check_fit(source)
-        elif split_of(config.data, source).fingerprint != split.fingerprint:
+        elif split_of(config.data, source).drawn != split.drawn:
             raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
         data = run.data
         with _own_generator(device):

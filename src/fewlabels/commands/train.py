@@ -17,7 +17,7 @@ from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, nearest, to_dict
 from fewlabels.data.names import parse as parse_name
-from fewlabels.data.split import read_split
+from fewlabels.data.split import source_in
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
@@ -110,7 +110,7 @@ def _defaults(first: Command, args: list[str]) -> Command:
             f"the recipe {first.recipe} is one of {RECIPES[first.recipe].algorithm}, not of {algorithm.name}"
         )
     if first.train.data.split is not None and data == Data().name:
-        data = read_split(first.train.data.split).source
+        data = source_in(first.train.data.split)
     named = file.get("algorithm")
     if named and not _names_algorithm(args):
         named = named.get("name") if isinstance(named, dict) else named

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -117,6 +119,9 @@ class Source:
     protocol though some labels are unknown."""
     whole: Source | None = None
     """The source as it was read, where classes or test images were left out (`protocol.restrict`)."""
+    pictures: tuple[str, ...] = ()
+    """What tells these pictures from others (`mark` of the training and of the test pictures, by name and size);
+    (): the pixels do, or the name where the set is a known one."""
 
     def __post_init__(self) -> None:
         _check_images(f"the training images of {self.name}", self.images)
@@ -151,6 +156,15 @@ class Source:
         _, h, w, c = self.images.shape
         return c, h, w
 
+    @cached_property
+    def identity(self) -> tuple[str, ...]:
+        """`pictures`, or marks of the pixels and test labels of arrays; () for a known set with its own class names."""
+        in_memory = isinstance(self.images, np.ndarray) and isinstance(self.test_images, np.ndarray)
+        if self.pictures or self.name in FACTS or not in_memory:
+            return self.pictures
+        tests = zip(self.test_images, self.test_labels, strict=True)
+        return mark(x.tobytes() for x in self.images), mark(x.tobytes() + y.tobytes() for x, y in tests)
+
     def histogram(self) -> Labels:
         """Training images with a known label per class, int64 ``[K]``; unknown labels are not counted."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).astype(np.int64)
@@ -178,6 +192,15 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
         means.append(mean)
         stds.append(std if np.count_nonzero(count) > 1 else 1.0)
     return tuple(means), tuple(stds)
+
+
+def mark(items: Iterable[bytes]) -> str:
+    """``COUNT DIGEST`` of items in their order."""
+    digest, count = hashlib.blake2b(digest_size=16), 0
+    for item in items:
+        digest.update(len(item).to_bytes(8, "little") + item)
+        count += 1
+    return f"{count} {digest.hexdigest()}"
 
 
 def first(items: Sequence[object], most: int = 10) -> str:

@@ -16,11 +16,12 @@ from PIL import Image
 
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import from_arrays
+from fewlabels.data.find import is_helper
 from fewlabels.data.pictures import Blob, decode
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
-from fewlabels.tools.layout import Layout, check_absent, fresh_folder, write_new
+from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""
@@ -75,12 +76,17 @@ def class_folders(classes: Sequence[str]) -> list[str]:
     Raises ValueError for a class name that cannot be the name of a folder.
     """
     for name in classes:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name != name.strip():
+        if (
+            not name
+            or name.startswith(".")
+            or is_helper(name)
+            or any(c in name for c in "/\\\0")
+            or name != name.strip()
+        ):
             raise ValueError(f"the class name {name!r} cannot be the name of a folder")
-    if all(name.isdecimal() for name in classes):
-        width = max(map(len, classes))
-        return [name.zfill(width) for name in classes]
-    return list(classes)
+    padded = [name.zfill(max(map(len, classes))) for name in classes]
+    numbers = all(name.isdecimal() for name in classes)
+    return padded if numbers and len(set(padded)) == len(classes) else list(classes)  # "1" and "01" stay apart
 
 
 def _png_maker(images: Images, row: int) -> Callable[[], tuple[bytes, str]]:
@@ -147,7 +153,7 @@ def to_source(
     skip_corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Source:
-    """The pictures of a folder as arrays of one size; classes in sorted order, unlabeled ones have -1.
+    """The pictures of a folder as arrays of one size; classes in the order of a training's, unlabeled ones have -1.
 
     Raises ValueError for pictures that cannot be read, and for labeled ones outside class folders.
     """
@@ -197,7 +203,7 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
 
     For ``DIR/NAME.tfrecord`` these are the names that FixMatch gives to its files: DIR/NAME-train.tfrecord, or, if
     there is an unlabeled part, DIR/SSL2/NAME.1@SIZE-label.tfrecord and DIR/SSL2/NAME-unlabel.tfrecord; and
-    DIR/NAME-test.tfrecord.
+    DIR/NAME-test.tfrecord. Labels are the places of the classes in their order.
     """
     classes = labeled_classes(found)
     parts: dict[str, list[tuple[Path, int]]] = {"labeled": [], "unlabeled": [], "test": []}
@@ -223,20 +229,18 @@ def write_records(files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Pr
             done += 1
             if progress is not None:
                 progress(done, total)
-    for path, examples in contents.items():
-        path.parent.mkdir(exist_ok=True)
-        write_new(path, partial(tfrecord.write, examples=examples))
+    write_all({path: partial(tfrecord.write, examples=examples) for path, examples in contents.items()})
 
 
 def labeled_classes(found: Layout) -> list[str]:
-    """Sorted names of the class folders of the labeled and test part.
+    """Names of the class folders of the labeled and test part, in the order of a training's.
 
     Raises ValueError for pictures there that lie in none.
     """
     loose = [p.within.as_posix() for p in found.pictures if p.part != "unlabeled" and p.label is None]
     if loose:
         raise ValueError(f"{len(loose)} pictures of {found.root} lie outside class folders: {first(loose)}")
-    return sorted({str(p.label) for p in found.pictures if p.part != "unlabeled"})
+    return in_order(p.label for p in found.pictures if p.part != "unlabeled")
 
 
 def encoded(path: Path) -> bytes:
