@@ -17,8 +17,8 @@ from fewlabels.recipes import recipe
 def test_the_recipe_is_the_default() -> None:
     assert read(["--recipe", "google-vat-svhn"]).train == recipe("google-vat-svhn")
     assert read(["vat", "--recipe=google-vat-svhn"]).train == recipe("google-vat-svhn")
-    assert read(["--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
-    assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
+    assert read(["--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT(eps=6.0)
+    assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT(eps=6.0)
 
 
 def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:

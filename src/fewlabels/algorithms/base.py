@@ -32,6 +32,9 @@ class Algorithm(nn.Module):
     draws: ClassVar[bool] = False
     """Whether `forward` draws from `Batch.rng`."""
 
+    notes: tuple[str, ...] = ()
+    """Sentences for the user, before the training, on settings that were chosen for the images at hand."""
+
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         """The losses of one training step; `ema` is the averaged copy of `net`."""
         raise NotImplementedError
