@@ -105,4 +105,4 @@ def test_the_three_classes_are_one_training_for_all(algorithm: str) -> None:
     told = (train.net.name, train.optim.name, train.optim.lr, train.steps, train.batch, train.data.keep_test)
     assert told == ("small-16", "sgd", 0.05, 300, 16, ("airplane", "automobile", "frog"))
     if algorithm == "mixmatch":
-        assert (train.uratio, train.algorithm.ramp_steps) == (1, 75)
+        assert (train.uratio, train.algorithm.ramp_steps, train.algorithm.w_match) == (1, 300, None)
