@@ -12,7 +12,7 @@ from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batc
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, probs, weights
 from torch import nn
 
-from fewlabels.algorithms import ICT, FixMatch, MeanTeacher, MixMatch, PiModel, PseudoLabeling, Supervised
+from fewlabels.algorithms import FixMatch, MeanTeacher, MixMatch, PiModel, PseudoLabeling, Supervised
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
@@ -165,10 +165,9 @@ def test_special_cases() -> None:
     [
         (PiModel(weight=None, ramp=0.0), 10, PiModel(ramp=0.0)),
         (MeanTeacher(weight=None, ramp=0.0), 50, MeanTeacher(ramp=0.0)),
-        (ICT(weight=None, ramp=0.0), 50, ICT(ramp=0.0)),
         (MixMatch(w_match=None, ramp_steps=1), 100, MixMatch(ramp_steps=1)),
     ],
-    ids=["pi-model", "mean-teacher", "ict", "mixmatch"],
+    ids=["pi-model", "mean-teacher", "mixmatch"],
 )
 def test_a_squared_error_that_is_a_mean_over_classes_counts_by_their_number(
     config: Any, ten: float, given: Any

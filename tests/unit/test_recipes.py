@@ -167,7 +167,6 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
             changes = {
                 "pi-model": {"weight": None},  # by the number of classes
                 "mean-teacher": {"weight": None},
-                "ict": {"weight": None},
                 "mixmatch": {"w_match": None, "ramp_steps": steps},
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},

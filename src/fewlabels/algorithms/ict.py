@@ -26,23 +26,22 @@ class ICT(Checked):
 
     beta: Annotated[float, Range(0, low_open=True)] = 0.5
     """Both parameters of MixUp's Beta distribution (the paper's alpha); smaller mixes less."""
-    weight: Annotated[float | None, Range(0)] = 50.0
-    """Weight of the unlabeled loss at the end of the ramp; None: 5 for each class."""
+    weight: Annotated[float, Range(0)] = 50.0
+    """Weight of the unlabeled loss at the end of the ramp."""
     ramp: Annotated[float, Range(0, 1)] = 0.4
     """Share of the training in which the unlabeled loss grows to its weight; 0 for no ramp."""
 
     def build(self, info: Info) -> Algorithm:
-        return ICTLoss(self, info)
+        return ICTLoss(self)
 
 
 class ICTLoss(Algorithm):
     draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
-    def __init__(self, config: ICT, info: Info) -> None:
+    def __init__(self, config: ICT) -> None:
         super().__init__()
         self.config = config
-        self.weight = self.squared_weight("weight", config.weight, 50.0, info.classes)
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         (x,), (u,), config = batch.x, batch.u, self.config
@@ -52,5 +51,5 @@ class ICTLoss(Algorithm):
         u, target = mix_reversed("mixup-u", u, probs, config.beta, batch.rng)
         with frozen_statistics(net):
             loss_u = squared_error(net(u), target).mean()
-        total = loss_x + self.weight * ramp_share(batch.progress, config.ramp) * loss_u
+        total = loss_x + config.weight * ramp_share(batch.progress, config.ramp) * loss_u
         return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=probs.amax(1).mean()))
