@@ -120,7 +120,7 @@ def short(algorithm: str, steps: int) -> Settings:
     return found
 
 
-FINE_TUNING: Settings = {"optim.lr": 0.01}
+FINE_TUNING: Settings = {"optim.lr": 0.003}
 """What a short training that starts from learned weights has otherwise: the rates of `SMALL` are for new ones."""
 
 
