@@ -147,6 +147,8 @@ class Trainer:
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         known = torch.from_numpy(source.labels[split.labeled])
         counts = torch.bincount(known, minlength=len(source.classes))
+        self.dtype = dtype = pick_precision(config.precision, device)
+        """Of autocast; None for float32."""
         info = Info(
             classes=len(source.classes),
             shape=self.shape,
@@ -156,9 +158,8 @@ class Trainer:
             steps=config.steps,
             batch=config.batch,
             unlabeled_batch=config.batch * config.uratio,
+            coarse=dtype is not None or config.precision == "tf32",
         )
-        self.dtype = dtype = pick_precision(config.precision, device)
-        """Of autocast; None for float32."""
         algorithm = config.algorithm.build(info).to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
@@ -189,7 +190,7 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
-        notes = list(self.feed.notes)
+        notes = [*self.feed.notes, *self.algorithm.notes]
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")

@@ -152,7 +152,7 @@ def test_trajectory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     info = Info(10, (3, 32, 32), features, counts, 50_000, STEPS, flags["batch"], unlabeled)
     algorithm = case.build(flags).build(info)
     run = Run(flags, list(golden["params_after"]), algorithm, adam=case.adam)
-    # Steps along directions that rounding decides about: with the instruction sets AVX2, AVX-512 and neither, the losses
+    # Steps along directions that rounding decides about: with the instruction sets AVX2, AVX-512 and neither, losses
     # are off by up to 4e-4, sums of parameters by 1.2e-2. What such an algorithm computes is for its oracle to say.
     loose = 10 if case.noisy else 1
 

@@ -15,7 +15,7 @@ from fewlabels import parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, nearest, to_dict
+from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, nearest, to_dict
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import source_in
 from fewlabels.many import baseline
@@ -87,19 +87,28 @@ def read(args: list[str]) -> Command:
     prog, names = "fewlabels train", list(ALGORITHMS)
     named = _recipe_of(args)
     plain = Command(train=replace(recipe(named) if named else Train(), **_other_views(args)))
+
+    def settled(words: list[str]) -> tuple[Command, Command]:
+        """The command, and its defaults; those of the net wait for the net that file and options name."""
+        first = parse(Command, words, prog=prog, default=plain, positional=names)
+        default = _defaults(first, words)
+        command = parse(Command, words, prog=prog, default=default, positional=names)
+        final = _defaults(command, words, command.train.net)
+        if final != default:
+            command = parse(Command, words, prog=prog, default=final, positional=names)
+        return command, final
+
     if any(a in ("-h", "--help") for a in args):
         rest = [a for a in args if a not in ("-h", "--help")]
-        first = parse(Command, rest, prog=prog, default=plain, positional=names)
-        parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
-    first = parse(Command, args, prog=prog, default=plain, positional=names)
-    command = parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
+        parse(Command, args, prog=prog, default=settled(rest)[1], positional=names)
+    command, _ = settled(args)
     if command.resume is not None:
         _check_resume(command)
     return command
 
 
-def _defaults(first: Command, args: list[str]) -> Command:
-    """What the options that were not given mean, once algorithm, data, --config and --resume are known."""
+def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:
+    """What the options that were not given mean, once algorithm, data, --config, --resume and `net` are known."""
     if first.resume is not None:
         run = Run(first.resume)
         return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
@@ -119,7 +128,8 @@ def _defaults(first: Command, args: list[str]) -> Command:
         if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
-    base = recipe(first.recipe or algorithm_name(algorithm), data)
+    name, pretrained = (net.name, net.pretrained) if net else (None, False)
+    base = recipe(first.recipe or algorithm_name(algorithm), data, net=name, pretrained=pretrained)
     if file:
         base = from_dict(file, base)
     base = replace(base, **_other_views(args))
