@@ -92,6 +92,8 @@ def load_source(data: Data, progress: Callable[[int, int], None] | None = None) 
         **{part: Path(folder).expanduser() if folder else None for part, folder in folders.items()},
         image_size=data.image_size,
         fit=data.fit,
+        bits=data.bits,
+        max_pixels=data.max_pixels,
         label_from=data.label_from,
         classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
 from fewlabels.data.gather import AnyStore, make_store
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
 from fewlabels.run import Run, RunError
 
@@ -71,8 +71,8 @@ class Model:
     weights: str
     """"ema" or "raw"."""
     device: torch.device
-    fit: Fit = "crop"
-    """How picture files are brought to `shape`; see `fewlabels.data.pictures.fit`."""
+    how: Decoding = PLAIN
+    """How picture files are read and brought to `shape`."""
 
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
@@ -110,4 +110,5 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit)
+    how = Decoding(config.data.fit, config.data.bits, config.data.max_pixels)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, how)

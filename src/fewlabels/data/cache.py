@@ -42,9 +42,13 @@ class Entry:
     """
 
     def __init__(self, place: str, state: str) -> None:
-        self.place = place
+        self.place, self.state = place, state
         self.images = folder() / f"{place}-{state}.npy"
         self.facts = self.images.with_suffix(".json")
+
+    def beside(self, purpose: str) -> Entry:
+        """The entry for something else of the same, in the same state."""
+        return Entry(digest([self.place, purpose]), self.state)
 
     def load(self) -> tuple[Images, dict[str, Any]] | None:
         """The array, memory-mapped and read-only, and its facts; None if there is none, or a damaged one."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fewlabels.data.pictures import Blob, Fit
+from fewlabels.data.pictures import PLAIN, Blob, Decoding
 from fewlabels.data.reading import name_of, read_pictures
 from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, own_style
 
@@ -22,7 +22,7 @@ class Options:
     """How pictures are read; see `reading.read_pictures`."""
 
     image_size: int | None = None
-    fit: Fit = "crop"
+    how: Decoding = PLAIN
     skip_corrupt: bool = False
     progress: Progress | None = None
     stream: bool | None = False
@@ -64,7 +64,7 @@ class Listing:
         read = read_pictures(
             files,
             image_size=options.image_size,
-            fit=options.fit,
+            how=options.how,
             skip_corrupt=options.skip_corrupt,
             progress=options.progress,
             base=self.base,

@@ -17,7 +17,7 @@ from fewlabels.data.hub import PREFIX, list_hub
 from fewlabels.data.imagenets import list_imagenet
 from fewlabels.data.listing import Listing, Options
 from fewlabels.data.names import DataName
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
 from fewlabels.data.table import list_table
@@ -32,6 +32,8 @@ def load(
     root: Path | None = None,
     image_size: int | None = None,
     fit: Fit = "crop",
+    bits: int = 16,
+    max_pixels: int = MAX_PIXELS,
     label_from: LabelFrom = "folder",
     labeled: Path | None = None,
     unlabeled: Path | None = None,
@@ -48,6 +50,7 @@ def load(
             paths in a table start from its own folder, or from `root`.
         image_size: side in pixels; None: the source's own.
         fit: how pictures of other sizes are brought to it; see `pictures.fit`.
+        bits, max_pixels: see `pictures.Decoding`.
         label_from, labeled, unlabeled, test: see `folder.list_folder`.
         classes: JSON file of display names; see `renamed`.
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
@@ -65,7 +68,8 @@ def load(
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
-    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
+    how = Decoding(fit, bits, max_pixels)
+    options = Options(image_size=image_size, how=how, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
     if not name.folder:
         source = _named(name.base, root or default_root(), options)
     else:
@@ -85,7 +89,7 @@ def load(
 def _named(name: str, root: Path, options: Options) -> Source:
     if name in READERS or name == "digits":
         source = _digits() if name == "digits" else READERS[name](name, root)
-        return source if options.image_size is None else _resized(source, options.image_size, options.fit)
+        return source if options.image_size is None else _resized(source, options.image_size, options.how.fit)
     facts = FACTS[name]
     return list_imagenet(name, root).read(
         replace(options, image_size=options.image_size or facts.shape[1]), style=facts.style
