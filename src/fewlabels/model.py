@@ -15,6 +15,7 @@ from fewlabels.augment.pixels import Normalize
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
+from fewlabels.data.source import OnDemand
 from fewlabels.run import Run, RunError
 
 PIXELS_PER_BATCH = 2**20
@@ -74,7 +75,7 @@ class Model:
     how: Decoding = PLAIN
     """How picture files are read and brought to `shape`."""
 
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+    def logits(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels):

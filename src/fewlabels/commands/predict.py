@@ -65,6 +65,8 @@ def main(args: list[str]) -> int:
         print(f"class folders that the run does not know: {', '.join(found.unknown_classes)}", file=sys.stderr)
     if found.accuracy is not None:
         print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     for name, reason in found.corrupt:
         print(f"could not read {name}: {reason}", file=sys.stderr)
     if found.corrupt:

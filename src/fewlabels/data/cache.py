@@ -66,9 +66,10 @@ class Entry:
         with suppress(OSError):
             self.images.parent.mkdir(parents=True, exist_ok=True)
             for path in self.images.parent.glob(f"{self.place}-*"):
-                writing = path.suffix == ".part" and time.time() - path.stat().st_mtime < 3600
-                if path.stem != self.images.stem and not writing:
-                    path.unlink(missing_ok=True)
+                with suppress(OSError):  # another process may just have given it its name
+                    writing = path.suffix == ".part" and time.time() - path.stat().st_mtime < 3600
+                    if path.stem != self.images.stem and not writing:
+                        path.unlink(missing_ok=True)
             _write(self.images, images)
             _write(self.facts, json.dumps({**facts, "shape": list(images.shape)}).encode())
 

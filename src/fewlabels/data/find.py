@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
 
+
 def find_images(path: Path | str) -> list[Path]:
     """The picture files at `path`: the file itself, or all in the folder and below, sorted by relative path.
 

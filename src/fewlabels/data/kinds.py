@@ -56,12 +56,20 @@ PHOTOSHOP = _kind("a Photoshop file, which is not read", "export it as PNG", end
 SVG = _kind("SVG, a drawing without pixels", "export it as PNG", endings="svg svgz")
 PDF = _kind("PDF, a document", "export its pages as PNG", endings="pdf")
 POSTSCRIPT = _kind("PostScript, a document", "export it as PNG", endings="eps")
-DICOM = _kind("DICOM, which is not read", "write its pixels as PNG of 8 bits, with a window of your choice", endings="dcm dicom")
-EXR = _kind("OpenEXR, which is not read", "write its pixels as PNG of 8 bits, with an exposure of your choice", endings="exr")
-FITS = _kind("FITS, which is not read", "write its pixels as PNG of 8 bits, with a range of your choice", endings="fits")
+DICOM = _kind(
+    "DICOM, which is not read", "write its pixels as PNG of 8 bits, with a window of your choice", endings="dcm dicom"
+)
+EXR = _kind(
+    "OpenEXR, which is not read", "write its pixels as PNG of 8 bits, with an exposure of your choice", endings="exr"
+)
+FITS = _kind(
+    "FITS, which is not read", "write its pixels as PNG of 8 bits, with a range of your choice", endings="fits"
+)
 OTHER = _kind("of a format that is not read", endings="tga ico xcf dds pcx jxr wdp bpg qoi")
 
-UNREAD = {e: k for k in (HEIC, AVIF, JXL, RAW, PHOTOSHOP, SVG, PDF, POSTSCRIPT, DICOM, EXR, FITS, OTHER) for e in k.endings}
+UNREAD = {
+    e: k for k in (HEIC, AVIF, JXL, RAW, PHOTOSHOP, SVG, PDF, POSTSCRIPT, DICOM, EXR, FITS, OTHER) for e in k.endings
+}
 """Kind by ending: pictures (and documents that show such) that must not be passed over as something else."""
 
 _LFS = _kind("a Git LFS pointer, not the picture itself", "fetch it with `git lfs pull`")

@@ -21,8 +21,23 @@ from fewlabels.data.residency import amount, host_memory
 from fewlabels.data.source import Images
 
 __all__ = [
-    *("LARGEST_SIDE", "MAX_PIXELS", "About", "Blob", "Decoding", "Fit", "Header", "Unreadable"),
-    *("decode", "find_images", "fit", "header", "is_grey", "pixels_of", "scan"),
+    "LARGEST_SIDE",
+    "MAX_PIXELS",
+    "PLAIN",
+    "About",
+    "Blob",
+    "Decoding",
+    "Fit",
+    "Header",
+    "Unreadable",
+    "decode",
+    "find_images",
+    "fit",
+    "header",
+    "is_grey",
+    "pixels_of",
+    "scan",
+    "upright_size",
 ]
 
 Fit: TypeAlias = Literal["crop", "pad", "centre"]
@@ -181,7 +196,9 @@ def _check_size(shape: str, pixels: int, max_pixels: int) -> None:
         raise ValueError(_too_large(shape, max_pixels))
     needed = 8 * pixels  # four bytes each, and a copy
     if needed > 1 << 28 and needed > (free := host_memory()):
-        raise ValueError(f"{shape} pixels need {amount(needed)} of memory, and {amount(free)} are free; make it smaller")
+        raise ValueError(
+            f"{shape} pixels need {amount(needed)} of memory, and {amount(free)} are free; make it smaller"
+        )
 
 
 def _too_large(shape: str, max_pixels: int) -> str:
@@ -291,14 +308,15 @@ def _orientation(picture: Image.Image, about: About | None) -> int:
 def header(file: Path | Blob, how: Decoding = PLAIN) -> Header:
     """Size, as `decode` gives it, and whether the picture is grey. Raises `Unreadable`."""
     with _opened(file, how.max_pixels, About()) as picture:  # decoding says it again
-        height, width = picture.height, picture.width
-        if _orientation(picture, None) >= 5:  # turned by a quarter
-            if picture.format == "TIFF":  # Pillow's reader turns these itself, by version at opening or at loading
-                picture.load()
-                height, width = picture.height, picture.width
-            if picture.format != "TIFF" or _orientation(picture, None) >= 5:
-                height, width = width, height
-        return Header(height, width, is_grey(picture))
+        return Header(*upright_size(picture), is_grey(picture))
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(H, W) of an opened picture when it is turned as its EXIF orientation says."""
+    if _orientation(picture, None) >= 5 and picture.format == "TIFF":
+        picture.load()  # Pillow's reader turns these itself, by version at opening or at loading
+    turned = _orientation(picture, None) >= 5  # by a quarter
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def is_grey(picture: Image.Image) -> bool:

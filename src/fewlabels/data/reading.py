@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -14,7 +15,20 @@ from PIL import Image
 
 from fewlabels.data import cache
 from fewlabels.data.kinds import formats
-from fewlabels.data.pictures import LARGEST_SIDE, PLAIN, Blob, Decoding, Fit, Header, Unreadable, decode, header
+from fewlabels.data.pictures import (
+    LARGEST_SIDE,
+    PLAIN,
+    Blob,
+    Decoding,
+    Fit,
+    Header,
+    Unreadable,
+    decode,
+    header,
+    is_grey,
+    pixels_of,
+    upright_size,
+)
 from fewlabels.data.remarks import About, sentences
 from fewlabels.data.residency import fits
 from fewlabels.data.source import Images, Progress, first
@@ -93,6 +107,23 @@ def read_pictures(
         images, notes = images[kept], (*notes, f"{some} and were left out: {which}")
     assert images is not None
     return Pictures(cast(Images, images), kept, notes)
+
+
+def read_open(pictures: Sequence[Image.Image], *, image_size: int | None = None, how: Decoding = PLAIN) -> Pictures:
+    """The same for pictures that Pillow has opened or made. Raises ValueError for one without a defined range."""
+    headers = [Header(*upright_size(picture), is_grey(picture)) for picture in pictures]
+    channels = 1 if all(one.grey for one in headers) else 3
+    shape, notes = _common_size(headers, image_size, how.fit)
+    images = np.empty((len(pictures), *shape, channels), np.uint8)
+    abouts: dict[int, About] = {}
+    for row, picture in enumerate(pictures):
+        abouts[row] = About()
+        try:
+            images[row] = pixels_of(picture, channels, shape, how, abouts[row])
+        except (ValueError, OSError) as error:
+            raise ValueError(f"picture {row} cannot be read: {error}") from error
+    names = [f"picture {row}" for row in range(len(pictures))]
+    return Pictures(images, np.ones(len(pictures), bool), (*notes, *sentences(abouts, names, how.bits)))
 
 
 def name_of(file: Path | Blob, base: Path | None) -> str:

@@ -33,7 +33,7 @@ class About:
         return bool(self.remarks) or self.peak is not None
 
 
-def sentences(abouts: Mapping[int, About], names: Sequence[str], bits: int) -> tuple[str, ...]:
+def sentences(abouts: Mapping[int, About], names: Sequence[str], bits: int = 16) -> tuple[str, ...]:
     """Notes about a set of pictures, each remark once with the pictures that it is about.
 
     abouts: by row of `names`. bits: what `Decoding.bits` was when they were read.
@@ -76,7 +76,8 @@ def hearing(name: object, about: About | None) -> Iterator[None]:
             _show_before, warnings.showwarning = warnings.showwarning, _show
         if _ALWAYS not in warnings.filters:
             warnings.filterwarnings("always", module=r"PIL\.")
-    _heard.remarks = remarks = []
+    remarks: list[str] = []
+    _heard.remarks = remarks
     try:
         yield
     finally:

@@ -115,6 +115,6 @@ def faults_of(files: PictureFiles, channels: int, shape: tuple[int, int], how: D
     abouts: dict[int, About] = {}
     for row, file in enumerate(files):  # one at a time: images of any size need no memory together
         _, wrong, told = decoded_of([file], channels, shape, how)
-        broken |= {row: reason for reason in wrong.values()}
-        abouts |= {row: about for about in told.values()}
+        broken |= {row + one: reason for one, reason in wrong.items()}
+        abouts |= {row + one: about for one, about in told.items()}
     return broken, abouts

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fewlabels.data.pictures import LARGEST_SIDE, Unreadable, decode
+from fewlabels.data.pictures import LARGEST_SIDE, About, Unreadable, decode
+from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
 from fewlabels.tools.layout import layout
@@ -45,11 +46,16 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
     found = layout(root)
     Image.init()
 
+    abouts: dict[int, About] = {}
+
     def look(row: int) -> tuple[tuple[int, int], int, bytes] | str:
+        about = About()
         try:
-            pixels = decode(found.pictures[row].path, 3, None)
+            pixels = decode(found.pictures[row].path, 3, None, about=about)
         except Unreadable as error:
             return error.reason
+        if about:
+            abouts[row] = about
         grey = bool((pixels == pixels[..., :1]).all())
         return pixels.shape[:2], 1 if grey else 3, digest(pixels)
 
@@ -64,7 +70,7 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
             if progress is not None and (done % 64 == 0 or done == len(found.pictures)):
                 progress(done, len(found.pictures))
 
-    problems, notes = [], []
+    problems, notes = [], [*sentences(abouts, [p.within.as_posix() for p in found.pictures])]
     if corrupt:
         problems.append(f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
     loose = [p.within.as_posix() for p in found.pictures if p.label is None and p.part != "unlabeled"]

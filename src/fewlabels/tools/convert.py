@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from fewlabels.allocator import keep_freed_memory
 from fewlabels.data import tfrecord
-from fewlabels.data.arrays import from_arrays
+from fewlabels.data.arrays import check_archive, from_arrays
 from fewlabels.data.pictures import Blob, decode
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
@@ -120,6 +122,7 @@ def read_npz(path: Path) -> Source:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
@@ -163,9 +166,10 @@ def to_source(
     labels = np.array([-1 if p.part == "unlabeled" else number[str(p.label)] for p in found.pictures], np.int64)
     test = np.array([p.part == "test" for p in found.pictures])[read.kept]
     labels = labels[read.kept]
-    return from_arrays(
+    source = from_arrays(
         read.images[~test], labels[~test], read.images[test], labels[test], classes, name=found.root.resolve().name
     )
+    return replace(source, notes=(*read.notes, *source.notes))
 
 
 # ---- TFRecord
@@ -213,6 +217,7 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
 
 def write_records(files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Progress | None = None) -> None:
     """Write `record_files`; nothing is replaced, and nothing written if a picture cannot be read (Unreadable)."""
+    keep_freed_memory()
     total, done = sum(map(len, files.values())), 0
     contents: dict[Path, list[tfrecord.Example]] = {}
     for path, rows in files.items():
