@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from fewlabels.data.arrays import as_images, from_arrays, in_channels
+from fewlabels.data.arrays import as_images, check_archive, from_arrays, in_channels
 from fewlabels.data.names import parse
 from fewlabels.data.source import FACTS, channel_statistics
 from fewlabels.data.sources import load
+from fewlabels.tools.convert import read_npz
 
 IMAGES = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3)
 LABELS = np.array([0, 1, -1, 1, 0, -1])
@@ -170,6 +173,33 @@ def test_pillows_images(tmp_path: Any) -> None:
     assert other.shape == (3, 8, 8) and np.array_equal(other.images[0], np.rot90(np.asarray(colours[0]), -1))
     with pytest.raises(ValueError, match="picture 1 cannot be read: floating-point pixels have no defined range"):
         from_arrays([colours[0], Image.new("F", (8, 8))], [0, 1])
+
+
+def npz(path: Any, **members: bytes) -> Any:
+    """An .npz file of these bytes, deflated as NumPy's are."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def test_what_an_archive_claims_is_looked_at_first(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(shape: tuple[int, ...]) -> bytes:
+        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
+
+    check_archive(npz(tmp_path / "fine.npz", images=header((4, 2)) + bytes(8)))
+    with pytest.raises(ValueError, match=r"^images\.npy claims 1024\.0 GiB and holds \d+ B$"):
+        check_archive(npz(tmp_path / "short.npz", images=header((1 << 20, 1 << 20)) + bytes(8)))
+    large = npz(tmp_path / "large.npz", images=header((1 << 22,)) + bytes(1 << 22))
+    assert large.stat().st_size < 1 << 14
+    monkeypatch.setattr("fewlabels.data.arrays.host_memory", lambda: 1 << 22)
+    with pytest.raises(ValueError, match=r"^its arrays take 4 MiB, more than half of the 4 MiB of free memory$"):
+        check_archive(large)
+    with pytest.raises(
+        ValueError, match=r"large\.npz cannot be read as an \.npz file of plain arrays: its arrays take"
+    ):
+        read_npz(large)
 
 
 def test_channels_between_grey_and_colours() -> None:

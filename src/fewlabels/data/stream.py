@@ -65,7 +65,10 @@ class Files(OnDemand):
         for pixels, broken, _ in self._pool.run(decoded_of, [(job, *options) for job in jobs]):
             for offset, reason in broken.items():
                 file = files[start + offset]
-                raise Unreadable(file.name if isinstance(file, Blob) else file, reason)
+                raise Unreadable(
+                    file.name if isinstance(file, Blob) else file,
+                    f"{reason}; mend it and resume (--data.skip-corrupt leaves such out before a training begins)",
+                )
             out[start : start + len(pixels)] = pixels
             start += len(pixels)
 
