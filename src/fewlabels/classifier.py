@@ -21,9 +21,9 @@ from fewlabels.data.arrays import (
     hardly_differ,
     in_channels,
 )
-from fewlabels.data.pictures import pixels_of
+from fewlabels.data.pictures import PLAIN, pixels_of
 from fewlabels.data.source import first
-from fewlabels.model import Model, load_model
+from fewlabels.model import Model, decoding_of, load_model
 from fewlabels.predict import predict
 from fewlabels.run import Run
 from fewlabels.step import pick_device
@@ -99,7 +99,7 @@ def fit(
             files, or of Pillow's images.
         labels: ``[N]`` integers; -1, None, pandas' NA or what is masked is an unlabeled image.
         config: the training; default `arrays_recipe`. Its `data` only counts for `labels`, `seed`, `valid`,
-            `rule`, `unlabeled`, `normalize` and `image_size`.
+            `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`, `fit`, `bits` and `max_pixels`.
         out: run folder to keep; default none.
         output: what to show; default nothing.
 
@@ -111,7 +111,8 @@ def fit(
         raise ValueError(f"labels must be -1 (unlabeled) or at least 0, got {values.min()}")
     ids = np.where(values < 0, -1, np.searchsorted(known, values)).astype(np.int64)
     size = config.data.image_size if config else None
-    source = from_arrays(images, ids, classes=[str(v) for v in known], image_size=size)
+    how = decoding_of(config.data) if config else PLAIN
+    source = from_arrays(images, ids, classes=[str(v) for v in known], image_size=size, how=how)
     if isinstance(source.images, np.ndarray) and (narrow := hardly_differ(source.images)):
         raise ValueError(narrow)
     config = config or arrays_recipe(source.shape)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
+from fewlabels.config import Data
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
@@ -111,5 +112,9 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    how = Decoding(config.data.fit, config.data.bits, config.data.max_pixels)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, how)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, decoding_of(config.data))
+
+
+def decoding_of(data: Data) -> Decoding:
+    """How the settings say that picture files are read."""
+    return Decoding(data.fit, data.bits, data.max_pixels)

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import fewlabels as fl
+from fewlabels import classifier as classifier_module
 from fewlabels.classifier import arrays_recipe
 from fewlabels.config import Train
 
@@ -114,6 +115,29 @@ def test_picture_files(photos: Path, short: Callable[..., Train]) -> None:
     test = sorted((photos / "test").rglob("*.png"))
     assert classifier.predict(test).tolist() == [5 if p.parent.name == "blue" else 2 for p in test]
     assert classifier.score([str(p) for p in test], [5] * 4 + [2] * 4) == 1.0
+
+
+def test_files_are_read_for_the_training_as_for_the_prediction(
+    tmp_path: Path, short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for i in range(6):
+        values = np.random.default_rng(i).integers(0, 4096, (12, 20)).astype(np.uint16)
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(values).save(files[-1])
+    trained: list[np.ndarray] = []
+    train = classifier_module.train
+    monkeypatch.setattr(
+        classifier_module,
+        "train",
+        lambda *a, source, **k: trained.append(source.images) or train(*a, source=source, **k),
+    )
+    data = fl.Data(fit="pad", bits=12, image_size=20)
+    fitted = fl.fit(files, [0, 1, 0, 1, -1, -1], config=replace(short(), steps=2, data=data))
+    middle = np.zeros((20, 20), np.uint8)
+    middle[4:16] = values >> 4
+    assert np.array_equal(trained[0][5, ..., 0], middle)
+    np.testing.assert_array_equal(fitted.predict_proba(files[5:]), fitted.predict_proba(middle[None]))
 
 
 def test_missing_and_broken_picture_files(photo_run: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data
 from fewlabels.data import tfrecord
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.log import bar
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
@@ -67,6 +67,10 @@ class Crop(_New):
     centre: the centre without resizing."""
     format: Literal["png", "jpg"] = "png"
     """Files to write."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
@@ -99,6 +103,10 @@ class Convert(_New):
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
     image_size: int | None = None
     """Side in pixels of the arrays; default: chosen from the pictures."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
@@ -149,7 +157,7 @@ def run_crop(command: Crop) -> int:
     corrupt: dict[str, str] = {}
     if not command.dry_run:
         with bar("cropping") as report:
-            make = partial(folders.crop, size=command.size, how=command.how)
+            make = partial(folders.crop, size=command.size, how=_decoding(command, command.how))
             corrupt = fill(to, steps, make, skip_corrupt=command.skip_corrupt, progress=report)
     notes = [f"{path} cannot be read and was left out: {reason}" for path, reason in corrupt.items()]
     kept = [step for step in steps if str(step.path) not in corrupt]
@@ -209,7 +217,11 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         if not command.dry_run:
             with bar("reading") as report:
                 source = converting.to_source(
-                    found, image_size=command.image_size, skip_corrupt=command.skip_corrupt, progress=report
+                    found,
+                    image_size=command.image_size,
+                    skip_corrupt=command.skip_corrupt,
+                    progress=report,
+                    how=_decoding(command),
                 )
             converting.write_npz(to, source)
             notes = source.notes
@@ -219,9 +231,17 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         check_absent(path)
     if not command.dry_run:
         with bar("writing") as report:
-            converting.write_records(records, report)
+            converting.write_records(records, report, _decoding(command))
     notes = [f"{path}: {len(rows):,} records" for path, rows in records.items()]
     return _done(command, to.parent, pairs, notes=notes)
+
+
+def _decoding(command: Crop | Convert, fit: Fit = "crop") -> Decoding:
+    if not 8 <= command.bits <= 16:
+        raise UsageError(f"--bits must be 8 to 16, got {command.bits}")
+    if command.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
+    return Decoding(fit, command.bits, command.max_pixels)
 
 
 def _new_folder(text: str, root: Path) -> Path:

@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.reading import read_open, read_pictures
 from fewlabels.data.residency import amount, host_memory
 from fewlabels.data.source import Images, Labels, OnDemand, Source, own_style
@@ -35,6 +36,7 @@ def from_arrays(
     *,
     name: str = ARRAYS,
     image_size: int | None = None,
+    how: Decoding = PLAIN,
 ) -> Source:
     """Make a source; label -1 means unlabeled.
 
@@ -45,7 +47,8 @@ def from_arrays(
         test_images: like `images`, of the same kind; None: no test set.
         test_labels: integers ``[T]``, 0 .. K-1.
         classes: names by label; default "0", "1", ... up to the largest label.
-        image_size: side in pixels for a list of files or pictures; see `reading.read_pictures`.
+        image_size, how: side in pixels for a list of files or pictures, and how they are read; see
+            `reading.read_pictures`.
 
     Raises:
         ValueError: an input has another form, with what was given and what is allowed.
@@ -58,9 +61,9 @@ def from_arrays(
         n = len(images)
         flat = [one for x in given for one in x]
         if are_paths(images):
-            read = read_pictures([Path(p) for p in flat], image_size=image_size)
+            read = read_pictures([Path(p) for p in flat], image_size=image_size, how=how)
         else:
-            read = read_open(flat, image_size=image_size)
+            read = read_open(flat, image_size=image_size, how=how)
         x, test_x, notes = read.images[:n], read.images[n:], read.notes
     else:
         if image_size is not None:

@@ -35,6 +35,7 @@ __all__ = [
     "fit",
     "header",
     "is_grey",
+    "is_plain",
     "pixels_of",
     "scan",
     "upright_size",
@@ -202,7 +203,8 @@ def _check_size(shape: str, pixels: int, max_pixels: int) -> None:
 
 
 def _too_large(shape: str, max_pixels: int) -> str:
-    return f"{shape} pixels are over the limit of {max_pixels}; make it smaller, or raise the limit (--data.max-pixels)"
+    way = "make it smaller, or raise the limit (--data.max-pixels, --max-pixels)"
+    return f"{shape} pixels are over the limit of {max_pixels}; {way}"
 
 
 def _head(file: Path | str | Blob) -> bytes:
@@ -303,6 +305,16 @@ def _orientation(picture: Image.Image, about: About | None) -> int:
             about.remarks.append(f"not turned, as the EXIF block cannot be read: {error}")
         return 1
     return number if 1 <= number <= 8 else 1
+
+
+def is_plain(file: Path | Blob, how: Decoding = PLAIN) -> bool:
+    """Whether every reader takes the file for the pixels that `decode` gives: PNG or JPEG of 8 bits, not turned.
+
+    Raises `Unreadable`.
+    """
+    with _opened(file, how.max_pixels, About()) as picture:
+        plain = picture.format in ("PNG", "JPEG") and picture.mode in ("L", "RGB")
+        return plain and _bits(picture, 16) is None and _orientation(picture, None) == 1
 
 
 def header(file: Path | Blob, how: Decoding = PLAIN) -> Header:

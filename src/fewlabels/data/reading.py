@@ -36,7 +36,10 @@ from fewlabels.data.stream import Files, PictureFiles, decoded_of, faults_of
 from fewlabels.data.workers import workers
 
 CHUNK = 64
-"""Files that a worker takes at a time."""
+"""Files that a worker takes at a time, at most."""
+
+CHUNK_BYTES = 1 << 25
+"""Bytes, at most, that it gives back at a time, of large images."""
 
 
 class Pictures(NamedTuple):
@@ -214,8 +217,10 @@ def _read(
         if stream or (stream is None and not fits(len(files) * channels * shape[0] * shape[1])):
             return Files(files, channels, shape, how), broken, abouts, notes
         images = np.zeros((len(files), *shape, channels), np.uint8)
+        size = max(1, min(CHUNK, CHUNK_BYTES // images[0].nbytes))
+        parts = [files[start : start + size] for start in range(0, len(files), size)]
         row = 0
-        for pixels, wrong, told in run(decoded_of, [(chunk, channels, shape, how) for chunk, _ in chunks]):
+        for pixels, wrong, told in run(decoded_of, [(part, channels, shape, how) for part in parts]):
             images[row : row + len(pixels)] = pixels
             for offset, reason in wrong.items():
                 broken.setdefault(row + offset, reason)
