@@ -132,6 +132,21 @@ def test_evaluate_and_predict_bring_grey_and_colours_together(
     assert f"accuracy over the class folders: {grey['accuracy']:.2f} %" in said.err
 
 
+def test_evaluate_and_predict_bring_pictures_to_a_shape_that_is_no_square(
+    photos: Path, short: Callable[..., Any], command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for picture in photos.rglob("*.png"):
+        to = tmp_path / "wide" / picture.relative_to(photos)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(picture) as image:
+            image.resize((24, 16)).save(to)
+    run = fl.train(short(weak="ms", data=fl.Data(f"{tmp_path / 'wide'}/")), out=tmp_path / "run")
+    assert run.data["shape"] == [3, 16, 24]
+    result = json.loads(command("evaluate", run.path, "--data", photos, "--json").out)
+    said = command("predict", run.path, photos / "test")
+    assert f"accuracy over the class folders: {result['accuracy']:.2f} %" in said.err
+
+
 def test_large_images_are_predicted_in_smaller_pieces(
     photo_run: Any, photos: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

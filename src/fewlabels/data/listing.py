@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fewlabels.data.pictures import PLAIN, Blob, Decoding
+from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import name_of, read_pictures
 from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, own_style
 
@@ -21,7 +21,7 @@ Row: TypeAlias = tuple[Path | Blob, str | None]
 class Options:
     """How pictures are read; see `reading.read_pictures`."""
 
-    image_size: int | None = None
+    image_size: Size | None = None
     how: Decoding = PLAIN
     skip_corrupt: bool = False
     progress: Progress | None = None

@@ -29,6 +29,7 @@ __all__ = [
     "Decoding",
     "Fit",
     "Header",
+    "Size",
     "Unreadable",
     "decode",
     "find_images",
@@ -47,6 +48,9 @@ Fit: TypeAlias = Literal["crop", "pad", "centre"]
 LARGEST_SIDE = 96
 """Chosen sides stop here: STL-10 (96), mini-ImageNet (84) and Tiny-ImageNet (64) keep their pixels,
 photographs are made small enough to train on. `image_size` asks for more."""
+
+Size: TypeAlias = int | tuple[int, int]
+"""Side of a square, or (H, W)."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's limit against decompression bombs: 256 MiB of colours."""
@@ -91,7 +95,7 @@ class Header(NamedTuple):
 def decode(
     file: Path | str | Blob,
     channels: int,
-    size: int | tuple[int, int] | None,
+    size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
 ) -> Images:
@@ -117,7 +121,7 @@ def decode(
 def pixels_of(
     picture: Image.Image,
     channels: int,
-    size: int | tuple[int, int] | None,
+    size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
 ) -> Images:
@@ -138,7 +142,7 @@ def pixels_of(
     return np.array(plain, np.uint8).reshape(plain.height, plain.width, channels)
 
 
-def fit(image: Image.Image, size: int | tuple[int, int], how: Fit = "crop") -> Image.Image:
+def fit(image: Image.Image, size: Size, how: Fit = "crop") -> Image.Image:
     """Bring a picture to `size` (side of a square, or (H, W)).
 
     "crop" resizes until the size is just covered and cuts out the centre: for a square the same pixels as

@@ -22,6 +22,7 @@ from fewlabels.data.pictures import (
     Decoding,
     Fit,
     Header,
+    Size,
     Unreadable,
     decode,
     header,
@@ -56,7 +57,7 @@ class Pictures(NamedTuple):
 def read_pictures(
     files: PictureFiles,
     *,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     how: Decoding = PLAIN,
     skip_corrupt: bool = False,
     progress: Progress | None = None,
@@ -65,7 +66,7 @@ def read_pictures(
 ) -> Pictures:
     """Decode files in parallel to a common form, or take what `cache` has of them.
 
-    Channels: 1 if every picture is grey, else 3. Size: a square of `image_size`, or the shape that all
+    Channels: 1 if every picture is grey, else 3. Size: `image_size`, or the shape that all
     share if it is within `LARGEST_SIDE`, or else a square of at most `LARGEST_SIDE`, of the median shorter side
     (fit "pad": longer side; "centre": the shortest side of all). See `pictures.fit`.
 
@@ -80,7 +81,7 @@ def read_pictures(
         ValueError: files cannot be read (the count and the first ten), unless `skip_corrupt`, then a note
             says so; or none can.
     """
-    if image_size is not None and image_size < 4:
+    if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     names = [name_of(file, base) for file in files]
     entry = _entry(files, names, base, image_size, how)
@@ -112,7 +113,7 @@ def read_pictures(
     return Pictures(cast(Images, images), kept, notes)
 
 
-def read_open(pictures: Sequence[Image.Image], *, image_size: int | None = None, how: Decoding = PLAIN) -> Pictures:
+def read_open(pictures: Sequence[Image.Image], *, image_size: Size | None = None, how: Decoding = PLAIN) -> Pictures:
     """The same for pictures that Pillow has opened or made. Raises ValueError for one without a defined range."""
     headers = [Header(*upright_size(picture), is_grey(picture)) for picture in pictures]
     channels = 1 if all(one.grey for one in headers) else 3
@@ -140,7 +141,7 @@ def name_of(file: Path | Blob, base: Path | None) -> str:
 
 
 def _entry(
-    files: PictureFiles, names: list[str], base: Path | None, image_size: int | None, how: Decoding
+    files: PictureFiles, names: list[str], base: Path | None, image_size: Size | None, how: Decoding
 ) -> cache.Entry:
     """The cache's place for these files and options, and their present state.
 
@@ -191,7 +192,7 @@ def _mended(files: PictureFiles, broken: dict[int, str], how: Decoding) -> bool:
 
 
 def _read(
-    files: PictureFiles, image_size: int | None, how: Decoding, progress: Progress | None, stream: bool | None
+    files: PictureFiles, image_size: Size | None, how: Decoding, progress: Progress | None, stream: bool | None
 ) -> tuple[Images | Files | None, dict[int, str], dict[int, About], tuple[str, ...]]:
     """Images ``[N, H, W, C]`` (zeros where a file is broken; None if all are), reasons and remarks by row, notes."""
     Image.init()  # loads the format readers now: threads would race for it
@@ -272,10 +273,10 @@ def headers_of(files: PictureFiles, how: Decoding) -> list[Header | str]:
     return out
 
 
-def _common_size(headers: list[Header], image_size: int | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
+def _common_size(headers: list[Header], image_size: Size | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
     shapes = {(header.height, header.width) for header in headers}
     if image_size is not None:
-        return (image_size, image_size), ()
+        return (image_size if isinstance(image_size, tuple) else (image_size, image_size)), ()
     if len(shapes) == 1 and max(shape := next(iter(shapes))) <= LARGEST_SIDE:
         return shape, ()
     sides = sorted((max if fit == "pad" else min)(header.height, header.width) for header in headers)

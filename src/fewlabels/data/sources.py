@@ -17,7 +17,7 @@ from fewlabels.data.hub import PREFIX, list_hub
 from fewlabels.data.imagenets import list_imagenet
 from fewlabels.data.listing import Listing, Options
 from fewlabels.data.names import DataName
-from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
 from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
 from fewlabels.data.table import list_table
@@ -30,7 +30,7 @@ def load(
     name: DataName,
     *,
     root: Path | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     fit: Fit = "crop",
     bits: int = 16,
     max_pixels: int = MAX_PIXELS,
@@ -48,7 +48,7 @@ def load(
     Args:
         root: folder of the named sources; default `default_root()`. A folder of pictures is where it is; the
             paths in a table start from its own folder, or from `root`.
-        image_size: side in pixels; None: the source's own.
+        image_size: side in pixels, or (H, W); None: the source's own.
         fit: how pictures of other sizes are brought to it; see `pictures.fit`.
         bits, max_pixels: see `pictures.Decoding`.
         label_from, labeled, unlabeled, test: see `folder.list_folder`.
@@ -61,7 +61,7 @@ def load(
         DataUnavailable: a named source is absent and cannot be downloaded.
         ValueError: what is named is not what it should be.
     """
-    if image_size is not None and image_size < 4:
+    if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     path = Path(name.base).expanduser()
     plain = not name.folder or name.base.startswith(PREFIX) or path.suffix in (".csv", ".tfrecord")
@@ -121,15 +121,17 @@ def _digits() -> Source:
     )
 
 
-def _resized(source: Source, side: int, how: Fit) -> Source:
+def _resized(source: Source, size: Size, how: Fit) -> Source:
+    height, width = size if isinstance(size, tuple) else (size, size)
+
     def resize(images: Images) -> Images:
-        out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
+        out = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
         for row, image in enumerate(images):
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            out[row] = np.asarray(fitted(picture, side, how)).reshape(out.shape[1:])
+            out[row] = np.asarray(fitted(picture, (height, width), how)).reshape(out.shape[1:])
         return out
 
-    if source.shape[1:] == (side, side):
+    if source.shape[1:] == (height, width):
         return source
     return replace(source, images=resize(source.images), test_images=resize(source.test_images))
 
