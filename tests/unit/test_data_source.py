@@ -89,6 +89,12 @@ NAN = np.full((6, 4, 5, 3), np.nan, np.float32)
         ({"labels": LABELS > 0}, r"got bool \[6\]; astype\(int\) if True and False are the classes"),
         ({"labels": np.array(["0", "1"] * 3)}, r"got <U1 \[6\]; names become numbers by np.unique"),
         ({"labels": LABELS.astype(np.uint8)}, "labels hold 255, which is what -1 becomes in uint8"),
+        (
+            {"labels": np.array([0, 1, 2**63, 0, 1, 0], np.uint64)},
+            r"labels must be below 2\*\*63, got 9223372036854775808",
+        ),
+        ({"labels": [0, 1, 2**70, 0, 1, 0]}, r"labels must be below 2\*\*63, got 1180591620717411303424"),
+        ({"images": IMAGES / 250}, r"must lie in 0..1, got 0.0 to 1.02; or give uint8$"),
         ({"labels": np.eye(6, dtype=int)}, r"got int64 \[6, 6\]; one column for each class becomes numbers by argmax"),
         ({"labels": LABELS[:, None]}, r"ravel\(\) takes the column"),
         ({"labels": [0, 1, 0, 1, 0, 10**9]}, "a label is 1000000000, of 6 images"),

@@ -160,7 +160,7 @@ def as_images(x: Any, what: str = "images") -> Images:
         hint = ""
         if top == 1 and -1 <= low < 0 and high <= 1:
             hint = " ((x + 1) / 2 brings -1..1 there)"
-        elif low >= 0 and high > 1:
+        elif low >= 0 and high > 2:
             range_ = next((r for r in (255, 1023, 4095, 16383, 65535) if high <= r), high)
             hint = f" (x / {range_} brings 0..{range_} to 0..1)"
         raise ValueError(f"{what} of {array.dtype} must lie in 0..{top}, got {low} to {high}; or give uint8{hint}")
@@ -185,12 +185,16 @@ def as_labels(what: str, x: Any) -> Labels:
         )
     if array.dtype.kind == "u" and array.size and int(array.max()) == np.iinfo(array.dtype).max:
         raise ValueError(f"{what} hold {array.max()}, which is what -1 becomes in {array.dtype}; give int64")
+    if array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{what} must be below 2**63, got {array.max()}")
     labels = array.astype(np.int64)
     return labels if mask is None else np.where(mask, -1, labels)
 
 
 def _label(what: str, value: Any) -> int:
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if not -(1 << 63) <= int(value) < 1 << 63:
+            raise ValueError(f"{what} must be below 2**63, got {value}")
         return int(value)
     if value is None or value is np.ma.masked or type(value).__name__ == "NAType" or value != value:
         return -1
