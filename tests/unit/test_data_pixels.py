@@ -148,6 +148,20 @@ def test_a_tiff_says_its_bits_and_which_end_is_white(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "x.tif", 1, None)[..., 0], (65535 - values.astype(int)) >> 8)
 
 
+def test_a_tiff_of_twelve_bits_is_spread_over_its_own_range(tmp_path: Path) -> None:
+    """Written by hand, two values in three bytes (TIFF 6.0, section 8): Pillow has no writer for it."""
+    values = RANDOM.integers(0, 4096, (4, 4))
+    pairs = values.reshape(-1, 2)
+    data = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1).astype(
+        np.uint8
+    )
+    fields = {256: 4, 257: 4, 258: 12, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 4, 279: data.size}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0\x09\0" + directory + bytes(4) + data.tobytes())
+    assert np.array_equal(decode(tmp_path / "x.tif", 1, None)[..., 0], values >> 4)
+    assert np.array_equal(decode(tmp_path / "x.tif", 1, None, Decoding(bits=12))[..., 0], values >> 4)
+
+
 @pytest.mark.parametrize("kind", ["int32", "float32", "signed 16 bits"])
 def test_pixels_without_a_range_are_refused(tmp_path: Path, kind: str) -> None:
     signed = kind == "signed 16 bits"
@@ -300,6 +314,17 @@ def test_pillow_s_warnings_name_the_picture_once(tmp_path: Path, capsys: pytest.
         warnings.simplefilter("error", PictureWarning)
         with pytest.raises(Unreadable, match="Corrupt EXIF data"):
             decode(two, 3, None)
+
+
+def test_a_closed_standard_error_sends_nothing_to_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = damaged_exif(tmp_path / "one.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr("sys.stderr", None)
+        decode(one, 3, None)
+    assert capsys.readouterr().out == ""
 
 
 def test_other_warnings_are_left_alone() -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,9 @@ def _show(
     if remarks is not None and f"{os.sep}PIL{os.sep}" in filename:
         remarks.append(" ".join(str(message).split()).rstrip("."))
     elif issubclass(category, PictureWarning):
-        print(f"fewlabels: {message}", file=file or sys.stderr)
+        stream = file or sys.stderr
+        with suppress(OSError):  # as `warnings.showwarning` does
+            if stream is not None:  # print would take standard output
+                print(f"fewlabels: {message}", file=stream)
     else:
         _show_before(message, category, filename, lineno, file, line)
