@@ -113,6 +113,10 @@ class Data(Checked):
     fit: Literal["crop", "pad", "centre"] = "crop"
     """How: `crop` resizes the shorter side and cuts out the centre, `pad` resizes the longer side and fills up
     with black, `centre` cuts out the centre without resizing."""
+    bits: Annotated[int, Range(8, 16)] = 16
+    """Bits that grey pictures of 16 bits use (12 for values up to 4095); the highest 8 of them are kept."""
+    max_pixels: Annotated[int, Range(1, None)] = 89_478_485
+    """Pixels of a picture that is still read; larger ones count as unreadable."""
     labeled: str | None = None
     """Folder of the labeled pictures, in place of `labeled/` in the folder that `name` is."""
     test: str | None = None

@@ -92,8 +92,13 @@ def in_memory(data: Data, source: Source) -> Data:
     return complete(replace(data, name=source.name))
 
 
-def load_source(data: Data, progress: Callable[[int, int], None] | None = None) -> Source:
-    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`."""
+def load_source(
+    data: Data, progress: Callable[[int, int], None] | None = None, size: tuple[int, int] | None = None
+) -> Source:
+    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`.
+
+    size: (H, W) of the images; default: what `data` says.
+    """
     if data.name == ARRAYS:
         raise ValueError("the run was made from arrays in memory, which are gone: name other images with --data")
     pool = data.unlabeled if data.unlabeled not in ("all", "rest") else None
@@ -101,8 +106,10 @@ def load_source(data: Data, progress: Callable[[int, int], None] | None = None) 
     source = sources.load(
         names.parse(data.name),
         **{part: Path(folder).expanduser() if folder else None for part, folder in folders.items()},
-        image_size=data.image_size,
+        image_size=size or data.image_size,
         fit=data.fit,
+        bits=data.bits,
+        max_pixels=data.max_pixels,
         label_from=data.label_from,
         classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,

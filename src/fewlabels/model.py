@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
+from fewlabels.config import Data
 from fewlabels.data.gather import AnyStore, make_store
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
+from fewlabels.data.source import OnDemand
 from fewlabels.run import Run, RunError
 
 PIXELS_PER_BATCH = 2**20
@@ -71,10 +73,10 @@ class Model:
     weights: str
     """"ema" or "raw"."""
     device: torch.device
-    fit: Fit = "crop"
-    """How picture files are brought to `shape`; see `fewlabels.data.pictures.fit`."""
+    how: Decoding = PLAIN
+    """How picture files are read and brought to `shape`."""
 
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+    def logits(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels):
@@ -110,4 +112,9 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, decoding_of(config.data))
+
+
+def decoding_of(data: Data) -> Decoding:
+    """How the settings say that picture files are read."""
+    return Decoding(data.fit, data.bits, data.max_pixels)

@@ -15,11 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels import files
-from fewlabels.data.pictures import Unreadable, decode, find_images
+from fewlabels.allocator import keep_freed_memory
+from fewlabels.data.pictures import About, Unreadable, decode, find_images
+from fewlabels.data.remarks import sentences
+from fewlabels.data.workers import count
 from fewlabels.model import Model
 
 CHUNK = 256
-"""Files that are decoded before they go through the net together."""
+"""Files, at most, that are decoded before they go through the net together."""
+
+CHUNK_BYTES = 1 << 27
+"""Bytes, at most, that these take, of large images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,8 @@ class Predictions:
     classes: tuple[str, ...]
     corrupt: tuple[tuple[str, str], ...]
     """Path and reason of every file that could not be read."""
+    notes: tuple[str, ...]
+    """What is to be said of the others' pixels."""
     truth: tuple[str | None, ...]
     """The class folder that an image lies in, where the argument was a folder of class folders."""
 
@@ -129,27 +137,34 @@ def predict(
             parts = file.relative_to(path).parts if path.is_dir() else ()
             found.append((file, parts[0] if len(parts) > 1 else None))
     channels, height, width = model.shape
+    size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+    keep_freed_memory()
     kept: list[int] = []
+    abouts: dict[int, About] = {}
     corrupt: list[tuple[str, str]] = []
     probabilities = []
 
-    def read(file: Path) -> NDArray[np.uint8] | Unreadable:
+    def read(row: int) -> NDArray[np.uint8] | Unreadable:
+        about = About()
         try:
-            return decode(file, channels, (height, width), model.fit)
+            image = decode(found[row][0], channels, (height, width), model.how, about)
         except Unreadable as error:
             return error
+        if about:
+            abouts[row] = about
+        return image
 
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(found), CHUNK):
-            chunk = [file for file, _ in found[start : start + CHUNK]]
-            images = list(pool.map(read, chunk))
+    with ThreadPoolExecutor(count()) as pool:  # each holds a picture at its full size
+        for start in range(0, len(found), size):
+            chunk = [file for file, _ in found[start : start + size]]
+            images = list(pool.map(read, range(start, start + len(chunk))))
             good = {i: image for i, image in enumerate(images) if isinstance(image, np.ndarray)}
             corrupt += [(str(chunk[i]), e.reason) for i, e in enumerate(images) if isinstance(e, Unreadable)]
             kept += [start + i for i in good]
             if good:
                 probabilities.append(model.logits(np.stack(list(good.values()))).softmax(1).numpy())
             if progress:
-                progress(min(start + CHUNK, len(found)), len(found))
+                progress(start + len(chunk), len(found))
     k = len(model.classes)
     probs = np.concatenate(probabilities) if probabilities else np.empty((0, k), np.float32)
     return Predictions(
@@ -158,5 +173,6 @@ def predict(
         probabilities=probs,
         classes=model.classes,
         corrupt=tuple(corrupt),
+        notes=sentences(abouts, [str(file) for file, _ in found], model.how.bits),
         truth=tuple(found[i][1] for i in kept),
     )

@@ -238,6 +238,8 @@ def test_class_folders_keep_classes_apart_and_are_read_again() -> None:
 def test_pictures_that_others_read_otherwise_are_written_anew(tmp_path: Path) -> None:
     plain = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(plain).save(tmp_path / "plain.png")
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "odd.png", exif=b"Exif\0\0nonsense")
+    assert encoded(tmp_path / "odd.png") == (tmp_path / "odd.png").read_bytes()
     assert encoded(tmp_path / "plain.png") == (tmp_path / "plain.png").read_bytes()
     turned = Image.fromarray(plain)
     exif = turned.getexif()

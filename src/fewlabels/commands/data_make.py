@@ -17,7 +17,7 @@ from fewlabels.commands.options import UsageError
 from fewlabels.config import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.data.source import first
 from fewlabels.log import bar
 from fewlabels.tools import convert as converting
@@ -69,6 +69,10 @@ class Crop(_New):
     centre: the centre without resizing."""
     format: Literal["png", "jpg"] = "png"
     """Files to write."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
@@ -101,6 +105,10 @@ class Convert(_New):
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
     image_size: int | None = None
     """Side in pixels of the arrays; default: chosen from the pictures."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
@@ -151,7 +159,7 @@ def run_crop(command: Crop) -> int:
     corrupt: dict[str, str] = {}
     if not command.dry_run:
         with bar("cropping") as report:
-            make = partial(folders.crop, size=command.size, how=command.how)
+            make = partial(folders.crop, size=command.size, how=_decoding(command, command.how))
             corrupt = fill(to, steps, make, skip_corrupt=command.skip_corrupt, progress=report)
     notes = [f"{path} cannot be read and was left out: {reason}" for path, reason in corrupt.items()]
     kept = [step for step in steps if str(step.path) not in corrupt]
@@ -211,7 +219,11 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         if not command.dry_run:
             with bar("reading") as report:
                 source = converting.to_source(
-                    found, image_size=command.image_size, skip_corrupt=command.skip_corrupt, progress=report
+                    found,
+                    image_size=command.image_size,
+                    skip_corrupt=command.skip_corrupt,
+                    progress=report,
+                    how=_decoding(command),
                 )
             converting.write_npz(to, source)
             notes = source.notes
@@ -221,12 +233,20 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         check_absent(path)
     if not command.dry_run:
         with bar("writing") as report:
-            converting.write_records(records, report)
+            converting.write_records(records, report, _decoding(command))
     notes = [f"{path}: {len(rows):,} records" for path, rows in records.items()]
     classes = converting.labeled_classes(found)
     if any(name != str(number) for number, name in enumerate(classes)):
         notes.append(f"labels: {first([f'{number} = {name}' for number, name in enumerate(classes)], 20)}")
     return _done(command, to.parent, pairs, notes=notes)
+
+
+def _decoding(command: Crop | Convert, fit: Fit = "crop") -> Decoding:
+    if not 8 <= command.bits <= 16:
+        raise UsageError(f"--bits must be 8 to 16, got {command.bits}")
+    if command.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
+    return Decoding(fit, command.bits, command.max_pixels)
 
 
 def _new_folder(text: str, root: Path) -> Path:

@@ -49,19 +49,19 @@ def main(args: list[str]) -> int:
     if command.list:
         _list(run, command.json)
         return 0
-    data = run.config.data
+    data, size = run.config.data, None
     if command.data is not None:
         fresh = Data(command.data)  # the protocol is that of the run's own data set
         fields = ("name", "labels", "seed", "valid", "rule", "labeled", "unlabeled", "test", "split", *Options._fields)
         data = resolve_data(replace(data, **{field: getattr(fresh, field) for field in fields}))
         if names.parse(command.data).folder:
-            data = replace(data, image_size=run.data["shape"][1])
+            size = tuple(run.data["shape"][1:])
     if command.root is not None:
         data = replace(data, root=command.root)
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
     result = evaluate(
         run,
-        load_source(data),
+        load_source(data, size=size),
         checkpoint=command.checkpoint,
         weights=command.weights,
         device=pick_device(command.device),

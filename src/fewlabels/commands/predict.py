@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +38,8 @@ class Command:
     """ema or raw."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    max_pixels: int | None = None
+    """Pixels of a picture that is still read; default: as in the training."""
     progress: bool = True
     """Show a progress bar."""
 
@@ -52,8 +54,12 @@ def main(args: list[str]) -> int:
                 raise UsageError(f"{path} exists; name another file, or add --overwrite")
             if not path.parent.is_dir():
                 raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
+    if command.max_pixels is not None and command.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
     device = pick_device(command.device)
     model = load_model(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
+    if command.max_pixels is not None:
+        model = replace(model, how=model.how._replace(max_pixels=command.max_pixels))
     with bar("predicting", command.progress) as show:
         found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
     if command.output is None:
@@ -65,6 +71,8 @@ def main(args: list[str]) -> int:
         print(f"class folders that the run does not know: {', '.join(found.unknown_classes)}", file=sys.stderr)
     if found.accuracy is not None:
         print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     for name, reason in found.corrupt:
         print(f"could not read {name}: {reason}", file=sys.stderr)
     if found.corrupt:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from fewlabels.data.find import SUFFIXES, check_link, folders_in, read_text, scan
+from fewlabels.data.find import check_link, folders_in, read_text, scan
+from fewlabels.data.kinds import SUFFIXES
 from fewlabels.data.source import first
 
 LabelFrom: TypeAlias = Literal["folder", "suffix"]

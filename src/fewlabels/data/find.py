@@ -7,14 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "gif"),
-        *("ppm", "pgm", "pbm", "pnm"),
-    )
-)
-
+from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
 
 HELPERS = frozenset(
     (
@@ -58,7 +51,7 @@ def find_images(path: Path | str) -> list[Path]:
 
     The paths start with `path`, so that they can be opened. Hidden files and folders (leading dot) and those of
     other programs (`HELPERS`) are skipped. A picture is known by its ending, or by its first bytes where the ending
-    is none of `SUFFIXES`.
+    is none of a picture. Formats that are not read (`kinds.UNREAD`) count too, so that decoding names them.
 
     Raises:
         ValueError: `path` does not exist, or a symbolic link leads out of the folder or in a circle.
@@ -110,8 +103,8 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], found: Found) -> 
             _walk(path, within, above, found)
         elif not entry.is_file() and not (linked and not path.exists()):
             found.others.append(path)  # a pipe or a device: opening one could wait for ever
-        elif path.suffix.lower() in SUFFIXES or _looks_like_picture(path):
-            found.images.append(path)  # also a dangling link: decoding lists it as unreadable
+        elif (suffix := path.suffix.lower()) in SUFFIXES or suffix in UNREAD or _looks_like_picture(path):
+            found.images.append(path)  # also a dangling link or an unread format: decoding lists it as unreadable
         else:
             found.others.append(path)
 
@@ -125,8 +118,6 @@ def check_link(path: Path, within: Path) -> None:
 def _looks_like_picture(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            return shown_by(file.read(HEAD))
     except OSError:
         return False
-    magic = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
-    return head.startswith(magic) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewlabels.data.contents import Contents, LabelFrom, contents
 from fewlabels.data.listing import MISSING, Listing, Options, Row, class_order
-from fewlabels.data.pictures import Fit, Unreadable, decode, find_images
+from fewlabels.data.pictures import Decoding, Fit, Unreadable, decode, find_images
 from fewlabels.data.source import Progress, Source, first
 
 __all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder", "read_folder"]
@@ -29,7 +29,7 @@ def read_folder(
 ) -> Source:
     """`list_folder`, read; size and channels: see `reading.read_pictures`."""
     listing = list_folder(path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from)
-    return listing.read(Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress))
+    return listing.read(Options(image_size=image_size, how=Decoding(fit), skip_corrupt=skip_corrupt, progress=progress))
 
 
 def list_folder(

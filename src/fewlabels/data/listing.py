@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fewlabels.data.pictures import Blob, Fit
+from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, first, mark, own_style
 
@@ -34,8 +34,8 @@ MISSING = frozenset(
 class Options:
     """How pictures are read; see `reading.read_pictures`."""
 
-    image_size: int | None = None
-    fit: Fit = "crop"
+    image_size: Size | None = None
+    how: Decoding = PLAIN
     skip_corrupt: bool = False
     progress: Progress | None = None
     stream: bool | None = False
@@ -79,7 +79,7 @@ class Listing:
         read = read_pictures(
             files,
             image_size=options.image_size,
-            fit=options.fit,
+            how=options.how,
             skip_corrupt=options.skip_corrupt,
             progress=options.progress,
             base=self.base,

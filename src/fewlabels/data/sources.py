@@ -19,7 +19,7 @@ from fewlabels.data.hub import PREFIX, list_hub
 from fewlabels.data.imagenets import list_imagenet
 from fewlabels.data.listing import Listing, Options, class_order
 from fewlabels.data.names import DataName
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
 from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
@@ -32,8 +32,10 @@ def load(
     name: DataName,
     *,
     root: Path | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     fit: Fit = "crop",
+    bits: int = 16,
+    max_pixels: int = MAX_PIXELS,
     label_from: LabelFrom = "folder",
     labeled: Path | None = None,
     unlabeled: Path | None = None,
@@ -48,8 +50,9 @@ def load(
     Args:
         root: folder of the named sources; default `default_root()`. A folder of pictures is where it is; the
             paths in a table start from its own folder, or from `root`.
-        image_size: side in pixels; None: the source's own.
+        image_size: side in pixels, or (H, W); None: the source's own.
         fit: how pictures of other sizes are brought to it; see `pictures.fit`.
+        bits, max_pixels: see `pictures.Decoding`.
         label_from, labeled, unlabeled, test: see `folder.list_folder`.
         classes: JSON file of display names; see `renamed`.
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
@@ -60,7 +63,7 @@ def load(
         DataUnavailable: a named source is absent and cannot be downloaded.
         ValueError: what is named is not what it should be.
     """
-    if image_size is not None and image_size < 4:
+    if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     path = Path(name.base).expanduser()
     ending = path.suffix.lower()
@@ -68,7 +71,8 @@ def load(
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
-    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
+    how = Decoding(fit, bits, max_pixels)
+    options = Options(image_size=image_size, how=how, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
     if not name.folder:
         source = _named(name.base, root or default_root(), options)
     else:
@@ -88,7 +92,7 @@ def load(
 def _named(name: str, root: Path, options: Options) -> Source:
     if name in READERS or name == "digits":
         source = _digits() if name == "digits" else READERS[name](name, root)
-        return source if options.image_size is None else _resized(source, options.image_size, options.fit)
+        return source if options.image_size is None else _resized(source, options.image_size, options.how.fit)
     facts = FACTS[name]
     return list_imagenet(name, root).read(
         replace(options, image_size=options.image_size or facts.shape[1]), style=facts.style
@@ -120,15 +124,17 @@ def _digits() -> Source:
     )
 
 
-def _resized(source: Source, side: int, how: Fit) -> Source:
+def _resized(source: Source, size: Size, how: Fit) -> Source:
+    height, width = size if isinstance(size, tuple) else (size, size)
+
     def resize(images: Images) -> Images:
-        out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
+        out = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
         for row, image in enumerate(images):
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            out[row] = np.asarray(fitted(picture, side, how)).reshape(out.shape[1:])
+            out[row] = np.asarray(fitted(picture, (height, width), how)).reshape(out.shape[1:])
         return out
 
-    if source.shape[1:] == (side, side):
+    if source.shape[1:] == (height, width):
         return source
     return replace(source, images=resize(source.images), test_images=resize(source.test_images))
 

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from fewlabels.allocator import keep_freed_memory
+
 T = TypeVar("T")
 Map = Callable[[Callable[..., T], Iterable[tuple[Any, ...]]], Iterator[T]]
 
@@ -37,6 +39,7 @@ def workers(files: int) -> Iterator[Map[Any]]:
     `function` is a function of a module; it and its arguments travel as pickles. A process that dies is
     replaced by this one, which then shows the error.
     """
+    keep_freed_memory()
     mine = threading.local()
     started: list[subprocess.Popen[bytes]] = []
 
@@ -71,6 +74,7 @@ def _start() -> subprocess.Popen[bytes]:
 def serve() -> None:
     """Work until the input ends, or a job fails: the parent does that one itself, and shows the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    keep_freed_memory()
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land among the results
     while True:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import alike
-from fewlabels.data.pictures import Fit, Header, Unreadable, decode
-from fewlabels.data.reading import _common_size as common_size
+from fewlabels.data.pictures import About, Fit, Header, Unreadable, decode
+from fewlabels.data.reading import common_size
+from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
 from fewlabels.tools.layout import in_order, layout
@@ -48,11 +49,16 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
     found = layout(root)
     Image.init()
 
+    abouts: dict[int, About] = {}
+
     def look(row: int) -> tuple[tuple[int, int], int, bytes] | str:
+        about = About()
         try:
-            pixels = decode(found.pictures[row].path, 3, None)
+            pixels = decode(found.pictures[row].path, 3, None, about=about)
         except Unreadable as error:
             return error.reason
+        if about:
+            abouts[row] = about
         grey = bool((pixels == pixels[..., :1]).all())
         return pixels.shape[:2], 1 if grey else 3, digest(pixels)
 
@@ -67,7 +73,8 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
             if progress is not None and (done % 64 == 0 or done == len(found.pictures)):
                 progress(done, len(found.pictures))
 
-    problems, notes = [found.plain] * bool(found.plain), list(found.notes)
+    problems = [found.plain] * bool(found.plain)
+    notes = [*found.notes, *sentences(abouts, [p.within.as_posix() for p in found.pictures])]
     loose = [p.within.as_posix() for p in found.pictures if p.label is None and p.part != "unlabeled"]
     if loose:
         problems.append(f"{len(loose)} pictures lie outside the class folders: {first(loose)}")

@@ -15,7 +15,7 @@ from PIL import Image
 from fewlabels import files
 from fewlabels.config import nearest
 from fewlabels.data.find import read_text
-from fewlabels.data.pictures import Fit, decode, fit
+from fewlabels.data.pictures import Decoding, decode, fit
 from fewlabels.data.source import first
 from fewlabels.tools.layout import Layout, Picture, Step, check_distinct
 
@@ -51,15 +51,15 @@ def crop_steps(found: Layout, suffix: str) -> list[Step]:
     return steps
 
 
-def crop(path: Path, to: Path, size: int, how: Fit) -> None:
+def crop(path: Path, to: Path, size: int, how: Decoding) -> None:
     """Write one picture as a square of `size` pixels, see `pictures.fit`; "pad" is RealMix's
     scripts/preprocess_crops.py.
 
     Grey stays grey, transparency and EXIF rotation are resolved. Raises Unreadable.
     """
-    pixels = decode(path, 3, None)
+    pixels = decode(path, 3, None, how)
     grey = bool((pixels == pixels[..., :1]).all())
-    image = fit(Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels), size, how)
+    image = fit(Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels), size, how.fit)
     image.save(to, quality=95) if to.suffix == ".jpg" else image.save(to)
 
 
