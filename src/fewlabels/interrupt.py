@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-import torch
-
 from fewlabels import parallel
 
 
@@ -38,11 +36,11 @@ class Stop:
         """Stop as after a signal. It is none: the first one after it is not the second, which would lose the state."""
         self.signum = self.signum or signum
 
-    def agreed(self, step: int, device: torch.device) -> int:
+    def agreed(self, step: int) -> int:
         """The signal that ends the training after `step`, or 0. Several ranks compare every tenth step."""
         if not parallel.active():
             return self.signum
-        return 0 if step % 10 else int(parallel.maximum(torch.tensor(self.signum, device=device)))
+        return 0 if step % 10 else parallel.agree(self.signum)
 
 
 @contextlib.contextmanager

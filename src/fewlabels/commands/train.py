@@ -21,6 +21,7 @@ from fewlabels.data.split import read_split
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
+from fewlabels.step import pick_device
 from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
 
 
@@ -58,7 +59,7 @@ class Command:
 
 def main(args: list[str]) -> int:
     command = read(args)
-    lead = int(parallel.environment_rank()) == 0
+    lead = parallel.environment_rank() == 0
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
@@ -72,7 +73,7 @@ def main(args: list[str]) -> int:
         print("\n".join(cost.lines))
         return 0
     output = Output(command.progress, print) if lead else Output()
-    with parallel.session(command.train.device):
+    with parallel.session(pick_device(command.train.device)):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
         if command.baseline:
