@@ -119,7 +119,7 @@ class Line:
     def agree(self, value: int) -> int:
         """Largest of all ranks' values, 0 or more; waits for all of them. Raises Lost when one is gone."""
         if self.rank:
-            self._send(0, value)
+            _send(self.links, value)
             return self._receive(0)
         values = [value]
         with selectors.DefaultSelector() as selector:
@@ -129,15 +129,8 @@ class Line:
                 for key, _ in selector.select():
                     values.append(self._receive(key.data))
                     selector.unregister(key.fileobj)
-        for rank in self.links:
-            self._send(rank, max(values))
+        _send(self.links, max(values))
         return max(values)
-
-    def _send(self, rank: int, value: int) -> None:
-        try:
-            self.links[rank].sendall(value.to_bytes(4, "big", signed=True))
-        except OSError:
-            self._lose(rank)
 
     def _receive(self, rank: int) -> int:
         data = b""
@@ -157,8 +150,9 @@ class Line:
         raise Lost(self.sentence(rank))
 
     def _tell(self, gone: int) -> None:
+        """Rank 0 lets the others know who is gone."""
         if self.rank == 0:
-            _tell(self.links, gone)
+            _send(self.links, -1 - gone)
 
     def sentence(self, gone: int | None) -> str:
         which = "another rank" if gone is None else f"rank {gone}"
@@ -204,11 +198,10 @@ class Line:
             link.close()
 
 
-def _tell(links: dict[int, socket.socket], gone: int) -> None:
-    """Rank 0 lets the others know who is gone."""
+def _send(links: dict[int, socket.socket], value: int) -> None:
     for link in links.values():
-        with suppress(OSError):
-            link.sendall((-1 - gone).to_bytes(4, "big", signed=True))
+        with suppress(OSError):  # who is gone is seen where its answer is waited for
+            link.sendall(value.to_bytes(4, "big", signed=True))
 
 
 # ---- how they meet
@@ -334,7 +327,7 @@ def _called(here: Place, store: Store, waiting: _Waiting) -> dict[int, socket.so
             try:
                 waiting(missing)
             except Lost:
-                _tell(links, missing[0])
+                _send(links, -1 - missing[0])
                 raise
             with suppress(TimeoutError):
                 link = opened.enter_context(server.accept()[0])

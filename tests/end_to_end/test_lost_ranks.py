@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
@@ -40,9 +41,8 @@ class Rank:
     def _go(self) -> None:
         os.environ.update(self.environment, GLOO_SOCKET_IFNAME="lo")
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        said, silence = self.file.open("a", buffering=1), Path(os.devnull).open("w")
-        os.dup2(said.fileno(), 2)
-        sys.stdout, sys.stderr = silence, said
+        os.dup2(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        sys.stdout, sys.stderr = io.StringIO(), os.fdopen(2, "w", buffering=1)
         torch.set_num_threads(1)
         self.work()
 
