@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 
 import torch
 
-from fewlabels import interrupt
+from fewlabels import children, interrupt
 from fewlabels.many import Job, Outcome, attempt
 
 
@@ -152,17 +152,14 @@ class Child:
 
     def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
         self.job, self.post = job, post
-        environment = {
-            "OMP_NUM_THREADS": str(threads),
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
-        }
-        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the parent
-        code = f"{ignore}; import sys; sys.path[:] = {sys.path!r}; from fewlabels.spread import child; child()"
+        environment = children.environment(
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(threads)),
+            CUDA_VISIBLE_DEVICES="" if device == "cpu" else device,
+        )
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                children.command("fewlabels.spread", "child"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
