@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,7 @@ ship with scikit-learn.
 def main(argv: Sequence[str] | None = None, command: Callable[[list[str]], int] | None = None) -> None:
     """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
     args = list(sys.argv[1:] if argv is None else argv)
+    os.environ["PYTHONSAFEPATH"] = "1"  # no file of the user's folder is a module to what torch or we start
     try:
         code = run(args, command)
         sys.stdout.flush()
@@ -78,8 +80,8 @@ def _attempt(command: Callable[[list[str]], int], args: list[str]) -> int:
     """The exit status of `command`; a foreseen error becomes one sentence, another one is raised."""
     try:
         return command(args)
-    except KeyboardInterrupt:
-        return complain("stopped; nothing was saved since the last checkpoint", 130)
+    except KeyboardInterrupt as stop:  # ours name their signal
+        return complain("stopped; nothing was saved since the last checkpoint", 128 + (*stop.args, signal.SIGINT)[0])
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-import torch
-
 from fewlabels import parallel
 
 
@@ -30,7 +28,7 @@ class Stop:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self._caught:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signum)
         self._caught = True
         self.ask(signum)
 
@@ -38,23 +36,64 @@ class Stop:
         """Stop as after a signal. It is none: the first one after it is not the second, which would lose the state."""
         self.signum = self.signum or signum
 
-    def agreed(self, step: int, device: torch.device) -> int:
+    def agreed(self, step: int) -> int:
         """The signal that ends the training after `step`, or 0. Several ranks compare every tenth step."""
         if not parallel.active():
             return self.signum
-        return 0 if step % 10 else int(parallel.maximum(torch.tensor(self.signum, device=device)))
+        return 0 if step % 10 else parallel.agree(self.signum)
+
+
+class Between:
+    """Before, between and after trainings, where nothing has to be saved: raises KeyboardInterrupt, with the signal.
+
+    A training that ends with the step in which the signal came has nothing to stop; what would come next has.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        """The first signal."""
+        self.raises = True
+        """Otherwise it is only remembered."""
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = self.signum or signum
+        if self.raises:
+            raise KeyboardInterrupt(signum)
+
+
+@contextlib.contextmanager
+def between() -> Iterator[Between]:
+    """The block holds several trainings; elsewhere than in the main thread nothing is caught."""
+    around = Between()
+    with _handled(around):
+        yield around
 
 
 @contextlib.contextmanager
 def catch() -> Iterator[Stop]:
-    """Within the block the signals are remembered; elsewhere than in the main thread nothing is caught."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    """Within the block the signals are remembered; elsewhere than in the main thread nothing is caught.
+
+    Raises KeyboardInterrupt at once for a signal that came in the last step of the training before.
+    """
+    stop, around = Stop(), signal.getsignal(signal.SIGTERM)
+    if isinstance(around, Between) and around.signum:
+        raise KeyboardInterrupt(around.signum)
     try:
-        yield stop
+        with _handled(stop):
+            yield stop
     finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
+        if isinstance(around, Between):
+            around.signum = around.signum or stop.signum
+
+
+@contextlib.contextmanager
+def _handled(handler: Stop | Between) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, before in old.items():
+            signal.signal(s, before)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fewlabels import augment, nets, parallel
+from fewlabels import augment, nets, parallel, ranks
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.allocator import keep_freed_memory
 from fewlabels.augment.views import View
@@ -69,21 +69,27 @@ class Objective(nn.Module):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this rank. Raises ValueError for one that is not there."""
-    if name == "auto":
-        name = f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu"
+    """The device of this rank. Raises ValueError for one that is not there, or not for this rank alone."""
+    allowed = f"the device must be auto, cpu, cuda or cuda:N, got {name!r}"
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+        raise ValueError(allowed) from None
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise ValueError(allowed)
     if device.type == "cuda":
-        count = torch.cuda.device_count()
+        count, here = torch.cuda.device_count(), ranks.local_world()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
             have = f"has the CUDA GPUs 0 to {count - 1}" if count else "has no usable CUDA GPU"
             raise ValueError(f"device {name} is not there: this machine {have}")
-        device = torch.device("cuda", parallel.local_rank() if device.index is None else device.index)
+        if device.index is not None and here > 1:
+            raise ValueError(f"device {name} would be that of all {here} ranks of this machine: give --device cuda")
+        if device.index is None and ranks.local_rank() >= count:
+            raise ValueError(
+                f"this machine has {here} ranks and {count} CUDA GPU{'s' * (count > 1)}, and each rank needs its own: "
+                f"start {count} (torchrun --nproc-per-node {count}), or give --device cpu"
+            )
+        device = torch.device("cuda", ranks.local_rank() if device.index is None else device.index)
         torch.cuda.set_device(device)
     return device
 

@@ -24,6 +24,7 @@ from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import Progressing, reading
+from fewlabels.ranks import Lost
 from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
 
@@ -46,7 +47,7 @@ class Diverged(RuntimeError):
 
 def foreseen(error: Exception) -> str | None:
     """The sentence for an error that can be foreseen, or None."""
-    if isinstance(error, Interrupted | Diverged | NotWritten | ValueError):
+    if isinstance(error, Interrupted | Diverged | Lost | NotWritten | ValueError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -84,10 +85,11 @@ def train(
         ValueError: for what the user can mend.
         Interrupted: after SIGINT or SIGTERM; the state is saved.
         Diverged: when the loss is no longer finite.
+        Lost: when another rank of the training did not come or has ended (`fewlabels.ranks`).
     """
     config, output = config or Train(), output or Output()
-    with parallel.session(config.device):
-        device = pick_device(config.device)
+    device = pick_device(config.device)
+    with parallel.session(device):
         if source is None:
             config = replace(config, data=resolve_data(config.data))
             with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
@@ -142,7 +144,8 @@ def resume(
     output = output or Output()
     run = Run(path, algorithms)
     config = config or run.config
-    with parallel.session(config.device):
+    device = pick_device(config.device)
+    with parallel.session(device):
         if run.finished:
             output.say(f"{run.path} is finished already")
             return run
@@ -151,11 +154,10 @@ def resume(
             raise RunError(
                 f"{run.path} was trained on {meta['world']} rank(s) and cannot go on with {parallel.world()}"
             )
-        device = pick_device(config.device)
         if source is not None:
             source = restrict(source, options_of(config.data))
         else:
-            with reading(output.progress if parallel.rank() == 0 else None) as show:
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
                 source = load_source(config.data, show)
         split = run.split
         if clause := split.difference(source):
@@ -259,7 +261,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             if start is not None:
                 trainer.nonfinite_step()  # which waits for the device
                 output.say(f"the first step, with its compilation, took {time.perf_counter() - start:.0f} s")
-            signum = stop.agreed(step, trainer.device)
+            signum = stop.agreed(step)
             end = step == steps
             evaluates = end or step % config.eval_every == 0
             saves = end or signum != 0 or step % config.save_every == 0

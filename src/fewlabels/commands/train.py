@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,16 +12,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from fewlabels import parallel
+from fewlabels import interrupt, parallel
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, nearest, to_dict
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import source_in
+from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
+from fewlabels.step import pick_device
 from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
 
 
@@ -58,7 +61,7 @@ class Command:
 
 def main(args: list[str]) -> int:
     command = read(args)
-    lead = int(parallel.environment_rank()) == 0
+    lead = parallel.environment_rank() == 0
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
@@ -72,10 +75,16 @@ def main(args: list[str]) -> int:
         print("\n".join(cost.lines))
         return 0
     output = Output(command.progress, print) if lead else Output()
-    with parallel.session(command.train.device):
+    with interrupt.between() as around, parallel.session(pick_device(command.train.device)):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
         if command.baseline:
+            if signum := parallel.agree(around.signum):
+                raise Interrupted(
+                    f"stopped by {signal.Signals(signum).name} before the baseline; {run.path} is finished, and "
+                    f"`fewlabels train --resume {run.path} --baseline` goes on with the baseline",
+                    signum,
+                )
             results["supervised"] = baseline(run, changed(run.config, command.train), output)
     if lead:
         print(table(results))
