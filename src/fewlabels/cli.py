@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import fewlabels
+from fewlabels import streams
 
 COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
@@ -38,18 +41,29 @@ ship with scikit-learn.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
-        code = 1
+    streams.occupy()
+    code = run(list(sys.argv[1:] if argv is None else argv))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: a further Ctrl-C ends Python without more words
     sys.exit(code)
 
 
 def run(args: list[str]) -> int:
-    """Run the command line `args`; returns the exit status."""
+    """Run the command line `args`; returns the exit status, which is not 0 if what was asked for could not be shown."""
+    with streams.guarded() as out, warnings.catch_warnings():
+        warnings.showwarning = _note
+        try:
+            code = _run(args)
+        except SystemExit as stop:  # after --help
+            code = int(stop.code or 0)
+        out.flush()
+        if out.lost and not out.aside and not code:
+            if isinstance(out.lost, BrokenPipeError):  # `| head` has seen enough
+                return 1
+            return complain(f"standard output could not be written: {out.lost.strerror}", 1)
+    return code
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         commands = "\n".join(
@@ -69,15 +83,19 @@ def run(args: list[str]) -> int:
         code: int = command.main(args[1:])
     except KeyboardInterrupt:
         return complain("stopped; nothing was saved since the last checkpoint", 130)
-    except BrokenPipeError:
-        raise
     except Exception as error:
-        return _explain(error)
+        return _explain(error, args[0])
     return code
 
 
-def _explain(error: Exception) -> int:
+def _note(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning of a library, without the place in its code."""
+    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _explain(error: Exception, command: str) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
+    from fewlabels.commands.options import spelled
     from fewlabels.interrupt import Interrupted
     from fewlabels.run import NotWritten
     from fewlabels.training import Diverged, foreseen
@@ -85,6 +103,8 @@ def _explain(error: Exception) -> int:
     sentence = foreseen(error)
     if sentence is None:
         raise error
+    if isinstance(error, ValueError):
+        sentence = spelled(sentence, command)
     if isinstance(error, Interrupted | Diverged):
         code = 128 + error.signum if isinstance(error, Interrupted) else 1
         # every rank stops; one says so
@@ -93,5 +113,6 @@ def _explain(error: Exception) -> int:
 
 
 def complain(sentence: str, code: int = 2) -> int:
-    print(f"fewlabels: {' '.join(sentence.split())}", file=sys.stderr)
+    lines = (line.strip() for line in sentence.split("\n"))  # inner spaces stay: they may be those of a file's name
+    print(f"fewlabels: {' '.join(filter(None, lines))}", file=sys.stderr)
     return code

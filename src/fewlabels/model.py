@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -73,6 +73,8 @@ class Model:
     device: torch.device
     fit: Fit = "crop"
     """How picture files are brought to `shape`; see `fewlabels.data.pictures.fit`."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Class by the name that it has in the data, where it was given a display name."""
 
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
@@ -110,4 +112,5 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit)
+    folders = dict(zip(data.get("folders", ()), classes, strict=False))
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit, folders)
