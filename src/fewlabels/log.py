@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.constrain import Constrain
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
 from fewlabels import files, streams
 from fewlabels.run import NotWritten, Run
+from fewlabels.screen import Screen, print_line
 
 SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
@@ -53,7 +53,7 @@ class Recorder:
     def _scalars(self, values: Mapping[str, float | None], step: int) -> None:
         for tag, value in values.items():
             if value is not None:
-                self.board.add_scalar(tag, value, step)
+                self.board.add_scalar(streams.visible(tag, lines=False), value, step)
 
     def _line(self, record: Mapping[str, Any]) -> None:
         self.file.write(json.dumps(record) + "\n")
@@ -116,33 +116,6 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-class Screen(Console):
-    """A rich console that takes text for text: no markup, no emoji, and `streams.visible`.
-
-    It writes to standard output or error as they are when it is made, and drops what they do not take.
-    """
-
-    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
-        file = streams.sink(sys.stderr if stderr else sys.stdout)
-        super().__init__(file=file, markup=False, emoji=False, highlight=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(streams.visible(text), **options)
-
-
-def width_of(screen: Screen, table: RenderableType) -> int:
-    """The width that a table needs."""
-    return Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum
-
-
-def print_whole(screen: Screen, table: RenderableType) -> None:
-    """A table as wide as it must be: on a terminal that is too narrow its rows go on in the next line, and no cell
-    is cut."""
-    narrow, screen.width = screen.width, max(screen.width, width_of(screen, table))
-    screen.print(table, soft_wrap=True)
-    screen.width = narrow
-
-
 class Bars(Progress):
     """Live progress bars on a terminal, each with a `text` behind it, which gives way where the terminal is narrow."""
 
@@ -164,7 +137,7 @@ class Bars(Progress):
 
     def line(self, text: str) -> None:
         """A line above the bars."""
-        self.screen.print(streams.wrapped(text, self.screen.width))
+        print_line(self.screen, text)
 
 
 class _Cut(ProgressColumn):

@@ -36,23 +36,30 @@ def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
+_GLUE = "\0"
+_JOINED = re.compile(r"(?<=  )\S+( \S+){1,2}(?=  |$)|(?<![^\s(])[\d.,:/]*\d [^\s\d]|: \d")
+"""Where a line does not break: in two or three words between double spaces, after a number, and before its value."""
+
+
 def wrapped(line: str, width: int) -> str:
-    """`line` in lines of at most `width` characters, broken at spaces only; those after the first stand under the
-    second column (what follows two spaces), or are indented by two."""
+    """Each line of `line` in lines of at most `width` characters, broken at spaces only; those after the first stand
+    under the second column (what follows two spaces), or are indented by two."""
+    if "\n" in line:
+        return "\n".join(wrapped(part, width) for part in line.split("\n"))
     if len(line) <= width or width < 20 or line[:1] in ("{", "["):  # JSON stays one line
         return line
     start = len(line) - len(line.lstrip())
     column = re.match(r"\s*\S+( \S+)?  +", line)
     indent = column.end() if column and column.end() <= width // 3 else start + 2
     text = textwrap.wrap(
-        line.strip(),
+        _JOINED.sub(lambda match: match[0].replace(" ", _GLUE), line.strip()),
         width,
         initial_indent=" " * start,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(text)
+    return "\n".join(text).replace(_GLUE, " ")
 
 
 class Sink:
@@ -131,7 +138,7 @@ class Stream:
         shown = visible(text[len(back) :])
         if self.isatty():
             width = shutil.get_terminal_size().columns
-            shown = "\n".join(wrapped(line, width) for line in shown.split("\n"))
+            shown = wrapped(shown, width)
         self.sink.write(back + shown)
         return len(text)
 

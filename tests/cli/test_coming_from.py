@@ -192,10 +192,10 @@ def words_of(here: str) -> list[str]:
 
 
 def dry_run(command: Callable[..., Any], here: str) -> dict[str, Any]:
-    said = command(*words_of(here), "--dry-run")
+    said = command(*words_of(here), "--dry-run", "--json")
     assert said.code == 0, said.err
     assert said.err == "", "the authors' own net needs no hint"
-    found: dict[str, Any] = json.JSONDecoder().raw_decode(said.out)[0]
+    found: dict[str, Any] = json.loads(said.out)["train"]
     return found
 
 

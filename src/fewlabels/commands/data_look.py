@@ -19,7 +19,8 @@ from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
-from fewlabels.log import Screen, bar
+from fewlabels.log import bar
+from fewlabels.screen import Screen
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new

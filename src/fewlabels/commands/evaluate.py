@@ -17,8 +17,8 @@ from fewlabels.data import names
 from fewlabels.data.protocol import Options
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
-from fewlabels.log import Screen, print_whole
 from fewlabels.run import Run
+from fewlabels.screen import Screen, print_whole
 from fewlabels.step import pick_device
 from fewlabels.streams import visible
 

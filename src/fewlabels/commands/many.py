@@ -27,6 +27,7 @@ from fewlabels.interrupt import Interrupted
 from fewlabels.log import duration
 from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, saved
 from fewlabels.report import DamagedRun, mean_and_deviation, read
+from fewlabels.screen import Screen
 from fewlabels.spread import Board, Result, at_once, gpus, in_turn
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def _number(value: float | None) -> str:
 def _print(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
     if not any(row[-1] for row in rows):
         rows, headings = [row[:-1] for row in rows], headings[:-1]
-    out = log.Screen()
+    out = Screen()
     table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     for i, name in enumerate(headings):
         table.add_column(name, justify="right" if name else "left", no_wrap=i == 0 or name != "")

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from fewlabels import files, streams
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.log import Screen, print_whole, width_of
 from fewlabels.report import MEASURES, DamagedRun, Entry, find, groups, read
+from fewlabels.screen import Screen, print_line, print_whole, width_of
 
 HEADINGS = {
     "accuracy": "final",
@@ -31,9 +31,11 @@ HEADINGS = {
     "seconds": "seconds",
 }
 LEGEND = """\
-accuracies in percent, of the averaged weights; final: after the last step; last N: median over the
-last N evaluations (over all, if there are fewer); mean N: their mean; best on test: chosen by the
-test images that it is measured on"""
+accuracies in percent, of the averaged weights
+final: after the last step
+last N: median over the last N evaluations (over all, if there are fewer)
+mean N: their mean
+best on test: chosen by the test images that it is measured on"""
 
 SPARE = ("mean 20", "mean 10", "last 50", "last 10", "geom. mean", "seconds")
 """Columns that a terminal too narrow for the table does without, the first one first; --csv has them."""
@@ -116,13 +118,13 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
         cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in MEASURES if m != "last1"}})
     _print(out, cells, hidden=same)
     if said := ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in same.items()):
-        print(f"all runs: {said}")
+        print_line(out, f"all runs: {said}")
     if unfinished := sum(not row["finished"] for row in rows):
-        print(f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
+        print_line(out, f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
     if together:
         print("\nmean ± standard deviation over seeds, of finished runs")
         _print(out, [_group_cells(group) for group in together], hidden=same)
-    print(f"\n{LEGEND}")
+    print_line(out, f"\n{LEGEND}")
 
 
 def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
@@ -154,7 +156,7 @@ def _print(out: Screen, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, 
             table, width = _table(out, [column for column in columns if column not in left_out], rows)
     print_whole(out, table)
     if left_out:
-        print(f"no room for {', '.join(left_out)}: --csv and --json have all")
+        print_line(out, f"no room for {', '.join(left_out)}: --csv and --json have all")
 
 
 def _table(out: Screen, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> tuple[Table, int]:
