@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fewlabels
@@ -433,8 +435,6 @@ def test_folder_that_may_not_be_written(
 
 
 def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path) -> None:
-    import torch
-
     from fewlabels.step import Trainer
 
     def full(self: Any, step: int) -> None:
@@ -444,6 +444,69 @@ def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..
     said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
     assert said.code == 1
     assert said.sentence == "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+
+
+OF_TORCH = (
+    "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+)
+
+
+def too_large() -> None:
+    np.empty(2**60, np.uint8)
+
+
+def of_torch() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def said_otherwise() -> None:
+    raise RuntimeError(OF_TORCH)
+
+
+def by_python() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("full", [too_large, of_torch, said_otherwise, by_python])
+def test_out_of_memory(
+    full: Callable[[], None], monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    from fewlabels.step import Trainer
+
+    monkeypatch.setattr(Trainer, "step", lambda self, step: full())
+    said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
+    assert said.code == 1
+    words = "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
+    assert said.sentence == words
+
+
+def test_the_net_is_looked_at_before_the_pictures(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Name, options, weights and their file: all that does not depend on the pictures."""
+    from fewlabels.data import sources
+
+    def read(*args: Any, **options: Any) -> None:
+        raise AssertionError("the pictures are read")
+
+    monkeypatch.setattr(sources, "load", read)
+    (tmp_path / "other.pth").write_bytes(b"nonsense")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "names.pth")
+    for words, sentence in (
+        ("--net resnet50", "net 'resnet50' is unknown; did you mean 'torchvision:resnet50'?"),
+        ("--net timm:resnet81", "net 'timm:resnet81' is unknown"),
+        ("--net torchvision:resnet81", "net 'torchvision:resnet81' is unknown"),
+        ("--net small --net.stages 4", "net 'small' has no option stages"),
+        ("--net small --net.patch 4", "--net.patch is for nets of timm"),
+        ("--net small --net.pretrained True", "net 'small' has no pretrained weights"),
+        ("--net small --net.pretrained no.pth", "--net.pretrained: there is no file no.pth"),
+        (f"--net timm:resnet18 --net.pretrained {tmp_path}/other.pth", "--net.pretrained: "),
+        (f"--net timm:resnet18 --net.pretrained {tmp_path}/names.pth", "the weights in "),
+    ):
+        for how in ((), ("--dry-run",)):
+            said = command("train", "--data", f"{photos}/", *words.split(), "--out", tmp_path / "run", *how)
+            assert said.code == 2 and said.sentence.startswith(sentence), words
+    assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_before_the_training(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:

@@ -68,6 +68,17 @@ def test_output_of_the_command(digits_run: Any) -> None:
     assert not any("\x1b" in line for line in out + err)
 
 
+def test_accuracy_of_pseudo_labels_needs_a_truth_beside_the_labels(
+    digits_run: Any, photo_run: Any, short: Callable[..., Train], tmp_path: Path
+) -> None:
+    """Own pictures: only the labeled ones have a class, and all of them are learned; likewise where all have."""
+    every = fl.train(short(data=fl.Data("digits")), out=tmp_path / "run").path
+    for path, known in ((digits_run.path, True), (photo_run.path, False), (every, False)):
+        logs = fl.Run(path).metrics("log")
+        assert logs and any("pseudo_accuracy" in r for r in logs) == known
+        assert any(r["mask"] > 0 for r in logs) or path == every, "pseudo-labels that count"
+
+
 def test_result(digits_run: Any, records: list[dict[str, Any]]) -> None:
     result = fl.Run(digits_run.path).result
     assert set(result) == {
