@@ -653,3 +653,44 @@ def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encodin
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding)), contextlib.redirect_stderr(err):
             assert cli.run(line.split()) == 2
         assert err.getvalue() == f"fewlabels: {sentences[line]}\n"
+
+
+def test_options_in_place_of_fields() -> None:
+    from fewlabels.commands.options import last_ones, spelled
+    from fewlabels.commands.train import Command
+
+    assert spelled("Net.bn_momentum 2 and (Data.name is x), Train.sync_bn.", "train") == (
+        "--net.bn-momentum 2 and (--data is x), --sync-bn."
+    )
+    assert spelled("Data.image_size is 2, Net.name", "split") == "--image-size is 2, Net.name"
+    assert spelled("Optim.lr_end and VAT.eps", "") == "optim.lr_end and algorithm.eps"
+    for same in ("a/Data.name", "Data.json", "'Train.steps'", "Train.steps.txt", "Nothing.steps", "Train.stepss"):
+        assert spelled(same, "train") == same
+    assert spelled("Train.steps", "evaluate") == "Train.steps"
+
+    classes = [Command, *ALGORITHMS.values()]
+    for line, rest in (
+        ("--steps 3 --tau 0.9 --steps 4", "--tau 0.9 --steps 4"),
+        ("--seed 1 fixmatch --seed=2", "fixmatch --seed=2"),
+        ("--eval_every=5 fixmatch --eval-every 6", "fixmatch --eval-every 6"),
+        ("--baseline --no-baseline mixmatch --baseline", "mixmatch --baseline"),
+        ("--ema.warmup vat --ema.no-warmup", "vat --ema.no-warmup"),
+        (
+            "remixmatch --p-unlabeled 0.5 0.5 --steps 2 --p-unlabeled 0.1 0.9",
+            "remixmatch --steps 2 --p-unlabeled 0.1 0.9",
+        ),
+        ("--data.keep-labeled 0,1 fixmatch --data.keep-labeled 2,3", "fixmatch --data.keep-labeled 2,3"),
+        ("--stps 1 --stps 2", "--stps 1 --stps 2"),
+    ):
+        assert last_ones(line.split(), classes) == rest.split()
+
+
+@pytest.mark.parametrize(
+    "line", ["--steps 3 --tau 0.9 --steps 4", "--eval-every=3 fixmatch --tau 0.1 --eval-every 5 --tau 0.9 --steps 4"]
+)
+def test_the_last_of_two_counts(line: str) -> None:
+    from fewlabels.commands.train import read
+
+    found = read(line.split()).train
+    assert (found.steps, found.algorithm.tau) == (4, 0.9)  # type: ignore[union-attr]
+    assert found.eval_every == (5 if "eval" in line else recipe("fixmatch", "digits").eval_every)

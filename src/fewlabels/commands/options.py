@@ -204,7 +204,7 @@ def spelled(sentence: str, command: str) -> str:
         name = f"{prefix}{match[2]}"
         return f"--{name.removesuffix('.name').replace('_', '-')}" if command else name
 
-    return re.sub(r"(?<![\w/.'\"-])([A-Z]\w*)\.([a-z]\w*)(?![\w/.'\"])(?!\.\w)", option, sentence)
+    return re.sub(r"(?<![\w/.'\"-])([A-Z]\w*)\.([a-z]\w*)(?![\w/'\"]|\.\w)", option, sentence)
 
 
 def _first_sentence(box: str) -> str:
