@@ -166,7 +166,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the own pictures that the commands speak of."""
     for folder in ("data", "mydataset"):
         for part in ("labeled/cat", "labeled/dog", "unlabeled", "test/cat"):
-            for i in range(60 if part == "unlabeled" else 2):
+            for i in range(2 if part == "test/cat" else 60):  # 50 of the labeled ones are for validation
                 path = tmp_path / folder / part / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (36, 32), (i, 9, 99)).save(path)
