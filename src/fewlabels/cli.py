@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import fewlabels
 from fewlabels import streams
@@ -24,6 +26,8 @@ COMMANDS = {
     "bench": ("measure how fast it is on this machine", "bench COMMAND"),
 }
 """What each command does, and how it is called."""
+
+STOPPED = "stopped; nothing was saved since the last checkpoint"
 
 HELP = """\
 fewlabels {version}: train an accurate image classifier from a few labels and many
@@ -79,13 +83,31 @@ def _run(args: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
     try:
-        command = importlib.import_module(f"fewlabels.commands.{args[0]}")
+        with _nothing_to_lose():
+            command = importlib.import_module(f"fewlabels.commands.{args[0]}")
         code: int = command.main(args[1:])
     except KeyboardInterrupt:
-        return complain("stopped; nothing was saved since the last checkpoint", 130)
+        return complain(STOPPED, 130)
     except Exception as error:
         return _explain(error, args[0])
     return code
+
+
+@contextlib.contextmanager
+def _nothing_to_lose() -> Iterator[None]:
+    """Ctrl-C ends the program at once: an exception in the middle of an import of torch would abort it in C++."""
+
+    def leave(signum: int, frame: object) -> None:
+        os._exit(complain(STOPPED, 130))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def _note(message: Warning | str, *where: object, **more: object) -> None:

@@ -520,6 +520,15 @@ def test_ctrl_c_before_the_training(monkeypatch: pytest.MonkeyPatch, command: Ca
     assert said.code == 130 and said.sentence == "stopped; nothing was saved since the last checkpoint"
 
 
+def test_ctrl_c_twice_while_torch_is_imported(tmp_path: Path) -> None:
+    """A real process, as an interrupted import ends in C++; the module that is imported in torch's place sends both."""
+    (tmp_path / "torch.py").write_text("import os, signal\nfor _ in range(2): os.kill(os.getpid(), signal.SIGINT)")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fewlabels.cli import main; main()"
+    answer = program("train", cwd=tmp_path, code=code)
+    assert answer.returncode == 130
+    assert answer.stderr == "fewlabels: stopped; nothing was saved since the last checkpoint\n"
+
+
 def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
     from fewlabels.commands import evaluate
 
