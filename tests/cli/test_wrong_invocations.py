@@ -71,7 +71,9 @@ train has no algorithm 'digits@40'; data are named with --data digits@40
 data show digits --overwrite
 data show has no option --overwrite
 train --json
---json says how --dry-run prints: add --dry-run, or leave it out
+--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
+train --seeds 0,1 --dry-run --json
+--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
 train --steps 0 --tau 0.9 --steps=-3
 --steps must be a whole number of at least 1, got -3
 train mixmatch --tau 0.5

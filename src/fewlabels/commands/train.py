@@ -71,8 +71,10 @@ def main(args: list[str]) -> int:
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
-    if command.json and not command.dry_run:
-        raise UsageError("--json says how --dry-run prints: add --dry-run, or leave it out")
+    if command.json and (not command.dry_run or command.seeds is not None or command.folds is not None):
+        raise UsageError(
+            "--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out"
+        )
     if not command.dry_run:
         streams.aside()
     if command.seeds is not None or command.folds is not None:
