@@ -158,19 +158,22 @@ class Net(Checked):
     """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
     or .pth file of the same net."""
 
+    def check(self) -> None:
+        """Raises the ValueError of `build` for what has nothing to do with the images."""
+        nets.check(self.name, pretrained=self.pretrained, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stages", "blocks", "width", "slope", "patch")}
+
     def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
         """The net at its start, for images of `shape` (C, H, W); `blank`: its weights will be loaded from a run."""
         return nets.build(
             self.name,
             classes=classes,
             shape=shape,
-            stages=self.stages,
-            blocks=self.blocks,
-            width=self.width,
             dropout=self.dropout,
-            slope=self.slope,
             bn_momentum=self.bn_momentum,
-            patch=self.patch,
+            **self._options(),
             pretrained=False if blank else self.pretrained,
         )
 
@@ -207,6 +210,11 @@ class Optim(Checked):
         super().__post_init__()
         if self.lr_end and self.schedule != "linear":
             raise ValueError(f"Optim.lr_end {self.lr_end:g} is for the schedule linear, not for {self.schedule}")
+        other = ("beta1", "beta2") if self.name == "sgd" else ("momentum", "nesterov")
+        for name in other:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                theirs = "adam and adamw" if self.name == "sgd" else "sgd"
+                raise ValueError(f"Optim.{name} {value} is for {theirs}, not for {self.name}")
 
 
 @dataclass(frozen=True, kw_only=True)

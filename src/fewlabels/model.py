@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -75,6 +75,8 @@ class Model:
     device: torch.device
     how: Decoding = PLAIN
     """How picture files are read and brought to `shape`."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Class by the name that it has in the data, where it was given a display name."""
 
     def logits(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
@@ -112,7 +114,9 @@ def load_model(
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, decoding_of(config.data))
+    folders = dict(zip(data.get("folders", ()), classes, strict=False))
+    how = decoding_of(config.data)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, how, folders)
 
 
 def decoding_of(data: Data) -> Decoding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -44,7 +43,8 @@ class Predictions:
     notes: tuple[str, ...]
     """What is to be said of the others' pixels."""
     truth: tuple[str | None, ...]
-    """The class folder that an image lies in, where the argument was a folder of class folders."""
+    """The class whose folder an image lies in (by its display name), where the argument was a folder of class folders.
+    A folder that the model does not know stands for itself."""
 
     @property
     def labels(self) -> list[str]:
@@ -73,7 +73,8 @@ class Predictions:
         per image; .npy int64 class numbers, with a .json of class names and paths beside it.
         """
         if path.suffix == ".csv":
-            return [_write(path, self.csv(probabilities).encode())]
+            # a name that is not UTF-8 stays the bytes that it is on the disk
+            return [_write(path, self.csv(probabilities).encode("utf-8", "surrogateescape"))]
         if path.suffix == ".json":
             return [_write(path, (json.dumps(self.records(probabilities), indent=1) + "\n").encode())]
         buffer = io.BytesIO()
@@ -96,14 +97,12 @@ class Predictions:
         return out
 
     def csv(self, probabilities: bool = False) -> str:
-        """The .csv text."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "confidence", *(self.classes if probabilities else ())])
+        """The .csv text; `files.cell` says what is done about formulas."""
+        rows: list[list[str]] = [["path", "label", "confidence", *(self.classes if probabilities else ())]]
         for path, label, row in zip(self.paths, self.labels, self.probabilities, strict=True):
             extra = [f"{p:.6f}" for p in row] if probabilities else []
-            writer.writerow([path, label, f"{row.max():.6f}", *extra])
-        return text.getvalue()
+            rows.append([path, label, f"{row.max():.6f}", *extra])
+        return files.csv_text(rows)
 
 
 def _write(path: Path, data: bytes) -> Path:
@@ -174,5 +173,5 @@ def predict(
         classes=model.classes,
         corrupt=tuple(corrupt),
         notes=sentences(abouts, [str(file) for file, _ in found], model.how.bits),
-        truth=tuple(found[i][1] for i in kept),
+        truth=tuple(None if t is None else model.folders.get(t, t) for t in (found[i][1] for i in kept)),
     )

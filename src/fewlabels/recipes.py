@@ -82,7 +82,7 @@ SMALL: Mapping[str, Settings] = {
         "save_every": 100,
         "log_every": 10,
     },
-    # minutes on a GPU; one thread of a CPU needs 0.8, 3.3 or 8.2 hours for pictures of 32, 64 or 96 pixels
+    # minutes on a GPU; on a core of a CPU about 1 hour for pictures of 32 pixels, 3 for 64, 8 for 96
     "a folder": {
         "net.name": "wrn-10-2",
         "net.bn_momentum": 0.01,

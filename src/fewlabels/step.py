@@ -295,7 +295,7 @@ class Trainer:
 
         Measured here because no algorithm sees the truth.
         """
-        if losses.pseudo is None:
+        if losses.pseudo is None or not self.feed.truth_known:
             return {}
         truth = self.feed.labels[self.feed.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)

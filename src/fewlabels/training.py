@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,11 @@ from typing import NamedTuple
 import torch
 
 from fewlabels import interrupt, parallel
-from fewlabels.algorithms import AnyAlgorithm
-from fewlabels.config import Data, Train, algorithm_name, difference
+from fewlabels.config import Train, algorithm_name
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.datasets import complete, in_memory, load_source, options_of, resolve, resolve_data, split_of
+from fewlabels.datasets import in_memory, load_source, options_of, resolve, resolve_data, split_of
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
@@ -27,6 +27,7 @@ from fewlabels.log import Progressing, reading
 from fewlabels.ranks import Lost
 from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
+from fewlabels.summary import settings
 
 __all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
 
@@ -53,7 +54,15 @@ def foreseen(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
     return None
+
+
+_NO_MEMORY = re.compile(
+    "DefaultCPUAllocator|[Cc]an(no|')t allocate memory|Storage size calculation overflowed|multiplication overflow"
+)
+"""In torch's words, where the machine's memory does not suffice, or no machine's would."""
 
 
 class Output(NamedTuple):
@@ -61,6 +70,8 @@ class Output(NamedTuple):
 
     progress: Progressing = None
     say: Say = lambda text: None
+    recipe: str | None = None
+    """The recipe of a project that the settings come from, to say so."""
 
 
 def train(
@@ -90,6 +101,7 @@ def train(
     config, output = config or Train(), output or Output()
     device = pick_device(config.device)
     with parallel.session(device):
+        config.net.check()
         if source is None:
             config = replace(config, data=resolve_data(config.data))
             with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
@@ -110,6 +122,7 @@ def train(
             facts = {
                 "source": source.name,
                 "classes": source.classes,
+                **({"folders": source.folders} if source.folders else {}),
                 "shape": source.shape,
                 "mean": mean,
                 "std": std,
@@ -117,7 +130,12 @@ def train(
                 "test": len(source.test_labels),
             }
             run = Run.create(path, config, split, facts, overwrite=overwrite)
-            for line in (*_summary(trainer, source, split), *source.notes, *split.notes, *trainer.notes()):
+            for line in (
+                *_summary(trainer, source, split, output.recipe),
+                *source.notes,
+                *split.notes,
+                *trainer.notes(),
+            ):
                 output.say(line)
             output.say(f"run folder {run.path}")
         _loop(trainer, source, split, run, 0, output)
@@ -182,23 +200,18 @@ def resume(
         return run
 
 
-def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
+def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
     """What is about to be trained, in a few lines."""
     config = trainer.config
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    default = Train(data=complete(Data(config.data.name)))
-    if isinstance(config.algorithm, AnyAlgorithm):
-        default = replace(default, algorithm=type(config.algorithm)())
-    changed = difference(config, default)
-    said = ", ".join(f"{k}={v}" for k, v in changed.items() if k != "algorithm.name")
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
         f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
-        f"settings other than the defaults: {said or 'none'}",
+        settings(config, source, recipe),
         str(trainer.feed.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]

@@ -60,7 +60,7 @@ def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path
 def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line on standard error; the settings on standard output stay JSON and four lines."""
     monkeypatch.setenv("RANK", "0")
-    said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run")
+    said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run", "--json")
     assert said.code == 0 and said.err == "note: published CIFAR-100 numbers use wrn-28-8, weight decay 0.001\n"
-    assert json.JSONDecoder().raw_decode(said.out)[0]["net"]["name"] == "small-2"
+    assert json.loads(said.out)["train"]["net"]["name"] == "small-2"
     assert command("train", "--data", "cifar10@40", "--net", "small-2", "--dry-run").err == ""

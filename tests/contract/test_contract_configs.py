@@ -124,7 +124,7 @@ def test_every_field_is_an_option(cls: Any) -> None:
 def test_no_field_is_named_like_one_of_the_training(cls: type) -> None:
     """`fewlabels train NAME --steps 3` would have two meanings."""
     taken = {field.name for field in dataclasses.fields(Train)} | {"out", "overwrite", "resume", "config", "baseline"}
-    taken |= {"dry_run", "progress", "recipe", "help", "name"}
+    taken |= {"dry_run", "json", "progress", "recipe", "help", "name"}
     assert not taken & {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
+from fewlabels.screen import Screen
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
@@ -241,6 +242,6 @@ def _path(text: str | None) -> Path | None:
 
 
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Screen(soft_wrap=True)
     console.width = max(console.width, 160)  # a table that is too wide wraps in the terminal, and is not cut
     return console

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import tyro
 
+from fewlabels import streams
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.log import bar
 from fewlabels.model import load_model
 from fewlabels.predict import predict, targets
 from fewlabels.run import Run
 from fewlabels.step import pick_device
+from fewlabels.streams import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +65,20 @@ def main(args: list[str]) -> int:
     with bar("predicting", command.progress) as show:
         found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
     if command.output is None:
-        sys.stdout.write(found.csv(command.probabilities))
+        streams.put(found.csv(command.probabilities))
     else:
+        streams.aside()
         for path in found.write(Path(command.output), probabilities=command.probabilities):
             print(f"wrote {path}", file=sys.stderr)
     if found.unknown_classes:
-        print(f"class folders that the run does not know: {', '.join(found.unknown_classes)}", file=sys.stderr)
+        names = ", ".join(visible(name, lines=False) for name in found.unknown_classes)
+        print(f"class folders that the run does not know: {names}", file=sys.stderr)
     if found.accuracy is not None:
         print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
     for note in found.notes:
         print(note, file=sys.stderr)
     for name, reason in found.corrupt:
-        print(f"could not read {name}: {reason}", file=sys.stderr)
+        print(f"could not read {visible(name, lines=False)}: {reason}", file=sys.stderr)
     if found.corrupt:
         print(f"fewlabels: {len(found.corrupt)} file(s) could not be read", file=sys.stderr)
     return 1 if found.corrupt else 0

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels import interrupt, parallel
+from fewlabels import interrupt, parallel, streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
-from fewlabels.commands.options import UsageError, parse
+from fewlabels.commands.options import UsageError, parse, spelled
 from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, nearest, to_dict
+from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
+from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
 from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.run import Run, RunError
 from fewlabels.step import pick_device
+from fewlabels.tools.listing import present
 from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
+
+if TYPE_CHECKING:
+    from fewlabels.estimate import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +61,9 @@ class Command:
     folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
     dry_run: bool = False
-    """Show the settings and what they will cost, and stop."""
+    """Show what the training will cost on this machine, and stop."""
+    json: bool = False
+    """With --dry-run: print all settings and the costs as one JSON object, which --config takes."""
     progress: bool = True
     """Show a progress bar."""
 
@@ -65,16 +74,20 @@ def main(args: list[str]) -> int:
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
+    if command.json and (not command.dry_run or command.seeds is not None or command.folds is not None):
+        raise UsageError(
+            "--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out"
+        )
+    if not command.dry_run:
+        streams.aside()
     if command.seeds is not None or command.folds is not None:
         return many.main(command, args)
     if command.dry_run:
         from fewlabels.estimate import estimate
 
-        cost = estimate(command.train)
-        print(json.dumps(to_dict(cost.config), indent=1))
-        print("\n".join(cost.lines))
+        show(estimate(command.train), command.json)
         return 0
-    output = Output(command.progress, print) if lead else Output()
+    output = Output(command.progress, print, command.recipe) if lead else Output()
     with interrupt.between() as around, parallel.session(pick_device(command.train.device)):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
@@ -89,6 +102,21 @@ def main(args: list[str]) -> int:
     if lead:
         print(table(results))
     return 0
+
+
+def show(cost: Estimate, as_json: bool) -> None:
+    """What a training costs: lines, or one JSON object."""
+    lines = dict(cost.lines)
+    data = cost.config.data
+    base, root = parse_name(data.name).base, Path(data.root).expanduser() if data.root else default_root()
+    if not parse_name(data.name).folder and not present(base, root):
+        there = "" if root.is_dir() else ", which does not exist"
+        how = "put it there first" if base in FOLDERS else "the training will download it there"
+        lines["missing"] = f"{base} is not in {root}{there}: {how}, or name another folder with --data.root"
+    if as_json:
+        print(json.dumps({"train": to_dict(cost.config), "cost": lines}, indent=1))
+    else:
+        print("\n".join(f"{name:9}{text}" for name, text in lines.items()))
 
 
 def read(args: list[str]) -> Command:
@@ -140,7 +168,10 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
     name, pretrained = (net.name, net.pretrained) if net else (None, False)
     base = recipe(first.recipe or algorithm_name(algorithm), data, net=name, pretrained=pretrained)
     if file:
-        base = from_dict(file, base)
+        try:
+            base = from_dict(file, base)
+        except ValueError as error:
+            raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
     shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
     return Command(train=base, baseline=shown)
@@ -222,4 +253,15 @@ def table(results: dict[str, Run]) -> str:
             f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, "
             f"{result['seconds']:.0f} s, {run.path})"
         )
+    lines.append(
+        "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
+    )
+    first = next(iter(results.values()))
+    if first.result["measured_on"] == "train":
+        lines.append(
+            "there are no test pictures, so it is that of the labeled pictures, which were trained on: "
+            "put some into test/CLASS/, or hold some back with --data.valid N"
+        )
+    path = shlex.quote(str(first.path))
+    lines.append(f"next: fewlabels evaluate {path}; fewlabels predict {path} PICTURES... -o predictions.csv")
     return "\n".join(lines)

@@ -144,6 +144,7 @@ def restrict(source: Source, options: Options) -> Source:
     return replace(
         source,
         classes=tuple(source.classes[c] for c in kept),
+        folders=tuple(source.folders[c] for c in kept if source.folders),
         labels=number[source.labels],
         test_labels=number[source.test_labels],
         whole=whole,

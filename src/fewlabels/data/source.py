@@ -114,6 +114,8 @@ class Source:
     style: Style
     notes: tuple[str, ...] = ()
     """Sentences that the run prints."""
+    folders: tuple[str, ...] = ()
+    """What the classes are called in the data, where `classes` are display names."""
     folds: tuple[Labels, ...] = ()
     """Official sets of labeled rows (STL-10's ten), each int64; a source that has them follows the published
     protocol though some labels are unknown."""

@@ -86,7 +86,7 @@ def load(
         else:
             listing = list_folder(path, label_from=label_from, labeled=labeled, unlabeled=unlabeled, test=test)
         source = listing.read(options)
-    return source if classes is None else renamed(source, classes)
+    return source if classes is None else replace(renamed(source, classes), folders=source.classes)
 
 
 def _named(name: str, root: Path, options: Options) -> Source:
