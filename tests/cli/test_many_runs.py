@@ -356,7 +356,8 @@ def test_asked_wrongly_about_runs(command: Command, tmp_path: Path, monkeypatch:
     assert command(*OPTIONS, "--folds", "0,1", "--data.split", path / "split.json").sentence == (
         "--folds draws a split for each seed: leave out --data.split"
     )
-    monkeypatch.setenv("RANK", "0")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     assert command(*OPTIONS, "--seeds", "0,1").sentence == (
         "--seeds trains each run on one device: start it without torchrun, and it takes every visible GPU"
     )

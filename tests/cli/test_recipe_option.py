@@ -59,7 +59,8 @@ def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path
 
 def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line on standard error; the settings on standard output stay JSON and four lines."""
-    monkeypatch.setenv("RANK", "0")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run", "--json")
     assert said.code == 0 and said.err == "note: published CIFAR-100 numbers use wrn-28-8, weight decay 0.001\n"
     assert json.loads(said.out)["train"]["net"]["name"] == "small-2"

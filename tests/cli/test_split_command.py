@@ -126,9 +126,9 @@ def test_a_root_that_is_none(command: Callable[..., Any], tmp_path: Path) -> Non
     gone, file = tmp_path / "gone", tmp_path / "file"
     file.write_text("")
     for name, root, sentence in (
-        ("tiny_imagenet", gone, f"there is no folder {gone} (Data.root), and tiny_imagenet is not downloaded"),
-        ("photos.csv", gone, f"there is no folder {gone} (Data.root), and photos.csv is not downloaded"),
-        ("cifar10@40", file, f"Data.root {file} is a file; it must be a folder"),
+        ("tiny_imagenet", gone, f"there is no folder {gone} (--data.root), and tiny_imagenet is not downloaded"),
+        ("photos.csv", gone, f"there is no folder {gone} (--data.root), and photos.csv is not downloaded"),
+        ("cifar10@40", file, f"--data.root {file} is a file; it must be a folder"),
     ):
         said = command("train", "--data", name, "--data.root", root, "--dry-run")
         assert said.code == 2 and said.sentence == sentence

@@ -600,7 +600,7 @@ def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, c
     """And not where the docstrings of the source happen to."""
     monkeypatch.setenv("COLUMNS", "100")
     lines = [line.strip("│ ") for line in command("train", "uda", "--help").out.splitlines()]
-    assert "options; default: the recipe for the algorithm and the data set. (default: None)" in lines
+    assert "than --config and options; default: the recipe for the algorithm and the" in lines
     assert "which grows from 1 / classes to 1, do not count" in " ".join(lines)
     assert not any(line.endswith("which grows") for line in lines)
 
