@@ -30,26 +30,7 @@ ALGORITHMS = (
 )
 
 HOSTILE = [
-    *(
-        "",
-        " ",
-        "-",
-        "--",
-        "-x",
-        "--x",
-        ".",
-        "..",
-        "../..",
-        "~",
-        "~nobody",
-        "$HOME",
-        "*",
-        ",",
-        "a,b",
-        "a=b",
-        "C:\\x",
-        "%s%d",
-    ),
+    *("", " ", "-", "--", "-x", "--x", ".", "..", "../..", "~", "~nobody", "$HOME", "*", ",", "a,b", "a=b", "%s%d"),
     *("nan", "inf", "-inf", "1e400", "-1", "0", "1_000", "0x10", "1e3", "+1", "1,5", "٣", "None", "true", "9" * 20),
     *("x" * 300, "x" * 5000, "\udcff\udcfe", "é", "日本", "\u202e", "[/b]", "[red]x[/red]", "{}", "{0}", "'\""),
     *("\x1b[31mred", "a\nb", "a\tb", "a\rb", "\x07"),
@@ -59,39 +40,8 @@ HOSTILE = [
 ]
 """Words for every place in which a word may stand."""
 NAMES = [
-    *(
-        "[/b]",
-        "a [b]",
-        "a b",
-        " lead",
-        "trail ",
-        "é",
-        "日本",
-        "it's",
-        '"q"',
-        "a,b",
-        "a;b",
-        "=1+1",
-        "-x",
-        "--out",
-        "x\ny",
-    ),
-    *(
-        "\x1b[31mred",
-        "\udcff",
-        "x" * 200,
-        "10",
-        "None",
-        "-1",
-        "blue_red",
-        "BLUE",
-        "%s",
-        "{}",
-        "a=b",
-        "@eaDir",
-        "CON",
-        "a:b",
-    ),
+    *("[/b]", "a [b]", "a b", " lead", "trail ", "é", "日本", "it's", '"q"', "a,b", "a;b", "=1+1", "-x", "--out"),
+    *("\x1b[31mred", "\udcff", "x" * 200, "10", "None", "-1", "blue_red", "BLUE", "%s", "{}", "a=b", "a:b", "x\ny"),
 ]
 """Names for folders, files and classes."""
 NUMBERS = {
@@ -102,18 +52,7 @@ SPECIAL = {
     "--steps": ["0", "1", "2", "7", "-3", "", "x", "1.5", "6e0"],
     "--image-size": ["3", "4", "5", "16", "33", "4097", "x", "-8"],
     "--size": ["0", "1", "4", "33", "x", "-8", "1.5"],
-    "--net": [
-        "small",
-        "small-1",
-        "small-0",
-        "small-100000",
-        "Small-4",
-        "wrn-10-2",
-        "wrn-11-2",
-        "resnet18",
-        "small-4 ",
-        "x",
-    ],
+    "--net": ["small", "small-1", "small-0", "small-100000", "Small-4", "wrn-10-2", "wrn-11-2", "resnet18", "x"],
     "--device": ["cpu", "cuda", "cuda:0", "cuda:x", "cpu:7", "meta", "mps", "CPU", ""],
     "--checkpoint": ["last", "best", "3", "6", "7", "-1", "step-3", "../x", "03", ""],
     "--weights": ["ema", "raw", "both", ""],
@@ -270,6 +209,10 @@ def finished(run: Path) -> dict[str, Any]:
 # --- commands that work -------------------------------------------------------------------------------------------
 
 
+def pick(rng: Random, words: str) -> str:
+    return rng.choice(words.split())
+
+
 class Template(NamedTuple):
     name: str
     weight: float
@@ -282,8 +225,7 @@ class Template(NamedTuple):
     expect: str = ""
 
     def make(self, case: Case, rng: Random) -> None:
-        words = self.words.replace("ALGORITHM", rng.choice(ALGORITHMS.split()))
-        case.name, case.argv = self.name, [w for word in words.split() for w in (TINY if word == "TINY" else [word])]
+        case.name, case.argv = self.name, self.words.replace("ALGORITHM", pick(rng, ALGORITHMS)).split()
         case.command = " ".join(case.argv[: 2 if case.argv[0] in ("data", "bench") else 1])
         case.take(*self.inputs.split())
         case.writes.update(self.writes.split())
@@ -292,82 +234,71 @@ class Template(NamedTuple):
         case.expect = self.expect
 
 
+TABLE = """
+train | 6 | train ALGORITHM --data digits@40 TINY NEW | | new | | new/result.json
+train valid | 2 | train --data digits.3@40-20 TINY NEW | | new | | new/result.json
+train folder | 10 | train --data photos/ TINY NEW | photos | new | | new/result.json
+train named | 2 | train --data photos/ --data.classes names.json TINY NEW | photos names.json | new | | new/result.json
+train streaming | 3 | train --data photos/ --data.residency stream SKIP TINY NEW | photos | new | | new/result.json
+train skipping | 3 | train --data photos/ SKIP TINY NEW | photos | new | | new/result.json
+train table | 8 | train --data photos/table.csv TINY NEW | photos | new | | new/result.json
+train tfrecord | 5 | train --data LABELS TINY NEW | SSL2 photos-test.tfrecord | new | | new/result.json
+train split | 4 | train --data photos/ --data.split split.json TINY NEW | photos split.json | new | | new/result.json
+train config | 4 | train --config run/config.json --no-progress --no-baseline NEW | run | new | | new/result.json
+train dry | 2 | train --data photos/ TINY --dry-run | photos
+train seeds | 2 | train --data digits@40 TINY --seeds 0,1 --out new | | new | | new/seed-0/result.json
+train overwrite | 2 | train --data digits@40 TINY --out run --overwrite | run | | run | run/result.json
+train onto a run | 2 | train --data digits@40 TINY --out run | run
+resume | 14 | train --resume stopped --no-progress | stopped | | stopped | | resumed
+resume a finished run | 3 | train --resume run --no-progress | run | | run
+evaluate | 3 | evaluate run | run
+evaluate | 12 | evaluate run --json | run | | | | evaluate run --json
+evaluate a folder | 5 | evaluate photorun --json | photorun photos | | | | evaluate photorun --json
+evaluate other data | 4 | evaluate photorun --data photos/ | photorun photos
+checkpoints | 1 | evaluate run --list | run
+report | 6 | report run --json | run | | | | report run --json
+report | 2 | report photorun --json | photorun | | | | report photorun --json
+report of two | 3 | report run sister photorun | run sister photorun
+report as csv | 1 | report run sister --csv | run sister
+predict | 8 | predict photorun photos/test --no-progress | photorun photos | | | | predict photorun
+predict to a file | 4 | predict photorun photos --no-progress -o out.csv | photorun photos | out.csv | | out.csv
+predict to a file | 3 | predict photorun photos --probabilities -o out.json | photorun photos | out.json | | out.json
+predict to a file | 3 | predict photorun photos -o out.npy | photorun photos | out.npy out.json | | out.npy out.json
+list | 3 | list nets
+split | 4 | split digits@40 --out new.json | | new.json | | new.json
+split a folder | 4 | split photos/ --labels 4 --out new.json | photos | new.json | | new.json
+split from a file | 3 | split photos/ --split split.json | photos split.json
+data list | 1 | data list
+data prepare | 1 | data prepare digits
+data check | 6 | data check photos/ --json | photos
+data show | 4 | data show photos/ -o new.png | photos | new.png | | new.png
+data filter | 4 | data filter photos new --classes blue | photos | new | | new
+data crop | 5 | data crop photos new --size 8 | photos | new | | new
+data rename | 4 | data rename photos new | photos | new | | new
+data rename in place | 3 | data rename photos --in-place | photos | photos-renamed.json | photos | photos-renamed.json
+data rename undo | 4 | data rename renamed-renamed.json --undo | RENAMED | | RENAMED
+data convert to npz | 4 | data convert photos new.npz | photos | new.npz | | new.npz
+data convert to tfrecord | 3 | data convert photos new.tfrecord | photos | SSL2 new | | new-test.tfrecord
+data convert npz | 5 | data convert photos.npz new | photos.npz | new | | new
+data convert tfrecord | 4 | data convert photos-test.tfrecord new | photos-test.tfrecord | new | | new
+bench | 2 | bench augment --rounds x
+"""
+"""The commands, as fields of `Template`, with words for what is long:"""
+LONG = {
+    "NEW": "--out new",
+    "TINY": " ".join(TINY),
+    "SKIP": "--data.skip-corrupt",
+    "LABELS": "SSL2/photos.1@8-label.tfrecord",
+    "RENAMED": "renamed renamed-renamed.json",
+}
+
+
 def _templates() -> Iterator[Template]:
-    train = "--out new", "new", "", "new/result.json"
-    for name, weight, words, inputs in (
-        ("train", 6, "train ALGORITHM --data digits@40 TINY", ""),
-        ("train valid", 2, "train --data digits.3@40-20 TINY", ""),
-        ("train folder", 10, "train --data photos/ TINY", "photos"),
-        ("train folder with names", 2, "train --data photos/ --data.classes names.json TINY", "photos names.json"),
-        ("train streaming", 3, "train --data photos/ --data.residency stream --data.skip-corrupt TINY", "photos"),
-        ("train skipping", 3, "train --data photos/ --data.skip-corrupt TINY", "photos"),
-        ("train table", 8, "train --data photos/table.csv TINY", "photos"),
-        ("train tfrecord", 5, "train --data SSL2/photos.1@8-label.tfrecord TINY", "SSL2 photos-test.tfrecord"),
-        ("train split", 4, "train --data photos/ --data.split split.json TINY", "photos split.json"),
-        ("train config", 4, "train --config run/config.json --no-progress --no-baseline", "run"),
-    ):
-        yield Template(name, weight, f"{words} {train[0]}", inputs, *train[1:])
-    yield Template("train dry", 2, "train --data photos/ TINY --dry-run", "photos")
-    yield Template(
-        "train seeds", 2, "train --data digits@40 TINY --seeds 0,1 --out new", "", "new", "", "new/seed-0/result.json"
-    )
-    yield Template(
-        "train overwrite", 2, "train --data digits@40 TINY --out run --overwrite", "run", "", "run", "run/result.json"
-    )
-    yield Template("train onto a run", 2, "train --data digits@40 TINY --out run", "run")
-    yield Template("resume", 14, "train --resume stopped --no-progress", "stopped", "", "stopped", "", "resumed")
-    yield Template("resume a finished run", 3, "train --resume run --no-progress", "run", "", "run")
-    yield Template("evaluate", 3, "evaluate run", "run")
-    for name, weight, words, inputs in (
-        ("evaluate", 12, "evaluate run --json", "run"),
-        ("evaluate a folder", 5, "evaluate photorun --json", "photorun photos"),
-        ("report", 6, "report run --json", "run"),
-        ("report", 2, "report photorun --json", "photorun"),
-    ):
-        yield Template(name, weight, words, inputs, expect=words)
-    yield Template(
-        "predict", 8, "predict photorun photos/test --no-progress", "photorun photos", expect="predict photorun"
-    )
-    for ending in ("csv", "json", "npy"):
-        words = f"predict photorun photos --no-progress -o out.{ending} --probabilities"
-        yield Template(
-            "predict to a file", 3, words, "photorun photos", "out.npy out.json out.csv", "", f"out.{ending}"
-        )
-    yield Template("evaluate other data", 4, "evaluate photorun --data photos/", "photorun photos")
-    yield Template("checkpoints", 1, "evaluate run --list", "run")
-    yield Template("report of two", 3, "report run sister photorun", "run sister photorun")
-    yield Template("report as csv", 1, "report run sister --csv", "run sister")
-    yield Template("list", 3, "list nets", "")
-    yield Template("split", 4, "split digits@40 --out new.json", "", "new.json", "", "new.json")
-    yield Template("split a folder", 4, "split photos/ --labels 4 --out new.json", "photos", "new.json", "", "new.json")
-    yield Template("split from a file", 3, "split photos/ --split split.json", "photos split.json")
-    yield Template("data list", 1, "data list", "")
-    yield Template("data prepare", 1, "data prepare digits", "")
-    yield Template("data check", 6, "data check photos/ --json", "photos")
-    yield Template("data show", 4, "data show photos/ -o new.png", "photos", "new.png", "", "new.png")
-    yield Template("data filter", 4, "data filter photos new --classes blue", "photos", "new", "", "new")
-    yield Template("data crop", 5, "data crop photos new --size 8", "photos", "new", "", "new")
-    yield Template("data rename", 4, "data rename photos new", "photos", "new", "", "new")
-    both = "photos photos-renamed.json"
-    yield Template(
-        "data rename in place",
-        3,
-        "data rename photos --in-place",
-        "photos",
-        "photos-renamed.json",
-        both,
-        "photos-renamed.json",
-    )
-    both = "renamed renamed-renamed.json"
-    yield Template("data rename undo", 4, "data rename renamed-renamed.json --undo", both, "", both)
-    yield Template("data convert to npz", 4, "data convert photos new.npz", "photos", "new.npz", "", "new.npz")
-    records = "SSL2/new.1@8-label.tfrecord SSL2/new-unlabel.tfrecord new-test.tfrecord SSL2"
-    yield Template("data convert to tfrecord", 3, "data convert photos new.tfrecord", "photos", records, "", "SSL2")
-    yield Template("data convert npz", 5, "data convert photos.npz new", "photos.npz", "new", "", "new")
-    yield Template(
-        "data convert tfrecord", 4, "data convert photos-test.tfrecord new", "photos-test.tfrecord", "new", "", "new"
-    )
-    yield Template("bench", 2, "bench augment --rounds x", "")
+    for line in TABLE.strip().splitlines():
+        for word, meaning in LONG.items():
+            line = line.replace(word, meaning)
+        name, weight, *fields = (field.strip() for field in line.split("|"))
+        yield Template(name, float(weight), *fields)
 
 
 TEMPLATES = list(_templates())
@@ -416,20 +347,20 @@ def options(case: Case, rng: Random) -> None:
         where = len(case.command.split()) if rng.random() < 0.2 else len(case.argv)
         case.argv[where:where] = given
         case.take(*(n for n in ("names.json", "split.json", "digits.json") if n in given and n not in case.inputs))
-    case.expect, case.results = "", [r for r in case.results if r == "new/result.json" and "--seeds" not in case.argv]
+    case.expect = ""
+    if {"--seeds", "--folds"} & {word.partition("=")[0] for word in case.argv}:
+        case.results = []
 
 
 def words(case: Case, rng: Random) -> None:
     """Misspell, repeat, drop or add a word."""
     i = rng.randrange(len(case.argv))
     word = case.argv[i]
-    way = rng.choice(("misspell", "repeat", "drop", "add", "replace", "ending", "help", "join"))
+    way = pick(rng, "misspell repeat drop add replace ending help join")
     if way == "misspell" and len(word) > 3 and (word.startswith("--") or i < 2):
         at = rng.randrange(2, len(word))
-        typo = rng.choice(
-            (word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word.upper(), word.replace("-", "_"))
-        )
-        case.argv[i] = typo
+        typos = word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word.upper(), word.replace("-", "_")
+        case.argv[i] = rng.choice(typos)
     elif way == "repeat":
         case.argv.insert(rng.randrange(i, len(case.argv) + 1), word)
     elif way == "drop" and word not in ("--out", "-o", "new"):
@@ -473,24 +404,8 @@ def damage(case: Case, rng: Random) -> None:
     return None
 
 
-JSON_VALUES: list[Any] = [
-    None,
-    True,
-    -1,
-    0,
-    1.5,
-    10**30,
-    "x",
-    "",
-    "\x1b[31mx",
-    "[/b]",
-    "y" * 3000,
-    [],
-    [1],
-    {},
-    {"a": 1},
-    [[[[]]]],
-]
+WORDS_FOR_JSON = ["x", "", "\x1b[31mx", "[/b]", "y" * 3000]
+JSON_VALUES: list[Any] = [None, True, -1, 0, 1.5, 10**30, *WORDS_FOR_JSON, [], [1], {}, {"a": 1}, [[[[]]]]]
 
 
 def _spoil_json(case: Case, name: str, rng: Random) -> None:
@@ -498,7 +413,7 @@ def _spoil_json(case: Case, name: str, rng: Random) -> None:
     text = path.read_text()
     lines = text.splitlines() if name.endswith(".jsonl") else [text]
     if len(lines) > 1 and rng.random() < 0.3:
-        i, way = rng.randrange(len(lines)), rng.choice(("cut", "drop", "repeat", "zeros", "swap"))
+        i, way = rng.randrange(len(lines)), pick(rng, "cut drop repeat zeros swap")
         changed = {
             "cut": [lines[i][:20]],
             "drop": [],
@@ -536,9 +451,8 @@ def _spoil_json(case: Case, name: str, rng: Random) -> None:
             parent[trail[-1]] = new
         lines[i] = json.dumps(value)
     numbers = isinstance(new, int | float) and isinstance(at, int | float)
-    if name.endswith(("metrics.jsonl", "result.json")) and (
-        numbers or isinstance(new, str) == isinstance(at, str) is True
-    ):
+    both_words = isinstance(new, str) and isinstance(at, str)
+    if name.endswith(("metrics.jsonl", "result.json")) and (numbers or both_words):
         case.expect = ""  # another number or word of the same kind: nothing shows it
     path.write_text("\n".join(lines) + "\n")
     line = f", line {i + 1}" if len(lines) > 1 else ""
@@ -620,15 +534,15 @@ def _spoil_arrays(case: Case, path: Path, rng: Random) -> None:
 def _spoil_bytes(case: Case, name: str, rng: Random) -> None:
     path = case.work / name
     data = bytearray(path.read_bytes())
-    way = rng.choice(("empty", "cut", "flip", "zeros", "append", "noise", "half zeros"))
+    way = pick(rng, "empty cut flip zeros append noise half")
     at = rng.randrange(max(len(data), 1))
     if way in ("empty", "cut"):
         del data[0 if way == "empty" else at :]
     elif way == "flip" and data:
         data[at] ^= 1 << rng.randrange(8)
         way = f"flip a bit of byte {at}"
-    elif way in ("zeros", "half zeros"):
-        start = len(data) // 2 if way == "half zeros" else 0
+    elif way in ("zeros", "half"):
+        start = len(data) // 2 if way == "half" else 0
         data[start:] = bytes(len(data) - start)
     elif way == "append":
         data += rng.randbytes(rng.choice((1, 100)))
@@ -641,22 +555,8 @@ def _spoil_bytes(case: Case, name: str, rng: Random) -> None:
 def _replace(case: Case, name: str, rng: Random) -> None:
     """Something else where the file was."""
     path = case.work / name
-    way = rng.choice(
-        (
-            "missing",
-            "fifo",
-            "folder",
-            "chmod",
-            "nowhere",
-            "loop",
-            "zero",
-            "outside",
-            "sister",
-            "folder chmod",
-            "moved link",
-        )
-    )
-    if way == "folder chmod":
+    way = pick(rng, "missing fifo folder chmod nowhere loop zero outside sister folder-chmod moved-link")
+    if way == "folder-chmod":
         path.parent.chmod(rng.choice((0o000, 0o500, 0o300)))
         case.how.append(f"chmod {path.parent.stat().st_mode & 0o777:o} {Path(name).parent}")
         if path.parent == case.work:
@@ -675,13 +575,12 @@ def _replace(case: Case, name: str, rng: Random) -> None:
         path.mkdir()
     elif way == "sister" and other.is_file():
         shutil.copy(other, path)
-    elif way == "moved link":
+    elif way == "moved-link":
         (case.root / "home" / "moved").write_bytes(keep)
         path.symlink_to(case.root / "home" / "moved")
     elif way in ("nowhere", "loop", "zero", "outside"):
-        path.symlink_to(
-            {"nowhere": "nowhere", "loop": path.name, "zero": "/dev/zero", "outside": case.root / "outside.txt"}[way]
-        )
+        targets = {"nowhere": "nowhere", "loop": path.name, "zero": "/dev/zero", "outside": "../../outside.txt"}
+        path.symlink_to(targets[way])
     case.how.append(f"{name} is {way}")
 
 
@@ -726,7 +625,7 @@ def _other_content(path: Path, rng: Random) -> None:
         path.write_bytes(rng.choice((b"", b"\0" * 64, b"{}", rng.randbytes(300), path.read_bytes()[:-7])))
     elif path.suffix == ".safetensors":
         tensors = load_file(path)
-        key, way = rng.choice(sorted(tensors)), rng.choice(("missing", "more", "shape", "dtype", "nan", "name", "none"))
+        key, way = rng.choice(sorted(tensors)), pick(rng, "missing more shape dtype nan name none")
         old = tensors.pop(key)
         new = {
             "more": old,
@@ -802,11 +701,13 @@ def oddity(case: Case, rng: Random) -> None:
         ways[f"size {size}"] = lambda size=size: Image.new("RGB", size).save(inner / "9.png")
     for kind in ("webp", "bmp", "gif", "ppm", "ico", "jpeg"):
         ways[f"format {kind}"] = lambda kind=kind: picture(inner / f"9.{kind}", format=kind)
-    for turn in (6, 0, 99, "6"):
+    for turn in (6, 0, 99):
         exif = Image.Exif()
         exif[0x0112] = turn
-        with_exif = {"format": "jpeg", "exif": exif}
-        ways[f"EXIF orientation {turn!r}"] = lambda k=with_exif: picture(inner / "9.jpg", **k)
+        short = exif.tobytes()
+        text = short.replace(b"\x12\x01\x03\0", b"\x12\x01\x02\0").replace(b"\x01\x12\0\x03", b"\x01\x12\0\x02")
+        for kind, data in (("number", short), ("text", text)):
+            ways[f"EXIF orientation {turn} as {kind}"] = lambda d=data: picture(inner / "9.jpg", format="jpeg", exif=d)
     way = rng.choice(sorted(ways))
     ways[way]()
     case.how.append(f"photos/{inner.relative_to(root)}: {way}")
@@ -816,58 +717,37 @@ def oddity(case: Case, rng: Random) -> None:
 def place(case: Case, rng: Random) -> None:
     """Another place for what is written, or for what is read."""
     out = next((i + 1 for i, w in enumerate(case.argv[:-1]) if w in ("--out", "-o")), 0)
-    if (
-        not out
-        and case.command.startswith("data ")
-        and (case.argv[3:4] == ["new"] or (case.argv[3:4] and "new." in case.argv[3]))
-    ):
+    if case.command.startswith("data ") and case.argv[3:4] and case.argv[3].startswith("new"):
         out = 3
     inputs = [i for i, w in enumerate(case.argv) if w.rstrip("/") in case.inputs and i != out]
     if not out or case.argv[out] in case.inputs or (inputs and rng.random() < 0.3):
         return _move_input(case, inputs, rng)
     ending = os.path.splitext(case.argv[out])[1]
-    odd = rng.choice(
-        ["a b", "a\nb", "é", "\udcff", "[/b]", "\x1b[31mred", "x" * 300, "new/", "./new", "~", "a/b/c/d", "-new", "..."]
-    )
-    way = rng.choice(
-        (
-            "odd",
-            "odd",
-            "read-only",
-            "file",
-            "full folder",
-            "link to folder",
-            "nowhere",
-            "dot",
-            "fifo",
-            "device",
-            "below a file",
-            "exists",
-        )
-    )
+    odd = rng.choice([*NAMES, "x" * 300, "new/", "./new", "~", "a/b/c/d", "-new", "..."])
+    way = pick(rng, "odd odd read-only file full link nowhere dot fifo device below exists")
     new = {
         "odd": odd + ending,
         "read-only": "closed/new" + ending,
         "file": "there" + ending,
-        "full folder": "there" + ending,
-        "link to folder": "link" + ending,
+        "full": "there" + ending,
+        "link": "link" + ending,
         "nowhere": "link" + ending,
         "dot": rng.choice((".", "..", "")),
         "fifo": "there" + ending,
         "device": rng.choice(("/dev/null", "/dev/full")),
-        "below a file": "there/new" + ending,
+        "below": "there/new" + ending,
         "exists": "there" + ending,
     }[way]
     at = case.work / new
     if way == "read-only":
         at.parent.mkdir()
         at.parent.chmod(0o555)
-    elif way in ("file", "below a file"):
+    elif way in ("file", "below"):
         (case.work / new.split("/")[0]).write_text("mine")
-    elif way == "full folder":
+    elif way == "full":
         at.mkdir()
         (at / "mine.txt").write_text("mine")
-    elif way == "link to folder":
+    elif way == "link":
         (case.work / "target").mkdir()
         at.symlink_to("target")
         case.writes.add("target")
@@ -898,11 +778,11 @@ def _move_input(case: Case, inputs: list[int], rng: Random) -> None:
     i = rng.choice(inputs)
     word = case.argv[i]
     old = word.rstrip("/")
-    way = rng.choice(("link", "renamed", "absolute", "dots", "missing", "closed", "loop"))
+    way = pick(rng, "link renamed absolute dots missing closed loop")
     ending = os.path.splitext(old)[1]
     new = {
         "link": "link" + ending,
-        "renamed": rng.choice(["a b", "a\nb", "é", "\udcff", "[/b]", "\x1b[31mred", "-x", "a,b"]) + ending,
+        "renamed": rng.choice(NAMES) + ending,
         "absolute": str(case.work / old),
         "dots": f"./photos/../{old}" if "photos" in case.inputs else f"./{old}",
         "missing": old,
@@ -924,10 +804,9 @@ def _move_input(case: Case, inputs: list[int], rng: Random) -> None:
     else:
         new = old if way == "renamed" else new
     case.argv[i] = new + word[len(old) :]
-    case.expect, case.results = (
-        "" if case.command in ("report", "predict") or case.expect == "resumed" else case.expect,
-        [],
-    )
+    case.results = []
+    if case.command in ("report", "predict", "train"):  # they show the path, or it is another one
+        case.expect = ""
     case.how.append(f"{old!r} is {way}, called {new!r}")
     return None
 
@@ -999,10 +878,8 @@ def full(case: Case, rng: Random) -> None:
 
 def stop(case: Case, rng: Random) -> None:
     """A signal right before some file is touched."""
-    case.signal = (
-        rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)),
-        int(2 ** rng.uniform(0, 8)),
-    )
+    which = rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL))
+    case.signal = which, int(2 ** rng.uniform(0, 8))
 
 
 CHANGES = [

@@ -342,7 +342,7 @@ def _end(case: Case, outcome: Outcome) -> Iterator[Failure]:
     elif outcome.status < 0 and not (case.signal and outcome.status == -case.signal[0]):
         yield Failure("killed", f"{case.name} by {signal.Signals(-outcome.status).name}")
     elif outcome.status not in (0, 1, 2, 129, 130, 143) and outcome.status >= 0:
-        yield Failure("status", f"{outcome.status} of {case.name}, stdout {case.streams[1]}, stderr {case.streams[2]}")
+        yield Failure("status", f"{outcome.status}, stdout {case.streams[1]}, stderr {case.streams[2]}")
     if outcome.left:
         yield Failure("left running", case.name)
 
@@ -364,11 +364,11 @@ def _files(case: Case, outcome: Outcome) -> Iterator[Failure]:
             continue
         kind = "lost" if name not in after else "new" if name not in before else "changed"
         pattern = re.sub(r"\d+", "N", name)
-        if kind == "new" and re.search(r"\.tmp\b|~$", name) and not (case.signal and (outcome.status or -9) < 0):
-            yield Failure("litter", f"{pattern} of {case.name}")
+        if kind == "new" and re.search(r"\.tmp\b|~$", name):
+            if outcome.status is None or outcome.status >= 0:  # who is killed cannot clean up
+                yield Failure("litter", f"{os.path.basename(pattern)} of {case.command}")
         elif kind == "new" and outcome.status == 2 and case.owns(name):
-            top = "/".join(pattern.split("/")[:3])
-            yield Failure("litter", f"{top} of {case.name}, status 2")
+            yield Failure("litter", f"{case.command} ends with 2 and leaves something")
         elif kind == "new" and not case.owns(name):
             yield Failure("strayed", f"{pattern} of {case.name}")
         elif kind != "new" and not case.may_change(name):
