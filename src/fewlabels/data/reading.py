@@ -32,7 +32,7 @@ from fewlabels.data.pictures import (
 )
 from fewlabels.data.remarks import About, sentences
 from fewlabels.data.residency import fits
-from fewlabels.data.source import Images, Progress, first
+from fewlabels.data.source import Images, Progress, by_reason
 from fewlabels.data.stream import Files, PictureFiles, decoded_of, faults_of
 from fewlabels.data.workers import workers
 
@@ -103,7 +103,7 @@ def read_pictures(
     kept = np.ones(len(files), bool)
     kept[list(broken)] = False
     if broken:
-        which = first([f"{names[row]} ({broken[row]})" for row in sorted(broken)])
+        which = by_reason({names[row]: broken[row] for row in sorted(broken)})
         some = f"{len(broken)} of {len(files)} pictures cannot be read"
         if not skip_corrupt or not kept.any():
             raise ValueError(f"{some}: {which}; repair or remove them, or leave them out (--data.skip-corrupt)")

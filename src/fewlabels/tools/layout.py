@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fewlabels.data.contents import contents
 from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
-from fewlabels.data.source import Progress, first
+from fewlabels.data.source import Progress, by_reason
 
 
 class Picture(NamedTuple):
@@ -223,6 +223,7 @@ def fill(
             if progress is not None and (done % 64 == 0 or done == len(steps)):
                 progress(done, len(steps))
         if corrupt and (not skip_corrupt or len(corrupt) == len(steps)):
-            names = first([f"{path} ({reason})" for path, reason in corrupt.items()])
-            raise ValueError(f"{len(corrupt)} of {len(steps)} pictures cannot be read: {names}; nothing was written")
+            raise ValueError(
+                f"{len(corrupt)} of {len(steps)} pictures cannot be read: {by_reason(corrupt)}; nothing was written"
+            )
     return corrupt
