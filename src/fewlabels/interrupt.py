@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a training after the step that is under way, on all ranks alike."""
+"""SIGINT, SIGTERM and SIGHUP end a training after the step that is under way, on all ranks alike."""
 
 from __future__ import annotations
 
@@ -45,16 +45,37 @@ class Stop:
         return 0 if step % 10 else int(parallel.maximum(torch.tensor(self.signum, device=device)))
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_too_late = 0
+
+
+def too_late() -> int:
+    """The signal, once, that came in the last step of the training that ended last, and found nothing to stop; or 0.
+
+    Who goes on with another training asks for it.
+    """
+    global _too_late
+    signum, _too_late = _too_late, 0
+    return signum
+
+
 @contextlib.contextmanager
 def catch() -> Iterator[Stop]:
-    """Within the block the signals are remembered; elsewhere than in the main thread nothing is caught."""
+    """Within the block the signals are remembered; elsewhere than in the main thread nothing is caught.
+
+    A SIGHUP that is ignored, as nohup wants it, stays so.
+    """
+    global _too_late
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    old = {s: signal.signal(s, stop) for s in SIGNALS if s != signal.SIGHUP or not nohup}
     try:
         yield stop
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)
+    _too_late = stop.signum

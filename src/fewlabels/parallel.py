@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def active() -> bool:
@@ -55,6 +58,15 @@ def maximum(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
+
+
+def from_first(value: T) -> T:
+    """Rank 0's value (what can be pickled), on all ranks."""
+    if not active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def in_turn(jobs: Sequence[Job], board: Board) -> Result:
         for job in jobs:
             outcome = outcomes[job.name] = attempt(job, partial(board.tell, job))
             board.end(job, outcome)
-            if outcome.kind == "stopped":
+            if outcome.signum:
                 return Result(outcomes, outcome.signum)
     return Result(outcomes, 0)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from fewlabels import parallel
+from fewlabels import parallel, regular
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse
@@ -20,8 +21,9 @@ from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import read_split
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
+from fewlabels.records import FREE_TO_CHANGE
 from fewlabels.run import Run, RunError
-from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
+from fewlabels.training import Output, changed, resume, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def main(args: list[str]) -> int:
         print(json.dumps(to_dict(cost.config), indent=1))
         print("\n".join(cost.lines))
         return 0
-    output = Output(command.progress, print) if lead else Output()
+    output = Output(command.progress, partial(print, flush=True)) if lead else Output()
     with parallel.session(command.train.device):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
@@ -102,7 +104,7 @@ def _defaults(first: Command, args: list[str]) -> Command:
     """What the options that were not given mean, once algorithm, data, --config and --resume are known."""
     if first.resume is not None:
         run = Run(first.resume)
-        return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
+        return Command(train=run.config, baseline=run.wants_baseline)
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
     if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
@@ -156,10 +158,10 @@ def _names_algorithm(args: list[str]) -> bool:
 
 def _read_config(name: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(name).read_text())
+        content = json.loads(regular.read_text(Path(name)))
     except OSError as error:
         raise UsageError(f"--config {name} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"--config {name} is not a JSON file") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {name} must hold an object of settings")
@@ -188,7 +190,7 @@ def _check_resume(command: Command) -> None:
 def _run(command: Command, output: Output) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
-    return train(command.train, out=command.out, overwrite=command.overwrite, output=output)
+    return train(command.train, out=command.out, overwrite=command.overwrite, baseline=command.baseline, output=output)
 
 
 def table(results: dict[str, Run]) -> str:

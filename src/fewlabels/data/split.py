@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fewlabels import regular
 from fewlabels.data import rules
 from fewlabels.data.names import MAX_SEED
 from fewlabels.data.protocol import Options, Rule, of_classes
@@ -98,6 +99,8 @@ class Split:
             raw = json.loads(text)
             if raw["format"] != 1:
                 raise ValueError(f"format {raw['format']!r} is not known")
+            if not isinstance(raw.get("parameters", {}), dict):
+                raise ValueError("parameters must be named values")
             ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
                 source=raw["source"],
@@ -113,7 +116,7 @@ class Split:
                 notes=tuple(raw["notes"]),
                 parameters=raw.get("parameters", {}),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, zlib.error) as error:
             raise ValueError("this is not the JSON of a split") from error
         if split.fingerprint != raw.get("fingerprint"):
             raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
@@ -140,7 +143,7 @@ def read_split(path: Path | str) -> Split:
     """The split in a JSON file. Raises ValueError where there is none."""
     path = Path(path).expanduser()
     try:
-        return Split.from_json(path.read_text())
+        return Split.from_json(regular.read_text(path))
     except OSError as error:
         raise ValueError(f"the split file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
