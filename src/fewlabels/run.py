@@ -44,8 +44,8 @@ SETTINGS = ("split.json", "data.json", "config.json")
 PARTS = ("result.json", "baseline", "checkpoints", "tensorboard", "metrics.jsonl", *SETTINGS)
 """What is replaced with a run; whatever else lies in the folder stays."""
 
-LITTER = (".lock", *(f".{name}.tmp" for name in SETTINGS))
-"""What a killed process may leave of a run that it had not made yet."""
+LITTER = (".lock", *(f".{name}.tmp" for name in PARTS))
+"""What a killed process may leave besides."""
 
 
 class Run:
@@ -214,8 +214,10 @@ class Run:
         raise RunError(problems[0] if problems else f"{self.path} has no checkpoint yet, so it cannot be resumed")
 
     def set_aside(self, step: int) -> None:
-        """Rename the states beyond `step`, which were passed over, to ``unused-...``: they count no more. Raises
-        NotWritten."""
+        """Rename the states beyond `step`, which were passed over, to ``unused-...``: they count no more. What a
+        killed process had half written goes. Raises NotWritten."""
+        for half in (self.path / "checkpoints").glob(".*"):
+            shutil.rmtree(half, ignore_errors=True)
         for checkpoint in self.states():
             if checkpoint.step > step:
                 try:
