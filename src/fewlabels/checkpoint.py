@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,9 @@ class Checkpoint(NamedTuple):
         damaged = f"checkpoint {self.path} is damaged: state.pt holds no state that torch loads with weights_only=True"
         data = io.BytesIO(self._bytes("state.pt"))
         try:
-            state = torch.load(data, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is no state torch warns, and then raises
+                state = torch.load(data, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError):
             raise RunError(damaged) from None
         if not isinstance(state, dict):

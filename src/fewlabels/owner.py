@@ -63,12 +63,7 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in BUSY:
-                self._close()
-                pid, host, since = before or ("another", "this or another machine", "a moment ago")
-                raise Taken(
-                    f"{self.folder} is being trained by process {pid} on {host} since {since}; "
-                    "stop it, or wait until it ends"
-                ) from None
+                raise Taken(self._refusal()) from None
             self.note = f"nothing keeps a second training out of {self.folder}: its file system has no locks"
         if not self._is_ours():
             self._close()
@@ -84,6 +79,21 @@ class Lock:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             os.pwrite(self._file, json.dumps({"pid": os.getpid(), "host": host, "since": since}).encode(), 0)
         return True
+
+    def _refusal(self) -> str:
+        """Who has the folder; the file says so a moment after it is locked."""
+        who = None
+        for _ in range(20):
+            if who := _who(self._file):
+                break
+            time.sleep(0.02)
+        self._close()
+        if who is None:
+            return f"{self.folder} is being trained by another process"
+        pid, host, since = who
+        return (
+            f"{self.folder} is being trained by process {pid} on {host} since {since}; stop it, or wait until it ends"
+        )
 
     def _is_ours(self) -> bool:
         """Whether the file that is open is the one in the folder."""
