@@ -101,8 +101,8 @@ def load_model(
     if weights not in ("ema", "raw"):
         raise RunError(f"--weights must be ema or raw, got {weights!r}")
     found = run.checkpoint(checkpoint)
-    found.meta()
     config, data = run.config, run.data
+    found.meta()
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)

@@ -40,7 +40,8 @@ class Lock:
         except OSError as error:
             if new and isinstance(error, FileExistsError):
                 raise
-            raise NotWritten(f"cannot write the run folder {folder}: {error.strerror}") from None
+            kind = RunError if isinstance(error, NotADirectoryError) else NotWritten  # asked wrongly, or gone wrong
+            raise kind(f"cannot write the run folder {folder}: {error.strerror}") from None
         _held.add(self)
 
     def _take(self, new: bool) -> bool:

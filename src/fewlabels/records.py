@@ -48,7 +48,7 @@ def parsed(path: Path) -> Any:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise RunError(f"{path} cannot be read as JSON") from None
+        raise RunError(f"{path} is not JSON") from None
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -183,6 +183,6 @@ def _metrics(folder: Path) -> bytes:
     if not os.path.lexists(path):
         return b""
     try:
-        return regular.read_bytes(path)
+        return regular.read_bytes(path, regular.LARGEST_LOG)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None

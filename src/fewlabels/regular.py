@@ -10,6 +10,9 @@ from pathlib import Path
 LARGEST_TEXT = 2**28
 """Bytes of a JSON file: many times what the split of the largest data set takes."""
 
+LARGEST_LOG = 2**31
+"""Bytes of a metrics.jsonl."""
+
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file. Raises OSError where there is none, or where it has more than `limit` bytes."""
@@ -17,7 +20,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     try:
         status = os.fstat(handle)
         if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if limit is not None and status.st_size > limit:

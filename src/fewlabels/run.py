@@ -12,6 +12,7 @@ A checkpoint is a folder that appears whole or not at all: weights.safetensors (
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -89,6 +90,8 @@ class Run:
             files.write_json(path / "data.json", dict(data))
             (path / "checkpoints").mkdir()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                _clear(path)
             raise NotWritten(f"cannot write the run folder {path}: {error.strerror or error}") from None
         return cls(path, (type(config.algorithm),))
 
@@ -119,7 +122,7 @@ class Run:
         try:
             return from_dict(settings, algorithms=self._algorithms)
         except (ValueError, TypeError) as error:
-            raise RunError(f"{self.path / 'config.json'}: {error}") from None
+            raise RunError(f"{error} (in {self.path / 'config.json'})") from None
 
     @property
     def wants_baseline(self) -> bool:

@@ -173,6 +173,7 @@ def resume(
             _ = run.result  # whose seal is checked
             output.say(f"{run.path} is finished already")
             return run
+        split, data = run.split, run.data  # what is no split and no data says so itself
         checkpoint, meta, problems = run.newest_good()
         if meta["world"] != parallel.world():
             raise RunError(
@@ -184,12 +185,10 @@ def resume(
         else:
             with reading(output.progress if parallel.rank() == 0 else None) as show:
                 source = load_source(config.data, show)
-        split = run.split
         if config.data.split is not None:  # the run has the file's rows
             split.check_fit(source)
         elif split_of(config.data, source).fingerprint != split.fingerprint:
             raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
-        data = run.data
         if data["classes"] != list(source.classes):
             raise RunError(
                 f"the classes of {config.data.name} have changed since {run.path} was started: they were "

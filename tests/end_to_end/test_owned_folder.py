@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import fewlabels as fl
-from fewlabels import interrupt, many, training
+from fewlabels import files, interrupt, many, training
 from fewlabels.interrupt import Interrupted
 from fewlabels.owner import Lock
 from fewlabels.records import NotWritten, RunError
@@ -237,12 +238,24 @@ def test_overwrite_takes_away_what_a_run_wrote_and_nothing_else(command: Command
     )
 
 
-def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It went wrong, and was not asked wrongly: status 1."""
-    (tmp_path / "file").write_text("x")
-    said = command(*OPTIONS, "--out", tmp_path / "file" / "run")
+def test_a_full_disk_on_the_way_to_the_first_step(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went wrong, and was not asked wrongly: status 1. Nothing is left, and the next try works."""
+    real = files.write_bytes
+
+    def full(path: Path, data: bytes) -> None:
+        if "split.json" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    said = command(*OPTIONS, "--out", tmp_path / "run")
     assert said.code == 1
-    assert said.sentence == f"cannot write the run folder {tmp_path}/file/run: Not a directory"
+    assert said.sentence == f"cannot write the run folder {tmp_path}/run: No space left on device"
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    assert command(*OPTIONS, "--out", tmp_path / "run").code == 0
 
 
 def test_a_damaged_checkpoint_displaces_no_good_one(

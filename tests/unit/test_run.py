@@ -294,7 +294,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("config.json", "{", "config.json cannot be read as JSON"),
+        ("config.json", "{", "config.json is not JSON"),
         ("config.json", "[]", "config.json holds no training configuration"),
         ("config.json", '{"train": {"stepz": 1}}', "the configuration has no setting 'stepz'; did you mean steps?"),
         ("config.json", "\udcff", "config.json cannot be read"),
