@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewlabels import files
 from fewlabels.config import Ema, Net, Optim, Train
 from fewlabels.data.arrays import (
     are_paths,
@@ -117,8 +116,8 @@ def fit(
         raise ValueError(narrow)
     config = config or arrays_recipe(source.shape)
     with tempfile.TemporaryDirectory() as folder:
-        run = train(config, out=Path(folder) / "run" if out is None else out, source=source, output=output)
-        files.write_json(run.path / "data.json", {**run.data, "values": known.tolist()})
+        place, facts = Path(folder) / "run" if out is None else out, {"values": known.tolist()}
+        run = train(config, out=place, source=source, facts=facts, output=output)
         classifier = load(run.path, device=config.device, algorithms=(type(config.algorithm),))
     if out is None:
         classifier.run = None

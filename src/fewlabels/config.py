@@ -374,7 +374,7 @@ def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"algorithm must be a name or named values, got {json.dumps(value)}")
     name = value.pop("name", algorithm_name(default))
-    if name not in algorithms:
+    if not isinstance(name, str) or name not in algorithms:
         raise ValueError(
             f"there is no algorithm {name!r}{nearest(str(name), algorithms)} (known: {', '.join(algorithms)})"
         )

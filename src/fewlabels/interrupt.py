@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a training after the step that is under way, on all ranks alike."""
+"""SIGINT, SIGTERM and SIGHUP end a training after the step that is under way, on all ranks alike."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 from fewlabels import parallel
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -88,10 +90,12 @@ def catch() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _handled(handler: Stop | Between) -> Iterator[None]:
+    """A SIGHUP that is ignored, as nohup wants it, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    old = {s: signal.signal(s, handler) for s in SIGNALS if s != signal.SIGHUP or not nohup}
     try:
         yield
     finally:

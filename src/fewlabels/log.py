@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import sys
 import threading
 import time
@@ -33,11 +35,12 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run, path = run, run.path / "metrics.jsonl"
-        kept = [r for r in run.metrics() if r["step"] <= step]
+        kept = run.written(step) if step else b""
+        self.bytes, self.digest = len(kept), hashlib.sha256(kept)
         with self._disk():
             _in_order(run.path / "tensorboard")
-            files.write_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
-            self.file = path.open("a")
+            files.write_file(path, kept)
+            self.file = path.open("ab")
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
         threading.excepthook = _said_once
 
@@ -56,8 +59,21 @@ class Recorder:
                 self.board.add_scalar(streams.visible(tag, lines=False), value, step)
 
     def _line(self, record: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
+        line = (json.dumps(record) + "\n").encode()
+        self.file.write(line)
         self.file.flush()
+        self.bytes += len(line)
+        self.digest.update(line)
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a checkpoint says of metrics.jsonl as it is now."""
+        return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
+
+    def sync(self) -> None:
+        """To the disk, before a checkpoint that relies on the lines."""
+        with self._disk():
+            os.fsync(self.file.fileno())
 
     def log(self, step: int, values: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """A log point: means over the last `log_every` steps; `timing` in milliseconds, and the learning rate."""

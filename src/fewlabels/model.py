@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
+from fewlabels.checkpoint import check_tensors
 from fewlabels.config import Data
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import PLAIN, Decoding
@@ -104,13 +105,15 @@ def load_model(
     if weights not in ("ema", "raw"):
         raise RunError(f"--weights must be ema or raw, got {weights!r}")
     found = run.checkpoint(checkpoint)
-    found.meta()
     config, data = run.config, run.data
+    found.meta()
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)
     net = config.net.build(len(classes), shape, blank=True)
-    net.load_state_dict(found.weights(weights))
+    state = found.weights(weights)
+    check_tensors(state, net.state_dict(), f"the {weights} weights of checkpoint {found.path}")
+    net.load_state_dict(state)
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _line: Line | None = None
 """The connections of the session that is open."""
+
+T = TypeVar("T")
 
 
 def active() -> bool:
@@ -73,6 +75,16 @@ def agree(value: int) -> int:
     values = [0] * world()  # a group that the caller's own program has made
     dist.all_gather_object(values, value)
     return max(values)
+
+
+def from_first(value: T) -> T:
+    """Rank 0's value (what can be pickled), on all ranks. Raises Lost when a rank is gone."""
+    if not active():
+        return value
+    barrier()
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
 
 
 def barrier() -> None:

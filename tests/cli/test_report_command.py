@@ -139,7 +139,7 @@ def test_damaged_runs_are_named_and_left_out(command: Callable[..., Any], runs: 
     said = command("report", runs, "--json")
     assert said.code == 1 and [row["name"] for row in strict(said.out)["runs"]] == ["begun", "s1/baseline", "s2", "s3"]
     first, last = said.err.splitlines()
-    assert first == f"{runs / 's1' / 'config.json'} cannot be read as JSON"
+    assert first == f"{runs / 's1' / 'config.json'} is not JSON"
     assert last == "fewlabels: 1 run(s) could not be read and are left out"
     for other in ("begun", "s2", "s3", "s1/baseline"):
         shutil.rmtree(runs / other)

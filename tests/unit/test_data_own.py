@@ -469,7 +469,7 @@ def test_tables_that_are_no_text(tmp_path: Path) -> None:
         load(parse(str(path)))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(ValueError, match="cannot be read: not a regular file"):
+    with pytest.raises(ValueError, match="cannot be read: it is no regular file"):
         load(parse(str(path)))
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,7 +26,8 @@ from fewlabels.data.names import parse
 from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import duration
-from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, saved
+from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
+from fewlabels.owner import Lock, owning
 from fewlabels.report import DamagedRun, mean_and_deviation, read
 from fewlabels.screen import Screen
 from fewlabels.spread import Board, Result, at_once, gpus, in_turn
@@ -40,14 +42,27 @@ def main(command: Command, args: Sequence[str]) -> int:
     kind: Kind = "seed" if command.seeds is not None else "fold"
     _check(command, args)
     which = numbers(f"--{kind}s", (command.seeds if kind == "seed" else command.folds) or "")
+    if command.dry_run:
+        return _train(command, kind, which)
+    root = root_of(command.train, kind, command.out)
+    _plan(command, kind, which)  # else the lock would be put into somebody's folder
+    with owning(lambda: Lock(root), partial(print, file=sys.stderr, flush=True)):
+        return _train(command, kind, which)
+
+
+def _plan(command: Command, kind: Kind, which: Sequence[int]) -> list[Job]:
+    return plan(command.train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
+
+
+def _train(command: Command, kind: Kind, which: Sequence[int]) -> int:
     train = command.train
-    jobs = plan(train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
+    jobs = _plan(command, kind, which)
     todo = [job for job in jobs if not job.finished]
     devices = gpus(train.device)[: len(todo)]
     if command.dry_run:
         _costs(jobs, max(1, len(devices)))
         return 0
-    print(_summary(jobs, devices))
+    print(_summary(jobs, devices), flush=True)
     board = Bars(jobs) if command.progress and Console(stderr=True).is_terminal else Plain(jobs, alive=command.progress)
     with board:
         result = at_once(todo, devices, board) if len(devices) > 1 else in_turn(todo, board)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels import interrupt, parallel, streams
+from fewlabels import interrupt, parallel, regular, streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
@@ -25,10 +25,11 @@ from fewlabels.data.split import source_in
 from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
+from fewlabels.records import FREE_TO_CHANGE
 from fewlabels.run import Run, RunError
 from fewlabels.step import pick_device
 from fewlabels.tools.listing import present
-from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
+from fewlabels.training import Output, changed, resume, train
 
 if TYPE_CHECKING:
     from fewlabels.estimate import Estimate
@@ -95,7 +96,7 @@ def main(args: list[str]) -> int:
             if signum := parallel.agree(around.signum):
                 raise Interrupted(
                     f"stopped by {signal.Signals(signum).name} before the baseline; {run.path} is finished, and "
-                    f"`fewlabels train --resume {run.path} --baseline` goes on with the baseline",
+                    f"`fewlabels train --resume {run.path}` goes on with the baseline",
                     signum,
                 )
             results["supervised"] = baseline(run, changed(run.config, command.train), output)
@@ -148,7 +149,7 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
     """What the options that were not given mean, once algorithm, data, --config, --resume and `net` are known."""
     if first.resume is not None:
         run = Run(first.resume)
-        return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
+        return Command(train=run.config, baseline=run.wants_baseline)
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
     if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
@@ -206,10 +207,10 @@ def _names_algorithm(args: list[str]) -> bool:
 
 def _read_config(name: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(name).read_text())
+        content = json.loads(regular.read_text(Path(name)))
     except OSError as error:
         raise UsageError(f"--config {name} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"--config {name} is not a JSON file") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {name} must hold an object of settings")
@@ -238,7 +239,7 @@ def _check_resume(command: Command) -> None:
 def _run(command: Command, output: Output) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
-    return train(command.train, out=command.out, overwrite=command.overwrite, output=output)
+    return train(command.train, out=command.out, overwrite=command.overwrite, baseline=command.baseline, output=output)
 
 
 def table(results: dict[str, Run]) -> str:

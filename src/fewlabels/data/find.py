@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from fewlabels import regular
 from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
 
 HELPERS = frozenset(
@@ -25,9 +25,7 @@ def read_text(path: Path) -> str:
     Raises OSError where there is none (a pipe or a device too: reading one could take for ever), ValueError where it
     is no such text.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "not a regular file", str(path))
-    data = path.read_bytes()
+    data = regular.read_bytes(path, regular.LARGEST_TEXT)
     name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
     try:
         return data.decode(encoding)

@@ -113,6 +113,8 @@ class Split:
             raw = json.loads(text)
             if raw["format"] != 1:
                 raise ValueError(f"format {raw['format']!r} is not known")
+            if not isinstance(raw.get("parameters", {}), dict):
+                raise ValueError("parameters must be named values")
             ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
                 source=typed(str, raw["source"]),
