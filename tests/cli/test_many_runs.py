@@ -230,7 +230,7 @@ def test_a_signal_in_the_last_step_before_the_baseline(
     assert said.code == 128 + signum and Run(path).finished and not (path / "baseline").exists()
     assert said.err.splitlines()[-1] == (
         f"fewlabels: stopped by {name} before the baseline; {path} is finished, and "
-        f"`fewlabels train --resume {path} --baseline` goes on with the baseline"
+        f"`fewlabels train --resume {path}` goes on with the baseline"
     )
     several = command(*options, "--seeds", "1", "--out", tmp_path / "all")
     assert (

@@ -194,5 +194,5 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(worlds: Worlds) 
         assert answer["code"] == 2
         assert answer["err"] == f"fewlabels: {path} exists and is not empty; name another --out, or add --overwrite\n"
     for answer in worlds.answers("odd"):
-        assert answer["err"] == "fewlabels: Train.batch is 5, which 2 ranks cannot share equally\n"
+        assert answer["err"] == "fewlabels: --batch is 5, which 2 ranks cannot share equally\n"
     assert not (worlds.two / "odd").exists()

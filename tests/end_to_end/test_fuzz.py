@@ -692,7 +692,7 @@ def plant(fuzz: Fuzz) -> dict[str, list[str]]:
     """The kinds of failures that are found in commands with one fault each."""
     from fewlabels import cli
 
-    def faulty(args: list[str]) -> int:
+    def faulty(args: list[str], command: object = None) -> int:
         Path("new").write_text("100 %")
         PLANTED[args[0]]()
         return 0

@@ -15,7 +15,6 @@ import pytest
 
 import fewlabels as fl
 from fewlabels import files, interrupt, many, training
-from fewlabels.interrupt import Interrupted
 from fewlabels.owner import Lock
 from fewlabels.records import NotWritten, RunError
 from fewlabels.run import Run
@@ -359,17 +358,6 @@ def test_report_and_the_table_of_the_seeds_agree(command: Command, tmp_path: Pat
     (group,) = json.loads(command("report", tmp_path, "--json").out)["groups"]
     n = next(line.split()[1] for line in said.out.splitlines() if line.startswith("n "))
     assert str(group["n"]) == n == "2"
-
-
-def test_interrupted_says_what_is_left(short: Callable[..., Any], tmp_path: Path) -> None:
-    """A signal in the last step of a run from Python ends nothing that is not there."""
-    with pytest.MonkeyPatch.context() as patch:
-        signal_in(patch, 12, signal.SIGTERM)
-        run = fl.train(short(), out=tmp_path / "run")
-    assert run.finished
-    with pytest.raises(Interrupted, match="stopped by SIGTERM after the last step"):
-        many.baseline(run, run.config, training.Output())
-    assert many.baseline(run, run.config, training.Output()).finished  # asked once
 
 
 def test_lock_files_of_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

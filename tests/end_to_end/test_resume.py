@@ -156,7 +156,7 @@ def test_killed_again_and_again(config: Train, uninterrupted: dict[str, Any], tm
     path = tmp_path / "run"
     lives = 1
     assert killed_at(30, lambda: fl.train(config, out=path))
-    while killed_at(27, lambda: fl.resume(path)):
+    while killed_at(32, lambda: fl.resume(path)):
         lives += 1
         assert lives < 30, "the run does not get on"
     assert lives > 2 and whole(Run(path)) == uninterrupted
