@@ -14,6 +14,14 @@ LARGEST_LOG = 2**31
 """Bytes of a metrics.jsonl."""
 
 
+def real(path: Path) -> Path:
+    """The path without links; one whose links go in a circle stays as far as it leads.
+
+    For `Path.resolve`, which raises RuntimeError for such a path on Python 3.11 and 3.12.
+    """
+    return Path(os.path.realpath(path))
+
+
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file. Raises OSError where there is none, or where it has more than `limit` bytes."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

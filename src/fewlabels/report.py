@@ -18,6 +18,7 @@ from fewlabels import records
 from fewlabels.curves import curve, main_part
 from fewlabels.data.names import parse
 from fewlabels.records import RunError
+from fewlabels.regular import real
 
 MEASURES = (
     "accuracy",
@@ -199,7 +200,7 @@ def _seedless(name: str) -> str:
 
 def _name(path: Path) -> str:
     """The folder's name; that of the run before it, if it lies in one (``RUN/baseline``)."""
-    path = path.resolve()
+    path = real(path)
     return f"{path.parent.name}/{path.name}" if (path.parent / "config.json").is_file() else path.name
 
 

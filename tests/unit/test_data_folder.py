@@ -220,3 +220,19 @@ def test_many_pictures_keep_their_order(put: Put, tmp_path: Path) -> None:
     source = read_folder(tmp_path / "photos")
     rows = [*range(0, 300, 2), *range(1, 300, 2)]
     assert source.images[:, 0, 0, 0].tolist() == [row % 256 for row in rows]
+
+
+def test_links_that_go_in_a_circle(put: Put, tmp_path: Path) -> None:
+    """Python 3.11 raises RuntimeError for them where it is to follow links, and OSError for entries of a folder."""
+    for name in ("labeled/a/0.png", "labeled/a/1.png", "labeled/b/0.png", "labeled/b/1.png"):
+        put(name, (10, 20, 30) if "a/" in name else (200, 20, 30))
+    root = tmp_path / "photos"
+    (root / "labeled" / "a" / "loop.png").symlink_to("loop.png")
+    (root / "@eaDir").symlink_to("@eaDir")
+    with pytest.raises(ValueError, match=r"1 of 5 pictures cannot be read: labeled/a/loop\.png"):
+        read_folder(root)
+    assert len(read_folder(root, skip_corrupt=True).images) == 4
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    with pytest.raises(ValueError, match="there is no folder"):
+        read_folder(tmp_path / "one")

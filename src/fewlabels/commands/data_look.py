@@ -20,6 +20,7 @@ from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
+from fewlabels.regular import real
 from fewlabels.screen import Screen
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
@@ -222,7 +223,7 @@ def run_show(command: Show) -> int:
 
 
 def _free_file(name: str) -> Path:
-    stem = Path(name).expanduser().resolve().name if is_folder(name) else name
+    stem = real(Path(name).expanduser()).name if is_folder(name) else name
     target, n = Path(f"{stem or 'data'}-sheet.png"), 1
     while target.exists() or target.is_symlink():
         n += 1

@@ -20,6 +20,7 @@ from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.data.source import first
 from fewlabels.log import bar
+from fewlabels.regular import real
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
 from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
@@ -177,7 +178,7 @@ def run_rename(command: Rename) -> int:
     found = layout(command.source)
     steps = folders.numbered(found, command.index)
     if command.to is None:
-        root = found.root.resolve()
+        root = real(found.root)
         log = root.with_name(f"{root.name}-renamed.json")
         folders.rename_in_place(found.root, steps, log, dry_run=command.dry_run)
         notes = [f"`fewlabels data rename --undo {log}` undoes it"]

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.kinds import SUFFIXES
 from fewlabels.data.source import first
+from fewlabels.regular import real
 
 LabelFrom: TypeAlias = Literal["folder", "suffix"]
 """Whether a picture's class is the folder it lies in, or the last part of its name (RealMix's 12_cat.png)."""
@@ -136,8 +137,8 @@ def contents(
 def _read(found: Contents, part: str, folder: Path, label_from: LabelFrom) -> list[Path]:
     """Add the pictures of a part; returns the folders of other programs in it, which were passed over."""
     # Links may lead anywhere in the data's folder, or in a part that lies elsewhere.
-    images, others, helpers = scan(folder, found.root if folder.is_relative_to(found.root) else folder.resolve())
-    apart = {f for f in folders_in(folder) if part_of(f.name) and folder.resolve() == found.root.resolve()}
+    images, others, helpers = scan(folder, found.root if folder.is_relative_to(found.root) else real(folder))
+    apart = {f for f in folders_in(folder) if part_of(f.name) and real(folder) == real(found.root)}
     images, others, helpers = ([p for p in paths if not apart & {*p.parents}] for paths in (images, others, helpers))
     found.others += others
     for path in images:
@@ -154,9 +155,9 @@ def _read(found: Contents, part: str, folder: Path, label_from: LabelFrom) -> li
 
 def _look_beside(found: Contents) -> None:
     """Find what lies at the top and is not read, and say so."""
-    parts = [p.resolve() for p in (found.labeled, found.unlabeled, found.test) if p is not None]
-    found.beside = [f for f in folders_in(found.root) if not any(p.is_relative_to(f.resolve()) for p in parts)]
-    if found.root.resolve() in parts:  # its other folders are classes
+    parts = [real(p) for p in (found.labeled, found.unlabeled, found.test) if p is not None]
+    found.beside = [f for f in folders_in(found.root) if not any(p.is_relative_to(real(f)) for p in parts)]
+    if real(found.root) in parts:  # its other folders are classes
         found.beside = [f for f in found.beside if part_of(f.name)]
     else:
         pictures = [f for f in found.root.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file()]
@@ -175,7 +176,7 @@ def _annotated(file: Path, found: Contents) -> list[Picture]:
                 f"line {number} of {file} is not a file name and a class of the training part: {line[:60]!r}"
             )
         path = file.parent / "images" / fields[0]
-        check_link(path, found.root.resolve())
+        check_link(path, real(found.root))
         pictures.append(Picture(path, "test", fields[1]))
     return pictures
 

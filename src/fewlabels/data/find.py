@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fewlabels import regular
 from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
+from fewlabels.regular import real
 
 HELPERS = frozenset(
     (
@@ -64,7 +65,7 @@ def scan(path: Path, within: Path | None = None) -> Found:
     if not path.is_dir():
         raise ValueError(f"there is no file or folder {str(path)!r}")
     found = Found([], [], [])
-    top = (within or path).resolve()
+    top = real(within or path)
     check_link(path, top)
     _walk(path, top, (), found)
     return Found(*(sorted(paths, key=Path.as_posix) for paths in found))
@@ -81,7 +82,7 @@ def is_helper(name: str) -> bool:
 
 
 def _walk(folder: Path, within: Path, above: tuple[Path, ...], found: Found) -> None:
-    above = (*above, folder.resolve())
+    above = (*above, real(folder))
     try:
         with os.scandir(folder) as listing:  # its entries know their kind without another look at the disk
             entries = [entry for entry in listing if not entry.name.startswith(".")]
@@ -89,17 +90,18 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], found: Found) -> 
         raise ValueError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from error
     for entry in entries:
         path = folder / entry.name
-        if is_helper(entry.name) and entry.is_dir():
+        linked = entry.is_symlink()
+        what = path if linked else entry  # an entry raises where a link goes in a circle
+        if is_helper(entry.name) and what.is_dir():
             found.helpers.append(path)
             continue
-        linked = entry.is_symlink()
         if linked:
             check_link(path, within)
-            if path.resolve() in above:
+            if real(path) in above:
                 raise ValueError(f"{str(path)!r} is a symbolic link to a folder that it lies in")
-        if entry.is_dir():
+        if what.is_dir():
             _walk(path, within, above, found)
-        elif not entry.is_file() and not (linked and not path.exists()):
+        elif not what.is_file() and not (linked and not path.exists()):
             found.others.append(path)  # a pipe or a device: opening one could wait for ever
         elif (suffix := path.suffix.lower()) in SUFFIXES or suffix in UNREAD or _looks_like_picture(path):
             found.images.append(path)  # also a dangling link or an unread format: decoding lists it as unreadable
@@ -109,7 +111,7 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], found: Found) -> 
 
 def check_link(path: Path, within: Path) -> None:
     """Raise ValueError if `path` is a symbolic link that leads out of `within` (resolved)."""
-    if path.is_symlink() and not path.resolve().is_relative_to(within):
+    if path.is_symlink() and not real(path).is_relative_to(within):
         raise ValueError(f"{str(path)!r} is a symbolic link that leaves {str(within)!r}; copy what it points to")
 
 

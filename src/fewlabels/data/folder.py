@@ -8,6 +8,7 @@ from fewlabels.data.contents import Contents, LabelFrom, contents
 from fewlabels.data.listing import MISSING, Listing, Options, Row, class_order
 from fewlabels.data.pictures import Decoding, Fit, Unreadable, decode, find_images
 from fewlabels.data.source import Progress, Source, first
+from fewlabels.regular import real
 
 __all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder", "read_folder"]
 
@@ -81,7 +82,7 @@ def list_folder(
         names = found.names(found.others)
         notes.append(f"{len(found.others)} files of {root} are no pictures and were left out: {names}")
     return Listing(
-        name=root.resolve().name,
+        name=real(root).name,
         where=str(part),
         train=train,
         test=held,

@@ -10,6 +10,7 @@ from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.data.pictures import Blob
 from fewlabels.data.source import first
+from fewlabels.regular import real
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "fine_label", "class", "target")
@@ -91,7 +92,7 @@ def _content(what: str, cell: Any, folders: list[Path]) -> bytes:
     if cell.get("bytes"):
         return bytes(cell["bytes"])
     path = Path(cell["path"])
-    if not any(path.resolve().is_relative_to(folder) for folder in folders):
+    if not any(real(path).is_relative_to(folder) for folder in folders):
         raise ValueError(f"{what} is said to be {str(path)!r}, which is not in {first(folders)}")
     if not path.is_file():
         raise ValueError(f"{what} is said to be {str(path)!r}, and there is no such file")
@@ -104,7 +105,7 @@ def _folders(datasets: Any, repository: str) -> list[Path]:
     kept = ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH")
     folders = [getattr(config, name, None) for name in kept]
     folders += [os.environ.get("HF_HUB_CACHE"), repository if Path(repository).is_dir() else None]
-    return list(dict.fromkeys(Path(folder).expanduser().resolve() for folder in folders if folder))
+    return list(dict.fromkeys(real(Path(folder).expanduser()) for folder in folders if folder))
 
 
 def _columns(name: str, features: Any) -> tuple[str, str]:

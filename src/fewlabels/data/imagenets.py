@@ -12,6 +12,7 @@ from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Listing, Row
 from fewlabels.data.table import rows_of
+from fewlabels.regular import real
 
 FOLDERS = {
     "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),
@@ -90,7 +91,7 @@ def _table(table: Path) -> list[tuple[Path, str]]:
             if not label:
                 raise ValueError(f"line {line} has no label")
             files.append((table.parent / "images" / name, label))
-            check_link(files[-1][0], table.parent.resolve())
+            check_link(files[-1][0], real(table.parent))
     except OSError as error:
         raise DataUnavailable(f"mini_imagenet needs {table}, which cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -35,6 +35,7 @@ from fewlabels.data.residency import fits
 from fewlabels.data.source import Images, Progress, by_reason
 from fewlabels.data.stream import Files, PictureFiles, decoded_of, faults_of
 from fewlabels.data.workers import workers
+from fewlabels.regular import real
 
 CHUNK = 64
 """Files that a worker takes at a time, at most."""
@@ -159,7 +160,7 @@ def _entry(
             state.append(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
         except OSError:
             state.append("missing")
-    where = base.resolve() if base is not None else cache.digest(names)
+    where = real(base) if base is not None else cache.digest(names)
     return cache.Entry(cache.digest([where, image_size, *how]), cache.digest(state))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import MISSING, UNLABELED, Listing, Row, class_order, short
 from fewlabels.data.source import first
+from fewlabels.regular import real
 
 ENDINGS = (".csv", ".tsv")
 """Endings of tables, in small or capital letters."""
@@ -37,7 +38,7 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
         ValueError: the file is no such table, with the number of the line.
     """
     base = path.parent if base is None else base
-    top = base.resolve()
+    top = real(base)
     train: list[Row] = []
     test: list[Row] = []
     seen: dict[str, tuple[int, str | None]] = {}
@@ -159,7 +160,7 @@ def _inside(base: Path, name: str, top: Path) -> Path:
         if name[1:2] == ":":
             raise ValueError(f"the path {short(name)} begins with a Windows drive; paths start from {str(top)!r}")
         picture = base / name.replace("\\", "/")
-    if not picture.resolve().is_relative_to(top):
+    if not real(picture).is_relative_to(top):
         raise ValueError(
             f"the picture {short(name)} is not in {str(top)!r}; --data.root names another folder to start from"
         )

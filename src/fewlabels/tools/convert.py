@@ -23,6 +23,7 @@ from fewlabels.data.pictures import PLAIN, Blob, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
+from fewlabels.regular import real
 from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
@@ -175,7 +176,7 @@ def to_source(
     test = np.array([p.part == "test" for p in found.pictures])[read.kept]
     labels = labels[read.kept]
     source = from_arrays(
-        read.images[~test], labels[~test], read.images[test], labels[test], classes, name=found.root.resolve().name
+        read.images[~test], labels[~test], read.images[test], labels[test], classes, name=real(found.root).name
     )
     return replace(source, notes=(*read.notes, *source.notes))
 

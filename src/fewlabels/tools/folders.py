@@ -17,6 +17,7 @@ from fewlabels.config import nearest
 from fewlabels.data.find import read_text
 from fewlabels.data.pictures import Decoding, decode, fit
 from fewlabels.data.source import first
+from fewlabels.regular import real
 from fewlabels.tools.layout import Layout, Picture, Step, check_distinct
 
 # ---- filter
@@ -99,7 +100,7 @@ def rename_in_place(root: Path, steps: Sequence[Step], log: Path, *, dry_run: bo
     if dry_run:
         return
     pairs = [[s.path.relative_to(root).as_posix(), s.to.as_posix()] for s in steps if root / s.to != s.path]
-    files.write_json(log, {"root": str(root.resolve()), "renamed": pairs})
+    files.write_json(log, {"root": str(real(root)), "renamed": pairs})
     _move(root, pairs)
 
 
@@ -118,10 +119,10 @@ def undo(log: Path, *, dry_run: bool = False) -> list[tuple[str, str]]:
         raise ValueError(f"the log {str(log)!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{log} is not the log of a renaming") from error
-    beside = log.resolve().parent
-    if "\0" in str(root) or root.resolve().parent != beside or not root.is_dir():
+    beside = real(log).parent
+    if "\0" in str(root) or real(root).parent != beside or not root.is_dir():
         raise ValueError(f"{log} is of the folder {str(root)!r}, which is not beside it in {beside}; put both together")
-    _check_names(log, root.resolve(), pairs)
+    _check_names(log, real(root), pairs)
     todo = [pair for pair in pairs if not (os.path.lexists(root / pair[1]) and not os.path.lexists(root / pair[0]))]
     gone = [new for new, _ in todo if not os.path.lexists(root / new)]
     taken = [old for _, old in todo if os.path.lexists(root / old)]
@@ -143,7 +144,7 @@ def _check_names(log: Path, root: Path, pairs: Sequence[tuple[str, str]]) -> Non
         parents = {Path(name).parent for name in pair}
         folder = root / parents.pop()
         plain = all("\0" not in name and Path(name).name and ".." not in Path(name).parts for name in pair)
-        if not plain or parents or not folder.resolve().is_relative_to(root):
+        if not plain or parents or not real(folder).is_relative_to(root):
             raise ValueError(f"{log} names {pair[0]!r} and {pair[1]!r}, which are not in one folder in {root}")
     for names in zip(*pairs, strict=True):
         twice = next((name for name, n in Counter(names).items() if n > 1), None)

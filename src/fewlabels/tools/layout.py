@@ -17,6 +17,7 @@ from fewlabels.data.contents import contents
 from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
 from fewlabels.data.source import Progress, by_reason
+from fewlabels.regular import real
 
 
 class Picture(NamedTuple):
@@ -93,7 +94,7 @@ def check_free(path: Path, root: Path | None = None) -> None:
     check_absent(path)
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to write {path.name} to")
-    if root is not None and path.resolve().is_relative_to(root.resolve()):
+    if root is not None and real(path).is_relative_to(real(root)):
         raise ValueError(f"{path} lies in {root}, which is read; write beside it")
 
 
