@@ -56,6 +56,9 @@ def foreseen(error: Exception) -> str | None:
         return "the GPU has not enough memory for this; try a smaller --batch or --uratio"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        reason = str(error).split("\n")[0]
+        return f"the net could not be compiled ({reason}); install a C and C++ compiler, or leave out --compile"
     return None
 
 

@@ -482,6 +482,24 @@ def test_out_of_memory(
     assert said.sentence == words
 
 
+def test_a_machine_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    from fewlabels.step import Trainer
+
+    def fails(self: Trainer, step: int) -> None:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(Trainer, "step", fails)
+    said = command("train", "--data", "digits@40", "--net", "small-4", "--compile", "--out", tmp_path / "run")
+    assert said.code == 1 and said.sentence.startswith(
+        "the net could not be compiled (No working C++ compiler found in"
+    )
+    assert said.sentence.endswith("; install a C and C++ compiler, or leave out --compile")
+
+
 def test_the_net_is_looked_at_before_the_pictures(
     photos: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
 ) -> None:
