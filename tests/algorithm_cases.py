@@ -151,7 +151,7 @@ def make_batch(algorithm: Algorithm, rows: int, unlabeled: int, seed: int = 0, p
     x, u = look(rows, algorithm.views.labeled), look(unlabeled, algorithm.views.unlabeled)
     y = torch.randperm(max(rows, K), generator=g)[:rows] % K
     index = torch.arange(unlabeled if u else 0)
-    return Batch(x, y, u, index, torch.tensor(progress), Rng(seed, 5))
+    return Batch(x, y, u, index, torch.tensor(progress), Rng(seed, 5), torch.arange(len(y)))
 
 
 @functools.cache

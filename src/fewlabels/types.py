@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     progress: Tensor
     """step / steps, 0-d float32 on the device; the last step sees (T - 1) / T."""
     rng: Rng
+    labeled_index: Tensor
+    """Rows of the labeled set, ``[B]`` int64 (for state of each labeled image)."""
 
 
 class Losses(NamedTuple):
@@ -51,23 +53,13 @@ class Losses(NamedTuple):
     """Weights ``[M]`` of the pseudo-labels in the loss; None for 1."""
 
 
-class Guess(NamedTuple):
-    """What the slots of `PseudoLabel` see; K classes."""
+class Outputs(NamedTuple):
+    """What the net gives for N images."""
 
-    weak_logits: Tensor
-    """``[M, K]``, with gradient (CAP needs it by design; everything else reads `probs`)."""
-    strong_logits: Tensor
-    """``[M, K]``, with gradient."""
-    probs: Tensor
-    """``[M, K]``, softmax of `weak_logits`, detached, after `align`."""
-    labeled_logits: Tensor
-    """``[B, K]``, with gradient."""
-    y: Tensor
-    """``[B]`` int64."""
-    index: Tensor  # type: ignore[assignment]  # a batch is no sequence to search
-    """``[M]`` int64, rows of the unlabeled set."""
-    progress: Tensor
-    """0-d float32, step / steps."""
+    features: Tensor
+    """``[N, D]`` float32."""
+    logits: Tensor
+    """``[N, K]`` float32."""
 
 
 class Info(NamedTuple):

@@ -104,7 +104,8 @@ def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
         pictures = tuple(images(3, unlabeled, views, 32, 32, 3).unbind(1))
     progress = torch.tensor(step / STEPS)
     labels = torch.tensor([0, 3, 6, 4])
-    return Batch((images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step))
+    rows = torch.arange(unlabeled)
+    return Batch((images(2, 4, 32, 32, 3),), labels, pictures, rows, progress, Rng(0, step), torch.arange(4))
 
 
 class TFAdam(torch.optim.Optimizer):

@@ -25,7 +25,7 @@ from torch import nn
 
 from fewlabels.algorithms import MixMatch, ReMixMatch, remixmatch
 from fewlabels.algorithms.mixing import Mix, mix_groups, partners
-from fewlabels.parts import DistributionAlignment
+from fewlabels.algorithms.slots import DistributionAlignment
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
@@ -241,7 +241,7 @@ def test_distribution_alignment_forgets_after_128_batches() -> None:
         y = rng.integers(0, 2, 4)
         p_data = 0.999 * p_data + 0.001 * np.eye(K)[y].mean(0)
         expected = np.stack([aligned(p, recent, p_data) for p in probs])
-        got = align(torch.tensor(probs).float(), torch.eye(K)[torch.tensor(y)])
+        got = align.aligned(torch.tensor(probs).float(), torch.eye(K)[torch.tensor(y)])
         np.testing.assert_allclose(got, expected, rtol=1e-4, err_msg=str(step))
         recent = [*recent[1:], probs.mean(0)]
     assert all(abs(p - np.full(K, 1 / K)).max() > 0.01 for p in recent), "no uniform start is left"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from every_operation import VARIANTS, feed
 
-from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
+from fewlabels.augment.named import WEAK, strong_view, weak_view
 from fewlabels.augment.views import View
 from fewlabels.feed import way_of
 from fewlabels.rng import Rng

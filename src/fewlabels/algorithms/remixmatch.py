@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
+from fewlabels.algorithms.slots import DistributionAlignment
 from fewlabels.checked import Checked, Range
 from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.nets import frozen_statistics, glorot_normal_
-from fewlabels.parts import DistributionAlignment
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 
@@ -93,7 +93,7 @@ class ReMixMatchLoss(Algorithm):
         (x,), views = batch.x, batch.u
         onehot = one_hot(batch.y, self.classes)
         probs, first_strong = self.guesses(views, net)
-        aligned = self.align(torch.cat(probs), onehot) if self.align is not None else torch.cat(probs)
+        aligned = self.align.aligned(torch.cat(probs), onehot) if self.align is not None else torch.cat(probs)
         guessed = list(torch.split(sharpen(aligned, config.temperature), len(x)))
 
         images, labels = [x, *views], [onehot, *guessed]
