@@ -13,8 +13,8 @@ digits: 40 labels of the 8 x 8 digits, each algorithm's own recipe; 6 to 40 s a 
 cifar3: airplane, automobile and frog of CIFAR-10, 25 labels of each, 15,000 unlabeled and 3,000 test images, about a
 minute a run. The net, the optimizer and the number of steps are the same for all, as in the recipe for the digits: with
 their long schedules' own rates some methods would not get anywhere in 300 steps. There is one
-unlabeled image for each labeled one where the recipe says so, else four. Ramps that are counted in steps take a quarter
-of the training. Everything else is the algorithm's default.
+unlabeled image for each labeled one where the recipe says so, else four. Ramps that are counted in steps and weights
+that go with the number of classes are those of short recipes. Everything else is the algorithm's default.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.bench.record import commit
 from fewlabels.commands.train import read
 from fewlabels.config import Train, to_dict
 from fewlabels.datasets import resolve_data
-from fewlabels.recipes import METHODS, RAMPS
+from fewlabels.recipes import METHODS, short
 from fewlabels.training import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,8 @@ def variants(task: str) -> list[tuple[str, str]]:
         own = []
         if task == "cifar3":
             own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []
-            own += [f"--{RAMPS[name].replace('_', '-')} {STEPS // 4}"] if name in RAMPS else []
+            short_ones = {k.removeprefix("algorithm.").replace("_", "-"): v for k, v in short(name, STEPS).items()}
+            own += [f"--{option} {value}" for option, value in short_ones.items()]
         out += [(name, " ".join(filter(None, [variant, *own]))) for variant in VARIANTS.get(name, ("",))]
     return out
 

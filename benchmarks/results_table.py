@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewlabels.bench.tables import Table, markdown
+from bench.tables import Table, markdown
 from fewlabels.report import mean_and_deviation
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +33,14 @@ TASKS = {
     ),
 }
 REMARKS = {
-    ("cifar3", "mixmatch"): "collapses: its weight of 100 comes too soon here ([LOG.md](../LOG.md))",
+    ("digits", "vat"): "84.72 with an eps of 6 ([LOG.md](../LOG.md))",
+    ("digits", "mixmatch"): "96.94 with a ramp of 125 steps",
+    ("digits", "mixup"): "learns its own guesses from the first step on ([why](algorithms/mixup.md))",
+    ("cifar3", "mixmatch"): "33.33 with a weight of 100 and a ramp of 75 steps ([LOG.md](../LOG.md))",
+    ("cifar3", "mean-teacher"): "76.42 with a weight of 50",
+    ("cifar3", "pi-model"): "78.39 with a weight of 10",
 }
-"""What an experiment showed beyond the number, by task and row."""
+"""What experiments showed beyond the number, by task and row: what other settings gave, with the same seeds."""
 
 HEAD = """\
 # Results
@@ -86,7 +91,7 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
         difference, remark = _compare(by_seed, runs[baseline]) if baseline else ("", "")
         if label == baseline:
             difference, remark = "", "the baseline"
-        remark = REMARKS.get((task, label), remark)
+        remark = "; ".join(filter(None, (remark, REMARKS.get((task, label)))))
         cells = [_text(*_spread(by_seed.values(), key), 2) for key in ("accuracy", "last10")]
         seconds = [_text(_spread(by_seed.values(), key)[0], None, 0) for key in ("seconds", "cpu_seconds")]
         rows.append([label, cells[0], difference, cells[1], str(len(by_seed)), *seconds, remark])

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,22 +43,36 @@ class Said(NamedTuple):
         return self.err.removeprefix("fewlabels: ").rstrip("\n")
 
 
-def run_command(*args: object) -> Said:
-    """Run the command line in this process."""
-    from fewlabels import cli
-
+def answer(run: Callable[[list[str]], int], *args: object) -> Said:
+    """What a command line says that is run in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = cli.run([str(a) for a in args])
+            code = run([str(a) for a in args])
         except SystemExit as stop:  # after --help
             code = int(stop.code or 0)
     return Said(code, out.getvalue(), err.getvalue())
 
 
+def run_command(*args: object) -> Said:
+    """Run `fewlabels`."""
+    from fewlabels import cli
+
+    return answer(cli.run, *args)
+
+
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Said]:
     return run_command
+
+
+@pytest.fixture(scope="session")
+def bench() -> Callable[..., Said]:
+    """Run `benchmarks/bench.py`."""
+    from bench.command import main
+    from fewlabels import cli
+
+    return partial(answer, partial(cli.run, command=main))
 
 
 def short_training(name: str = "fixmatch", /, **changes: Any) -> Any:

@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewlabels import files
 from fewlabels.config import Ema, Net, Optim, Train
-from fewlabels.data.arrays import are_paths, as_images, from_arrays
-from fewlabels.model import Model, load_model
+from fewlabels.data.arrays import (
+    are_paths,
+    are_pictures,
+    as_images,
+    as_labels,
+    from_arrays,
+    hardly_differ,
+    in_channels,
+)
+from fewlabels.data.pictures import PLAIN, pixels_of
+from fewlabels.data.source import first
+from fewlabels.model import Model, decoding_of, load_model
 from fewlabels.predict import predict
 from fewlabels.run import Run
 from fewlabels.step import pick_device
@@ -23,8 +32,9 @@ from fewlabels.training import Output, train
 class Classifier:
     """A trained classifier for images of one shape.
 
-    Images are uint8 arrays ``[N, H, W, C]`` (``[N, H, W]`` for grey) of the training images' shape, or lists of
-    image files, which are resized and cropped to it.
+    Images are arrays ``[N, H, W, C]`` (``[N, H, W]`` for grey) of the training images' height and width, uint8,
+    integers in 0..255 or floats in 0..1; or lists of image files or of Pillow's images, which are resized and cropped
+    to these. Grey images become colours, or colours grey, where the run was trained on such.
     """
 
     def __init__(self, model: Model, run: Run | None = None) -> None:
@@ -41,8 +51,18 @@ class Classifier:
                 name, reason = found.corrupt[0]
                 raise ValueError(f"could not read {len(found.corrupt)} image file(s), such as {name}: {reason}")
             return found.probabilities
-        probabilities: NDArray[np.float32] = self.model.logits(as_images(images)).softmax(1).numpy()
+        probabilities: NDArray[np.float32] = self.model.logits(self._images(images)).softmax(1).numpy()
         return probabilities
+
+    def _images(self, images: Any) -> Any:
+        """uint8 ``[N, H, W, C]`` with the model's channels, where grey and colours are all that differ."""
+        channels, height, width = self.model.shape
+        if are_pictures(images):
+            return np.stack([pixels_of(p, channels, (height, width), self.model.how) for p in images])
+        array = as_images(images)
+        if np.ndim(images) == 3 and channels != 1:  # [N, H, W] of grey, or one [C, H, W]?
+            return array
+        return in_channels(array, channels)
 
     def predict(self, images: Any) -> NDArray[Any]:
         """Class of each image, ``[N]``, as in `classes_`."""
@@ -50,12 +70,17 @@ class Classifier:
         return classes
 
     def score(self, images: Any, labels: ArrayLike) -> float:
-        """Fraction of images whose predicted class is the given one."""
-        labels = np.asarray(labels)
+        """Fraction of images whose predicted class is the given one, one of `classes_`.
+
+        Raises ValueError where a label is unknown (-1, None, masked) or no class of the run.
+        """
+        given: NDArray[Any] = as_labels("labels", labels) if self.classes_.dtype.kind in "iu" else np.asarray(labels)
         guess = self.predict(images)
-        if labels.shape != guess.shape:
-            raise ValueError(f"score needs one label per image: got {len(guess)} images and labels {labels.shape}")
-        return float((guess == labels).mean())
+        if given.shape != guess.shape:
+            raise ValueError(f"score needs one label per image: got {len(guess)} images and labels {given.shape}")
+        if new := sorted({repr(v) for v in given.tolist()} - {repr(v) for v in self.classes_.tolist()}):
+            raise ValueError(f"score needs labels among {first(self.classes_.tolist())}, got {first(new)}")
+        return float((guess == given).mean())
 
 
 def fit(
@@ -69,30 +94,30 @@ def fit(
     """Train on images of which some are labeled.
 
     Args:
-        images: uint8 ``[N, H, W, C]`` or ``[N, H, W]``, or a list of image files.
-        labels: ``[N]`` integers; -1 marks an unlabeled image.
+        images: ``[N, H, W, C]`` or ``[N, H, W]``, uint8, integers in 0..255 or floats in 0..1; or a list of image
+            files, or of Pillow's images.
+        labels: ``[N]`` integers; -1, None, pandas' NA or what is masked is an unlabeled image.
         config: the training; default `arrays_recipe`. Its `data` only counts for `labels`, `seed`, `valid`,
-            `rule`, `unlabeled`, `normalize` and `image_size`.
+            `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`, `fit`, `bits` and `max_pixels`.
         out: run folder to keep; default none.
         output: what to show; default nothing.
 
     Returns a classifier whose `classes_` are the label values.
     """
-    values = np.asarray(labels)
-    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
-        raise ValueError(
-            f"labels must be a list of integers, -1 for unlabeled, got {values.dtype} {list(values.shape)}"
-        )
+    values = as_labels("labels", labels) if np.size(labels) else np.empty(0, np.int64)
     known = np.unique(values[values >= 0])
     if values.size and values.min() < -1:
         raise ValueError(f"labels must be -1 (unlabeled) or at least 0, got {values.min()}")
     ids = np.where(values < 0, -1, np.searchsorted(known, values)).astype(np.int64)
     size = config.data.image_size if config else None
-    source = from_arrays(images, ids, classes=[str(v) for v in known], image_size=size)
+    how = decoding_of(config.data) if config else PLAIN
+    source = from_arrays(images, ids, classes=[str(v) for v in known], image_size=size, how=how)
+    if isinstance(source.images, np.ndarray) and (narrow := hardly_differ(source.images)):
+        raise ValueError(narrow)
     config = config or arrays_recipe(source.shape)
     with tempfile.TemporaryDirectory() as folder:
-        run = train(config, out=Path(folder) / "run" if out is None else out, source=source, output=output)
-        files.write_json(run.path / "data.json", {**run.data, "values": known.tolist()})
+        place, facts = Path(folder) / "run" if out is None else out, {"values": known.tolist()}
+        run = train(config, out=place, source=source, facts=facts, output=output)
         classifier = load(run.path, device=config.device, algorithms=(type(config.algorithm),))
     if out is None:
         classifier.run = None

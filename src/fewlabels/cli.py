@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import fewlabels
+from fewlabels import streams
 
 COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
@@ -18,9 +23,12 @@ COMMANDS = {
     "list": ("list algorithms, recipes, nets, views or data sets", "list [TOPIC]"),
     "split": ("show which images a data name labels", "split NAME"),
     "data": ("list, fetch, check, show and convert data sets", "data COMMAND"),
-    "bench": ("measure how fast it is on this machine", "bench COMMAND"),
 }
 """What each command does, and how it is called."""
+
+ELSEWHERE = {"bench": "speed is measured in a checkout, with `python benchmarks/bench.py`"}
+"""What is asked for here and found in another place."""
+STOPPED = "stopped; nothing was saved since the last checkpoint"
 
 HELP = """\
 fewlabels {version}: train an accurate image classifier from a few labels and many
@@ -36,20 +44,35 @@ ship with scikit-learn.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, command: Callable[[list[str]], int] | None = None) -> None:
     """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
-        code = 1
+    os.environ["PYTHONSAFEPATH"] = "1"  # no file of the user's folder is a module to what torch or we start
+    streams.occupy()
+    code = run(list(sys.argv[1:] if argv is None else argv), command)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: a further Ctrl-C ends Python without more words
     sys.exit(code)
 
 
-def run(args: list[str]) -> int:
-    """Run the command line `args`; returns the exit status."""
+def run(args: list[str], command: Callable[[list[str]], int] | None = None) -> int:
+    """Run the command line `args`; returns the exit status, which is not 0 if what was asked for could not be shown.
+
+    command: what takes the arguments and returns the exit status; default: the command that the first of them names.
+    """
+    with streams.guarded() as out, warnings.catch_warnings():
+        warnings.showwarning = _note
+        try:
+            code = _run(args) if command is None else _attempt(lambda: command, args, "bench")
+        except SystemExit as stop:  # after --help
+            code = int(stop.code or 0)
+        out.flush()
+        if out.lost and not out.aside and not code:
+            if isinstance(out.lost, BrokenPipeError):  # `| head` has seen enough
+                return 1
+            return complain(f"standard output could not be written: {out.lost.strerror}", 1)
+    return code
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         commands = "\n".join(
@@ -62,22 +85,48 @@ def run(args: list[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; {ELSEWHERE[args[0]]}" if args[0] in ELSEWHERE else f"; did you mean {near[0]}?" if near else ""
         return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
+    return _attempt(lambda: importlib.import_module(f"fewlabels.commands.{args[0]}").main, args[1:], args[0])
+
+
+def _attempt(load: Callable[[], Callable[[list[str]], int]], args: list[str], name: str) -> int:
+    """The exit status of the command that `load` gives; a foreseen error becomes one sentence, others are raised."""
     try:
-        command = importlib.import_module(f"fewlabels.commands.{args[0]}")
-        code: int = command.main(args[1:])
-    except KeyboardInterrupt:
-        return complain("stopped; nothing was saved since the last checkpoint", 130)
-    except BrokenPipeError:
-        raise
+        with _nothing_to_lose():
+            command = load()
+        return command(args)
+    except KeyboardInterrupt as stop:  # ours name their signal
+        return complain(STOPPED, 128 + (*stop.args, signal.SIGINT)[0])
     except Exception as error:
-        return _explain(error)
-    return code
+        return _explain(error, name)
 
 
-def _explain(error: Exception) -> int:
+@contextlib.contextmanager
+def _nothing_to_lose() -> Iterator[None]:
+    """Ctrl-C ends the program at once: an exception in the middle of an import of torch would abort it in C++."""
+
+    def leave(signum: int, frame: object) -> None:
+        os._exit(complain(STOPPED, 130))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def _note(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning of a library, without the place in its code."""
+    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _explain(error: Exception, command: str) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
+    from fewlabels.commands.options import spelled
     from fewlabels.interrupt import Interrupted
     from fewlabels.run import NotWritten
     from fewlabels.training import Diverged, foreseen
@@ -85,6 +134,8 @@ def _explain(error: Exception) -> int:
     sentence = foreseen(error)
     if sentence is None:
         raise error
+    if isinstance(error, ValueError):
+        sentence = spelled(sentence, command)
     if isinstance(error, Interrupted | Diverged):
         code = 128 + error.signum if isinstance(error, Interrupted) else 1
         # every rank stops; one says so
@@ -93,5 +144,6 @@ def _explain(error: Exception) -> int:
 
 
 def complain(sentence: str, code: int = 2) -> int:
-    print(f"fewlabels: {' '.join(sentence.split())}", file=sys.stderr)
+    lines = (line.strip() for line in sentence.split("\n"))  # inner spaces stay: they may be those of a file's name
+    print(f"fewlabels: {' '.join(filter(None, lines))}", file=sys.stderr)
     return code

@@ -113,6 +113,10 @@ class Data(Checked):
     fit: Literal["crop", "pad", "centre"] = "crop"
     """How: `crop` resizes the shorter side and cuts out the centre, `pad` resizes the longer side and fills up
     with black, `centre` cuts out the centre without resizing."""
+    bits: Annotated[int, Range(8, 16)] = 16
+    """Bits that grey pictures of 16 bits use (12 for values up to 4095); the highest 8 of them are kept."""
+    max_pixels: Annotated[int, Range(1, None)] = 89_478_485
+    """Pixels of a picture that is still read; larger ones count as unreadable."""
     labeled: str | None = None
     """Folder of the labeled pictures, in place of `labeled/` in the folder that `name` is."""
     test: str | None = None
@@ -154,19 +158,22 @@ class Net(Checked):
     """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
     or .pth file of the same net."""
 
+    def check(self) -> None:
+        """Raises the ValueError of `build` for what has nothing to do with the images."""
+        nets.check(self.name, pretrained=self.pretrained, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stages", "blocks", "width", "slope", "patch")}
+
     def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
         """The net at its start, for images of `shape` (C, H, W); `blank`: its weights will be loaded from a run."""
         return nets.build(
             self.name,
             classes=classes,
             shape=shape,
-            stages=self.stages,
-            blocks=self.blocks,
-            width=self.width,
             dropout=self.dropout,
-            slope=self.slope,
             bn_momentum=self.bn_momentum,
-            patch=self.patch,
+            **self._options(),
             pretrained=False if blank else self.pretrained,
         )
 
@@ -203,6 +210,11 @@ class Optim(Checked):
         super().__post_init__()
         if self.lr_end and self.schedule != "linear":
             raise ValueError(f"Optim.lr_end {self.lr_end:g} is for the schedule linear, not for {self.schedule}")
+        other = ("beta1", "beta2") if self.name == "sgd" else ("momentum", "nesterov")
+        for name in other:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                theirs = "adam and adamw" if self.name == "sgd" else "sgd"
+                raise ValueError(f"Optim.{name} {value} is for {theirs}, not for {self.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +374,7 @@ def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"algorithm must be a name or named values, got {json.dumps(value)}")
     name = value.pop("name", algorithm_name(default))
-    if name not in algorithms:
+    if not isinstance(name, str) or name not in algorithms:
         raise ValueError(
             f"there is no algorithm {name!r}{nearest(str(name), algorithms)} (known: {', '.join(algorithms)})"
         )

@@ -12,16 +12,18 @@ from fewlabels.config import Data, Train
 from fewlabels.data import names, sources
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import ARRAYS
+from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.protocol import Options, restrict
 from fewlabels.data.source import Source
-from fewlabels.data.split import Split, make_split, read_split
+from fewlabels.data.split import Split, make_split, read_split, source_in
 
 
 def resolve_data(data: Data) -> Data:
     """`data` with what its name and its split file say written out. Raises ValueError where they disagree."""
     if data.split is not None and data.name == Data().name:
-        data = replace(data, name=read_split(data.split).source)
+        data = replace(data, name=source_in(data.split))
     name = names.parse(data.name)
+    _check_root(data.root, name)
     alias = ALIASES[name.alias] if name.alias else None
     said: dict[str, Any] = {"labels": name.labels, "seed": name.seed, "valid": name.valid}
     said = {key: value for key, value in said.items() if value is not None} | dict(alias.options if alias else {})
@@ -31,6 +33,15 @@ def resolve_data(data: Data) -> Data:
     if alias and data.labels is None:
         data = replace(data, labels=alias.head)
     return complete(data)
+
+
+def _check_root(root: str | None, name: names.DataName) -> None:
+    """Raises ValueError for a root that is no folder, or that is not there where nothing is downloaded to it."""
+    path = Path(root or ".").expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Data.root {root} is a file; it must be a folder")
+    if not path.exists() and (name.folder or name.base in FOLDERS):
+        raise ValueError(f"there is no folder {root} (Data.root), and {name} is not downloaded")
 
 
 def _said_by_file(data: Data) -> dict[str, Any]:
@@ -81,8 +92,13 @@ def in_memory(data: Data, source: Source) -> Data:
     return complete(replace(data, name=source.name))
 
 
-def load_source(data: Data, progress: Callable[[int, int], None] | None = None) -> Source:
-    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`."""
+def load_source(
+    data: Data, progress: Callable[[int, int], None] | None = None, size: tuple[int, int] | None = None
+) -> Source:
+    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`.
+
+    size: (H, W) of the images; default: what `data` says.
+    """
     if data.name == ARRAYS:
         raise ValueError("the run was made from arrays in memory, which are gone: name other images with --data")
     pool = data.unlabeled if data.unlabeled not in ("all", "rest") else None
@@ -90,8 +106,10 @@ def load_source(data: Data, progress: Callable[[int, int], None] | None = None) 
     source = sources.load(
         names.parse(data.name),
         **{part: Path(folder).expanduser() if folder else None for part, folder in folders.items()},
-        image_size=data.image_size,
+        image_size=size or data.image_size,
         fit=data.fit,
+        bits=data.bits,
+        max_pixels=data.max_pixels,
         label_from=data.label_from,
         classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,

@@ -107,6 +107,7 @@ class Desk:
         self.display.line(f"step {step}/{self.trainer.config.steps}  {self.text}")
         if record["score"] > self.best:
             self.best = record["score"]
+            self.recorder.sync()
             self.run.save(step, self.trainer.weights(), {}, self._meta(), best=True)
         self.lap_start += time.perf_counter() - start
 
@@ -115,11 +116,12 @@ class Desk:
             return
         start = time.perf_counter()
         keep = self.trainer.config.keep
+        self.recorder.sync()
         self.run.save(step, self.trainer.weights(), self.trainer.state(), self._meta(), keep=keep)
         self.lap_start += time.perf_counter() - start
 
     def _meta(self) -> dict[str, Any]:
-        return {"world": parallel.world(), "split": self.split.fingerprint}
+        return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.recorder.mark}
 
     def finish(self) -> None:
         """Write result.json."""
@@ -147,6 +149,7 @@ class Desk:
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,
                 "device": device_name(self.trainer.device),
+                "records": self.recorder.mark,
                 "versions": {
                     "fewlabels": fewlabels.__version__,
                     "torch": torch.__version__,

@@ -15,7 +15,7 @@ from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.residency import amount, choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.datasets import load_source, resolve, resolve_data
+from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.log import duration
 from fewlabels.step import Trainer, parameters, pick_device
@@ -27,8 +27,8 @@ SAMPLE = 48
 class Estimate(NamedTuple):
     config: Train
     """Resolved."""
-    lines: list[str]
-    """Sentences about what it costs on this machine."""
+    lines: dict[str, str]
+    """What it costs on this machine, in sentences: data, net, step, memory, images, time."""
     seconds: float
     """Of the whole training, without the evaluations."""
 
@@ -38,6 +38,7 @@ def estimate(config: Train) -> Estimate:
 
     Trains a few steps on noise; a folder is read, a named data set is not.
     """
+    config.net.check()
     config = replace(config, data=resolve_data(config.data))
     name = names.parse(config.data.name)
     facts = FACTS.get(name.base)
@@ -45,11 +46,14 @@ def estimate(config: Train) -> Estimate:
         source = load_source(config.data)
         shape, classes, style = source.shape, len(source.classes), source.style
         images, test, files = len(source.images), len(source.test_images), isinstance(source.images, OnDemand)
+        split = split_of(config.data, source)
+        labels = f"{len(split.labeled)} labeled, {len(split.unlabeled)} in the unlabeled set"
     else:
         shape, classes, style = facts.shape, facts.classes, facts.style
         if side := config.data.image_size:
             shape = shape[0], side, side
         images, test, files = facts.train, facts.test, name.base in FOLDERS
+        labels = f"{config.data.labels or 'all'} labels"
     device = pick_device(config.device)
     trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)
@@ -59,11 +63,10 @@ def estimate(config: Train) -> Estimate:
     pixels = where.needed if where.kind == "device" else 0
     views = trainer.algorithm.views
     each = config.batch * len(views.labeled), config.batch * config.uratio * len(views.unlabeled)
-    labels = "all" if config.data.labels is None else str(config.data.labels)
     kept = {k: getattr(trainer.config, k) for k in ("weak", "strong", "shift")}
     form = "x".join(map(str, shape))
     lines = {
-        "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels} labels",
+        "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels}",
         "net": f"{config.net.name}, {parameters(trainer.net):,} parameters",
         "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
         f"{each[0]} labeled and {each[1]} unlabeled views",
@@ -73,9 +76,7 @@ def estimate(config: Train) -> Estimate:
         "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
         f"({1000 * seconds:.0f} ms each, from a sample)",
     }
-    return Estimate(
-        replace(config, **kept), [f"{name:8}{text}" for name, text in lines.items()], seconds * config.steps
-    )
+    return Estimate(replace(config, **kept), lines, seconds * config.steps)
 
 
 def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:

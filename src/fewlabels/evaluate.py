@@ -10,6 +10,7 @@ import torch
 from fewlabels import nets
 from fewlabels.config import Train
 from fewlabels.curves import curve, main_part
+from fewlabels.data.arrays import in_channels
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split
@@ -111,8 +112,8 @@ def evaluate(
     """Scores of a run's model on the test images of `source`, or on all its labeled images if it has no test part.
 
     The keys are those of `metrics.scores`, the run's curve (`curves.curve`: last1 ... best, of the evaluations
-    during training), `step`, `weights` and `measured_on`. Raises ValueError where the classes or the image shape
-    are not the run's.
+    during training), `step`, `weights` and `measured_on`. Grey images become colours, or colours grey, where the run
+    was trained on such. Raises ValueError where the classes, or height and width, are not the run's.
     """
     model = load_model(run, checkpoint=checkpoint, weights=weights, device=device)
     if source.classes != model.classes:
@@ -121,7 +122,7 @@ def evaluate(
         raise ValueError(f"{source.name} has {what}; the run knows {', '.join(model.classes)}")
     part = "test" if len(source.test_labels) else "train"
     known = source.labels >= 0
-    images = source.test_images if part == "test" else source.images[known]
+    images = in_channels(source.test_images if part == "test" else source.images[known], model.shape[0])
     labels = source.test_labels if part == "test" else source.labels[known]
     values = scores(model.logits(images), torch.from_numpy(labels), model.classes)
     evals = [r for r in run.metrics("eval") if r["step"] <= model.step]

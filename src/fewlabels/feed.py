@@ -64,6 +64,9 @@ class Feed:
         self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
         self._host_rows = split.labeled, split.unlabeled
         self.labels = torch.from_numpy(source.labels).to(device)
+        others = np.setdiff1d(split.unlabeled, split.labeled)
+        self.truth_known = bool((source.labels[others] >= 0).any())
+        """Whether an unlabeled image has a known class, as those of named sets have: the labeled ones tell nothing."""
         self.looks = augment.make_looks(
             self.shape,
             wanted,

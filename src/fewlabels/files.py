@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,15 +39,35 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         write_bytes(temporary, data)
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write that finds the disk full names no file
         raise
     sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_file(path, text.encode("utf-8", "backslashreplace"))  # lone surrogates, as JSON escapes them
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """CSV in which no cell is a formula for a spreadsheet; see `cell`. None is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([map(cell, row) for row in rows])
+    return text.getvalue()
+
+
+def cell(value: object) -> str:
+    """The text of a CSV cell: with an apostrophe in front where a spreadsheet would take it for a formula.
+
+    That is before ``= + - @``, a tab or a carriage return, unless it is a number or the sign alone; and before an
+    apostrophe, so that taking one away gives the text again.
+    """
+    text = "" if value is None else str(value)
+    plain = text in ("+", "-") or _NUMBER.fullmatch(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "'")) and not plain else text
 
 
 @contextlib.contextmanager

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
-from fewlabels import files
+from fewlabels import files, streams
 from fewlabels.run import NotWritten, Run
+from fewlabels.screen import Screen, print_line
 
 SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
@@ -31,10 +35,12 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run, path = run, run.path / "metrics.jsonl"
-        kept = [r for r in run.metrics() if r["step"] <= step]
+        kept = run.written(step) if step else b""
+        self.bytes, self.digest = len(kept), hashlib.sha256(kept)
         with self._disk():
-            files.write_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
-            self.file = path.open("a")
+            _in_order(run.path / "tensorboard")
+            files.write_file(path, kept)
+            self.file = path.open("ab")
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
         threading.excepthook = _said_once
 
@@ -50,11 +56,24 @@ class Recorder:
     def _scalars(self, values: Mapping[str, float | None], step: int) -> None:
         for tag, value in values.items():
             if value is not None:
-                self.board.add_scalar(tag, value, step)
+                self.board.add_scalar(streams.visible(tag, lines=False), value, step)
 
     def _line(self, record: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
+        line = (json.dumps(record) + "\n").encode()
+        self.file.write(line)
         self.file.flush()
+        self.bytes += len(line)
+        self.digest.update(line)
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a checkpoint says of metrics.jsonl as it is now."""
+        return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
+
+    def sync(self) -> None:
+        """To the disk, before a checkpoint that relies on the lines."""
+        with self._disk():
+            os.fsync(self.file.fileno())
 
     def log(self, step: int, values: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """A log point: means over the last `log_every` steps; `timing` in milliseconds, and the learning rate."""
@@ -85,6 +104,18 @@ class Recorder:
             pass
 
 
+def _in_order(folder: Path) -> None:
+    """TensorBoard reads its files in the order of the times in their names: those that are there get an earlier one
+    than now where the clock has been set back, or each after the other within a second."""
+    later = int(time.time())
+    for path in sorted(folder.glob("events.out.tfevents.*"), reverse=True):
+        *start, stamp, rest = path.name.split(".", 4)
+        if stamp.isdecimal():
+            new = min(int(stamp), later - 1)
+            path.rename(path.with_name(".".join([*start, f"{new:010d}", rest])))
+            later = new
+
+
 def _said_once(args: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread hands an error of the disk to our next call; Python would print it besides."""
     if not isinstance(args.exc_value, OSError):
@@ -105,9 +136,9 @@ class Bars(Progress):
     """Live progress bars on a terminal, each with a `text` behind it, which gives way where the terminal is narrow."""
 
     def __init__(self) -> None:
-        self.screen = Console(stderr=True, highlight=False)
+        self.screen = Screen(stderr=True)
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
@@ -120,12 +151,16 @@ class Bars(Progress):
         """With room for the ^C of the terminal, which would break the line that is drawn over."""
         yield Constrain(self.make_tasks_table(self.tasks), self.screen.width - 3)
 
+    def line(self, text: str) -> None:
+        """A line above the bars."""
+        print_line(self.screen, text)
+
 
 class _Cut(ProgressColumn):
     """The text of a bar, in one line."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+        return Text(streams.visible(task.fields["text"], lines=False), no_wrap=True, overflow="ellipsis")
 
 
 class Bar:
@@ -133,14 +168,14 @@ class Bar:
 
     def __init__(self, title: str, steps: int, step: int) -> None:
         self.progress = Bars()
-        self.task = self.progress.add_task(title, total=steps, completed=step, text="")
+        self.task = self.progress.add_task(streams.visible(title, lines=False), total=steps, completed=step, text="")
         self.progress.start()
 
     def update(self, step: int, text: str) -> None:
         self.progress.update(self.task, completed=step, text=text)
 
     def line(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, soft_wrap=True)
+        self.progress.line(text)
 
     def close(self) -> None:
         self.progress.stop()
@@ -152,6 +187,8 @@ class Lines:
     def __init__(self, steps: int, step: int, *, alive: bool = True, what: str = "step") -> None:
         self.steps, self.alive, self.what = steps, alive, what
         self.start, self.first, self.said = time.perf_counter(), step, time.perf_counter()
+        err = sys.stderr
+        self.out = err if isinstance(err, streams.Stream) else streams.Stream(err)
 
     def update(self, step: int, text: str) -> None:
         now = time.perf_counter()
@@ -161,7 +198,7 @@ class Lines:
             self.line(f"{self.what} {step}/{self.steps}  {text}  {duration(left)} left")
 
     def line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=self.out, flush=True)
 
     def close(self) -> None:
         pass
@@ -193,7 +230,7 @@ def display(title: str, steps: int, step: int, *, progress: Progressing, what: s
         return progress(title, steps, what)
     if progress is None:
         return Silence()
-    if progress and Console(stderr=True).is_terminal:
+    if progress and Screen(stderr=True).is_terminal:
         return Bar(title, steps, step)
     return Lines(steps, step, alive=progress, what=what)
 
@@ -219,7 +256,7 @@ def reading(progress: Progressing) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def bar(text: str, progress: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, where it is a terminal, that ``show(done, total)`` moves."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as shown:
         task = shown.add_task(text, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -23,8 +23,10 @@ from fewlabels.data import names
 from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import Display
+from fewlabels.owner import Lock, owning
+from fewlabels.records import FREE_TO_CHANGE
 from fewlabels.run import Run, RunError, run_name
-from fewlabels.training import FREE_TO_CHANGE, Output, changed, foreseen, resume, train
+from fewlabels.training import Output, changed, foreseen, resume, train
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
@@ -50,6 +52,8 @@ class Job:
     start: int
     """Steps that are done already."""
     finished: bool
+    overwrite: bool = False
+    """Replace a run of another configuration that the folder holds."""
 
     @property
     def steps(self) -> int:
@@ -69,6 +73,7 @@ class Outcome(NamedTuple):
     reason: str = ""
     """One sentence for a failure."""
     signum: int = 0
+    """The signal that stopped it, or that came in the last step of one that finished, and stops those after it."""
 
 
 # ---- which runs
@@ -121,12 +126,8 @@ def plan(
         baseline: each with its supervised baseline.
         overwrite: replace runs of another configuration, which are refused otherwise.
     """
+    root = root_of(config, kind, out)
     config = replace(config, data=resolve_data(config.data))
-    if out is None:
-        seedless = replace(names.parse(config.data.name), seed=None)
-        plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))
-        out = Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
-    root = Path(out).expanduser()
     if (root / "config.json").is_file():
         raise RunError(f"{root} is a single run: name another --out for several")
     jobs = []
@@ -138,8 +139,18 @@ def plan(
         if not known:
             _check_free(path, own, overwrite)
         done, finished = saved(path, own.steps, baseline) if known else (0, False)
-        jobs.append(Job(f"{kind} {n}", path, own, baseline, known, done, finished))
+        jobs.append(Job(f"{kind} {n}", path, own, baseline, known, done, finished, overwrite))
     return jobs
+
+
+def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
+    """The folder of all runs, as for `plan`."""
+    if out is not None:
+        return Path(out).expanduser()
+    config = replace(config, data=resolve_data(config.data))
+    seedless = replace(names.parse(config.data.name), seed=None)
+    plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))
+    return Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
 
 
 def holds(path: Path, config: Train) -> bool:
@@ -176,7 +187,7 @@ def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
         return 0, False
     run = Run(path)
     if not run.finished:
-        return max((c.step for c in run.checkpoints() if not c.best), default=0), False
+        return max((c.step for c in run.states()), default=0), False
     more, finished = saved(path / "baseline", steps, False) if baseline else (0, True)
     return steps + more, finished
 
@@ -187,22 +198,29 @@ def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
 def baseline(run: Run, config: Train, output: Output) -> Run:
     """The supervised run in the folder `baseline` of a run, begun, gone on with or finished.
 
-    config: the run's own, as for `fewlabels.resume`.
+    config: the run's own, as for `fewlabels.resume`. Raises RunError where the folder holds another run.
     """
-    path = run.path / "baseline"
-    if not (path.is_dir() and Run(path).checkpoints()):
+    path, own = run.path / "baseline", replace(config, algorithm=Supervised(view="strong"))
+    if (path / "config.json").is_file() and (other := _differing(Run(path).config, own)):
+        raise RunError(f"{path} holds a run with another {other[0]}, which is no baseline of {run.path}: remove it")
+    if not (path.is_dir() and (path / "config.json").is_file() and Run(path).states()):
         output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
         output = output._replace(say=lambda text: None)
-    return _go(path, replace(config, algorithm=Supervised(view="strong")), path.is_dir(), output)
+    with owning(lambda: Lock(run.path), output.say):
+        return _go(path, own, output)
 
 
-def _go(path: Path, config: Train, known: bool, output: Output) -> Run:
-    """Train, or go on if `known` and there is something to go on from."""
+def _go(path: Path, config: Train, output: Output, *, overwrite: bool = False, baseline: bool = False) -> Run:
+    """Train, or go on where the folder holds a run of this configuration with something to go on from.
+
+    overwrite: replace a run of another configuration; baseline: one is to follow.
+    """
+    known = holds(path, config)
     if known:
         run = Run(path)
-        if run.finished or run.checkpoints():
+        if run.finished or run.states():
             return resume(path, config=changed(run.config, config), output=output)
-    return train(config, out=path, overwrite=path.is_dir(), output=output)
+    return train(config, out=path, overwrite=overwrite or known, baseline=baseline, output=output)
 
 
 class _Teller:
@@ -236,11 +254,11 @@ def attempt(job: Job, tell: Tell) -> Outcome:
 
         return Output(display, lambda text: tell("said", 0, text))
 
-    outcome = Outcome("finished")
     try:
-        run = _go(job.path, job.config, job.known, output(0, ""))
+        run = _go(job.path, job.config, output(0, ""), overwrite=job.overwrite, baseline=job.baseline)
         if job.baseline:
             baseline(run, changed(run.config, job.config), output(job.config.steps, "baseline: "))
+        outcome = Outcome("finished")
     except Interrupted as stop:
         outcome = Outcome("stopped", str(stop), stop.signum)
     except KeyboardInterrupt as stop:  # outside the loop, where nothing has to be saved, or the second signal

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabels.augment.pixels import Normalize
+from fewlabels.checkpoint import check_tensors
+from fewlabels.config import Data
 from fewlabels.data.gather import AnyStore, make_store
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
+from fewlabels.data.source import OnDemand
 from fewlabels.run import Run, RunError
 
 PIXELS_PER_BATCH = 2**20
@@ -71,10 +74,12 @@ class Model:
     weights: str
     """"ema" or "raw"."""
     device: torch.device
-    fit: Fit = "crop"
-    """How picture files are brought to `shape`; see `fewlabels.data.pictures.fit`."""
+    how: Decoding = PLAIN
+    """How picture files are read and brought to `shape`."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Class by the name that it has in the data, where it was given a display name."""
 
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+    def logits(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
         """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels):
@@ -100,14 +105,23 @@ def load_model(
     if weights not in ("ema", "raw"):
         raise RunError(f"--weights must be ema or raw, got {weights!r}")
     found = run.checkpoint(checkpoint)
-    found.meta()
     config, data = run.config, run.data
+    found.meta()
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)
     net = config.net.build(len(classes), shape, blank=True)
-    net.load_state_dict(found.weights(weights))
+    state = found.weights(weights)
+    check_tensors(state, net.state_dict(), f"the {weights} weights of checkpoint {found.path}")
+    net.load_state_dict(state)
     device = torch.device(device)
     net = net.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)
-    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, config.data.fit)
+    folders = dict(zip(data.get("folders", ()), classes, strict=False))
+    how = decoding_of(config.data)
+    return Model(net, normalize, tuple(classes), shape, found.step, weights, device, how, folders)
+
+
+def decoding_of(data: Data) -> Decoding:
+    """How the settings say that picture files are read."""
+    return Decoding(data.fit, data.bits, data.max_pixels)

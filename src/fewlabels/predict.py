@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -15,11 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels import files
-from fewlabels.data.pictures import Unreadable, decode, find_images
+from fewlabels.allocator import keep_freed_memory
+from fewlabels.data.pictures import About, Unreadable, decode, find_images
+from fewlabels.data.remarks import sentences
+from fewlabels.data.workers import count
 from fewlabels.model import Model
 
 CHUNK = 256
-"""Files that are decoded before they go through the net together."""
+"""Files, at most, that are decoded before they go through the net together."""
+
+CHUNK_BYTES = 1 << 27
+"""Bytes, at most, that these take, of large images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +40,11 @@ class Predictions:
     classes: tuple[str, ...]
     corrupt: tuple[tuple[str, str], ...]
     """Path and reason of every file that could not be read."""
+    notes: tuple[str, ...]
+    """What is to be said of the others' pixels."""
     truth: tuple[str | None, ...]
-    """The class folder that an image lies in, where the argument was a folder of class folders."""
+    """The class whose folder an image lies in (by its display name), where the argument was a folder of class folders.
+    A folder that the model does not know stands for itself."""
 
     @property
     def labels(self) -> list[str]:
@@ -65,7 +73,8 @@ class Predictions:
         per image; .npy int64 class numbers, with a .json of class names and paths beside it.
         """
         if path.suffix == ".csv":
-            return [_write(path, self.csv(probabilities).encode())]
+            # a name that is not UTF-8 stays the bytes that it is on the disk
+            return [_write(path, self.csv(probabilities).encode("utf-8", "surrogateescape"))]
         if path.suffix == ".json":
             return [_write(path, (json.dumps(self.records(probabilities), indent=1) + "\n").encode())]
         buffer = io.BytesIO()
@@ -88,14 +97,12 @@ class Predictions:
         return out
 
     def csv(self, probabilities: bool = False) -> str:
-        """The .csv text."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "confidence", *(self.classes if probabilities else ())])
+        """The .csv text; `files.cell` says what is done about formulas."""
+        rows: list[list[str]] = [["path", "label", "confidence", *(self.classes if probabilities else ())]]
         for path, label, row in zip(self.paths, self.labels, self.probabilities, strict=True):
             extra = [f"{p:.6f}" for p in row] if probabilities else []
-            writer.writerow([path, label, f"{row.max():.6f}", *extra])
-        return text.getvalue()
+            rows.append([path, label, f"{row.max():.6f}", *extra])
+        return files.csv_text(rows)
 
 
 def _write(path: Path, data: bytes) -> Path:
@@ -129,27 +136,34 @@ def predict(
             parts = file.relative_to(path).parts if path.is_dir() else ()
             found.append((file, parts[0] if len(parts) > 1 else None))
     channels, height, width = model.shape
+    size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+    keep_freed_memory()
     kept: list[int] = []
+    abouts: dict[int, About] = {}
     corrupt: list[tuple[str, str]] = []
     probabilities = []
 
-    def read(file: Path) -> NDArray[np.uint8] | Unreadable:
+    def read(row: int) -> NDArray[np.uint8] | Unreadable:
+        about = About()
         try:
-            return decode(file, channels, (height, width), model.fit)
+            image = decode(found[row][0], channels, (height, width), model.how, about)
         except Unreadable as error:
             return error
+        if about:
+            abouts[row] = about
+        return image
 
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(found), CHUNK):
-            chunk = [file for file, _ in found[start : start + CHUNK]]
-            images = list(pool.map(read, chunk))
+    with ThreadPoolExecutor(count()) as pool:  # each holds a picture at its full size
+        for start in range(0, len(found), size):
+            chunk = [file for file, _ in found[start : start + size]]
+            images = list(pool.map(read, range(start, start + len(chunk))))
             good = {i: image for i, image in enumerate(images) if isinstance(image, np.ndarray)}
             corrupt += [(str(chunk[i]), e.reason) for i, e in enumerate(images) if isinstance(e, Unreadable)]
             kept += [start + i for i in good]
             if good:
                 probabilities.append(model.logits(np.stack(list(good.values()))).softmax(1).numpy())
             if progress:
-                progress(min(start + CHUNK, len(found)), len(found))
+                progress(start + len(chunk), len(found))
     k = len(model.classes)
     probs = np.concatenate(probabilities) if probabilities else np.empty((0, k), np.float32)
     return Predictions(
@@ -158,5 +172,6 @@ def predict(
         probabilities=probs,
         classes=model.classes,
         corrupt=tuple(corrupt),
-        truth=tuple(found[i][1] for i in kept),
+        notes=sentences(abouts, [str(file) for file, _ in found], model.how.bits),
+        truth=tuple(None if t is None else model.folders.get(t, t) for t in (found[i][1] for i in kept)),
     )

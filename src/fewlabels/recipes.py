@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any, NamedTuple
 
+from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.config import Optim, Train, from_dict, nearest
 from fewlabels.data.aliases import ALIASES
@@ -81,7 +82,7 @@ SMALL: Mapping[str, Settings] = {
         "save_every": 100,
         "log_every": 10,
     },
-    # minutes on a GPU, an hour or so on a CPU, for pictures of 32 to 96 pixels
+    # minutes on a GPU; on a core of a CPU about 1 hour for pictures of 32 pixels, 3 for 64, 8 for 96
     "a folder": {
         "net.name": "wrn-10-2",
         "net.bn_momentum": 0.01,
@@ -96,20 +97,51 @@ SMALL: Mapping[str, Settings] = {
 }
 """Short trainings. One optimizer for all algorithms, so that they can be compared: those of `METHODS` are left out."""
 
-RAMPS: Mapping[str, str] = {"mixmatch": "ramp_steps", "remixmatch": "ramp_steps", "uda": "tsa_ramp"}
-"""Ramps that the papers count in steps of a long training; in a short one they take a quarter of it."""
+PER_CLASS: Mapping[str, str] = {"pi-model": "weight", "mean-teacher": "weight", "mixmatch": "w_match"}
+"""Weights of a squared error that is a mean over the classes: a short training takes them by number of classes. ICT,
+which has one too, was no better for it (LOG.md)."""
+
+RAMPS: Mapping[str, tuple[str, float]] = {
+    "mixmatch": ("ramp_steps", 1),  # as in YU1ut/MixMatch-pytorch; after a quarter it collapses with few classes
+    "remixmatch": ("ramp_steps", 0.25),
+    "uda": ("tsa_ramp", 0.25),
+}
+"""Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
 
 
-def settings(algorithm: str, name: DataName) -> Settings:
-    """What `recipe(algorithm, data)` says otherwise than the dataclasses."""
+def short(algorithm: str, steps: int) -> Settings:
+    """Settings of the algorithm itself in a short training, whose published values are for a long one on ten classes."""
+    found: dict[str, Any] = {}
+    if algorithm in PER_CLASS:
+        found[f"algorithm.{PER_CLASS[algorithm]}"] = None
+    if algorithm in RAMPS:
+        option, share = RAMPS[algorithm]
+        found[f"algorithm.{option}"] = int(share * steps)
+    return found
+
+
+FINE_TUNING: Settings = {"optim.lr": 0.003}
+"""What a short training that starts from learned weights has otherwise: the rates of `SMALL` are for new ones."""
+
+
+def settings(algorithm: str, name: DataName, net: str | None = None, pretrained: bool | str = False) -> Settings:
+    """What `recipe` says otherwise than the dataclasses, beside `net` and `pretrained` themselves."""
     method = METHODS.get(algorithm, {})
     kind = "a folder" if name.folder else name.base
     if kind in SMALL:
-        small = SMALL[kind]
-        ramp = {f"algorithm.{RAMPS[algorithm]}": small["steps"] // 4} if algorithm in RAMPS else {}
-        return {**small, **{k: v for k, v in method.items() if not k.startswith("optim.")}, **ramp}
+        small = {**SMALL[kind], **(FINE_TUNING if pretrained else {})}
+        if net and _own_momentum(net):
+            small.pop("net.bn_momentum", None)
+        own = {k: v for k, v in method.items() if not k.startswith("optim.")}
+        return {**small, **own, **short(algorithm, small["steps"])}
     protocol = CADR if name.alias and ALIASES[name.alias].options.get("rule") == "cadr" else {}
     return {**DATASETS.get(kind, {}), **protocol, **method, **BOTH.get((algorithm, kind), {})}
+
+
+def _own_momentum(net: str) -> bool:
+    """Whether a net's batch norm follows the data fast enough for a short training; that of the authors' nets,
+    0.001, does not."""
+    return nets.is_zoo(net) or net.startswith("small")
 
 
 # ---- by project
@@ -153,7 +185,7 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("google-pseudo-label", "pseudo-label", FOUR, {"algorithm.broadcast": True}, F, "pseudo_label.py"),
     ("google-pi-model", "pi-model", FOUR, {}, F, "pi_model.py"),
     ("google-mean-teacher", "mean-teacher", FOUR, {}, F, "mean_teacher.py"),
-    ("google-vat", "vat", TWO, {}, F, "vat.py"),
+    ("google-vat", "vat", TWO, {"algorithm.eps": 6.0}, F, "vat.py"),
     ("google-ict", "ict", TWO, {}, F, "ict.py"),
     ("google-mixup", "mixup", TWO, {}, F, "mixup.py"),
     ("google-mixmatch", "mixmatch", FOUR, {}, F, "mixmatch.py"),
@@ -175,7 +207,7 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("realmix-pseudo-label", "pseudo-label", VALID, {**REALMIX, "algorithm.broadcast": True}, R, "pseudo_label.py"),
     ("realmix-pi-model", "pi-model", VALID, REALMIX, R, "pi_model.py"),
     ("realmix-mean-teacher", "mean-teacher", VALID, {**REALMIX, "optim.weight_decay": 0.2}, R, "mean_teacher.py"),
-    ("realmix-vat", "vat", VALID, REALMIX, R, "vat.py"),
+    ("realmix-vat", "vat", VALID, {**REALMIX, "algorithm.eps": 6.0}, R, "vat.py"),
     ("realmix-ict", "ict", VALID, REALMIX, R, "ict.py"),
     ("realmix-mixup", "mixup", VALID, REALMIX, R, "mixup.py"),
     ("realmix-mixmatch", "mixmatch", VALID, REALMIX, R, "mixmatch.py"),
@@ -202,25 +234,34 @@ RECIPES: Mapping[str, Recipe] = _recipes()
 # ---- a recipe becomes a Train
 
 
-def recipe(algorithm: str = "fixmatch", data: str | None = None) -> Train:
+def recipe(
+    algorithm: str = "fixmatch",
+    data: str | None = None,
+    *,
+    net: str | None = None,
+    pretrained: bool | str = False,
+) -> Train:
     """The default `Train` of an algorithm on a data set, or that of a project.
 
     Args:
         algorithm: an algorithm's command-line name, or a name of `RECIPES`.
         data: a data name or a folder; default: the project's, or 40 labels of the digits.
+        net: the network's name, in place of the recipe's own.
+        pretrained: as `Net.pretrained`; a short training takes a smaller rate then.
 
     Raises ValueError for unknown names.
     """
+    given: Settings = ({"net.name": net} if net else {}) | ({"net.pretrained": pretrained} if pretrained else {})
     if algorithm in RECIPES:
         named = RECIPES[algorithm]
         own = settings(named.algorithm, parse(named.data))
-        return _train(named.algorithm, data or named.data, {**own, **named.changes})
+        return _train(named.algorithm, data or named.data, {**own, **named.changes, **given})
     if algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         near = nearest(algorithm, [*ALGORITHMS, *RECIPES])
         raise ValueError(f"there is no algorithm {algorithm!r}{near} (known: {known})")
     data = data or "digits@40"
-    return _train(algorithm, data, settings(algorithm, parse(data)))
+    return _train(algorithm, data, {**settings(algorithm, parse(data), net, pretrained), **given})
 
 
 def _train(algorithm: str, data: str, values: Settings) -> Train:

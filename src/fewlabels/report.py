@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fewlabels import records
 from fewlabels.curves import curve, main_part
 from fewlabels.data.names import parse
+from fewlabels.records import RunError
 
 MEASURES = (
     "accuracy",
@@ -37,7 +39,7 @@ SEEDS = ("seed", "data.seed")
 _SHOWN = {*SEEDS, "algorithm.name", "data.name", "net.name", "steps"}
 
 
-class DamagedRun(ValueError):
+class DamagedRun(RunError):
     """A run folder whose records cannot be read; the message is one sentence."""
 
 
@@ -77,18 +79,17 @@ def read(path: Path) -> Entry:
     that was resumed, as result.json has the time of its last stretch only; `best_on_test` for one that was not
     measured on test images.
     """
-    config = _json(path / "config.json")
-    train = config.get("train")
-    if not isinstance(train, dict):
-        raise DamagedRun(f"{path / 'config.json'} holds no training configuration")
-    finished = (path / "result.json").is_file()
-    result = _json(path / "result.json") if finished else {}
-    labeled = _json(path / "data.json").get("labeled_counts") if (path / "data.json").is_file() else None
-    records = _records(path / "metrics.jsonl")
-    evaluations = [r for r in records if r.get("kind") == "eval"]
-    part = main_part(evaluations[-1]) if evaluations else None
     try:
-        settings = _flat(train)
+        train = records.settings(path)
+        finished = records.finished(path)
+        result = records.result(path) if finished else {}
+        labeled = records.parsed(path / "data.json").get("labeled_counts") if (path / "data.json").exists() else None
+        lines = records.metrics(path)
+        evaluations = [r for r in lines if r["kind"] == "eval"]
+        if finished and not evaluations:
+            raise DamagedRun(f"{path} is finished, and its metrics.jsonl has no evaluation: put the file back")
+        part = main_part(evaluations[-1]) if evaluations else None
+        settings = {k: v for k, v in _flat(train).items() if k not in records.FREE_TO_CHANGE}
         row: dict[str, Any] = {
             "name": _name(path),
             "path": str(path),
@@ -96,7 +97,7 @@ def read(path: Path) -> Entry:
             "data": settings["data.name"],
             "net": settings["net.name"],
             "steps": settings["steps"],
-            "steps_done": settings["steps"] if finished else max((r["step"] for r in records), default=0),
+            "steps_done": settings["steps"] if finished else max((r["step"] for r in lines), default=0),
             "finished": finished,
             "seed": settings["seed"],
             "split_seed": settings["data.seed"],
@@ -112,7 +113,9 @@ def read(path: Path) -> Entry:
             row["accuracy"] = row["last1"]
             row["geometric_mean"] = _finite(evaluations[-1][part]["ema"]["geometric_mean"]) if part else None
             row["seconds"] = _finite(result["seconds"]) if not result.get("seconds_from_step") else None
-    except (KeyError, TypeError, ValueError) as error:
+    except RunError as error:
+        raise DamagedRun(str(error)) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedRun(f"the records of {path} are damaged ({type(error).__name__}: {error})") from None
     return Entry(row, {**settings, "data.name": _seedless(settings["data.name"])})
 
@@ -204,30 +207,3 @@ def _finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no finite number")
     return float(value)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise DamagedRun(f"{path} cannot be read as JSON") from None
-    if not isinstance(content, dict):
-        raise DamagedRun(f"{path} holds no JSON object")
-    return content
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a half-written one is left out, as a killed run may leave it."""
-    out = []
-    try:
-        lines = path.read_text().splitlines() if path.is_file() else []
-    except (OSError, UnicodeDecodeError):
-        raise DamagedRun(f"{path} cannot be read") from None
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            out.append(record)
-    return out

@@ -14,15 +14,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import IO, Any, NamedTuple, Protocol, cast
 
 import torch
 
-from fewlabels import interrupt
-from fewlabels.many import Job, Outcome, attempt
+from fewlabels import children, interrupt
+from fewlabels.many import Job, Outcome, attempt, holds, saved
 
 
 class Board(Protocol):
@@ -45,30 +45,32 @@ class Result(NamedTuple):
 def in_turn(jobs: Sequence[Job], board: Board) -> Result:
     """One after another in this process."""
     outcomes: dict[str, Outcome] = {}
-    with _terminated():
+    with interrupt.between() as around:
         for job in jobs:
-            outcome = outcomes[job.name] = attempt(job, partial(board.tell, job))
+            try:
+                around.raises = True
+                outcome = attempt(job, partial(board.tell, job))
+                around.raises = False
+            except KeyboardInterrupt:  # after the last word of the attempt
+                outcome = Outcome("stopped", "stopped", around.signum)
+            around.raises = False
+            outcome = outcomes[job.name] = _settled(job, outcome)
             board.end(job, outcome)
-            if outcome.kind == "stopped":
-                return Result(outcomes, outcome.signum)
+            if around.signum or outcome.kind == "stopped":
+                return _result(jobs, outcomes, around.signum or outcome.signum)
     return Result(outcomes, 0)
 
 
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt where no training catches it."""
+def _settled(job: Job, outcome: Outcome) -> Outcome:
+    """A run that was told to stop when all was done is finished."""
+    done = outcome.kind == "stopped" and holds(job.path, job.config)
+    return Outcome("finished") if done and saved(job.path, job.config.steps, job.baseline)[1] else outcome
 
-    def stop(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt(signum)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
+def _result(jobs: Sequence[Job], outcomes: dict[str, Outcome], signum: int) -> Result:
+    """A signal that left nothing undone has stopped nothing."""
+    undone = len(outcomes) < len(jobs) or any(outcome.kind == "stopped" for outcome in outcomes.values())
+    return Result(outcomes, signum if undone else 0)
 
 
 # ---- in processes
@@ -132,12 +134,12 @@ def at_once(
                     outcome = outcomes.get(name) or Outcome("stopped" if stop.signum else "failed", last)
                     if outcome.kind == "stopped" and not stop.signum:  # it alone was told to stop
                         outcome = Outcome("failed", outcome.reason)
-                    outcomes[name] = outcome
+                    outcome = outcomes[name] = _settled(job, outcome)
                     board.end(job, outcome)
         finally:
             for _, _, worker in running.values():
                 worker.kill()
-    return Result(outcomes, stop.signum)
+    return _result(jobs, outcomes, stop.signum)
 
 
 def _signed(name: str, sent: queue.SimpleQueue[tuple[str, Any]]) -> Post:
@@ -152,17 +154,14 @@ class Child:
 
     def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
         self.job, self.post = job, post
-        environment = {
-            "OMP_NUM_THREADS": str(threads),
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
-        }
-        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the parent
-        code = f"{ignore}; import sys; sys.path[:] = {sys.path!r}; from fewlabels.spread import child; child()"
+        environment = children.environment(
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(threads)),
+            CUDA_VISIBLE_DEVICES="" if device == "cpu" else device,
+        )
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                children.command("fewlabels.spread", "child"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fewlabels import augment, nets, parallel
+from fewlabels import augment, nets, parallel, ranks
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.allocator import keep_freed_memory
 from fewlabels.augment.views import View
@@ -69,21 +69,27 @@ class Objective(nn.Module):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this rank. Raises ValueError for one that is not there."""
-    if name == "auto":
-        name = f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu"
+    """The device of this rank. Raises ValueError for one that is not there, or not for this rank alone."""
+    allowed = f"the device must be auto, cpu, cuda or cuda:N, got {name!r}"
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+        raise ValueError(allowed) from None
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise ValueError(allowed)
     if device.type == "cuda":
-        count = torch.cuda.device_count()
+        count, here = torch.cuda.device_count(), ranks.local_world()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
             have = f"has the CUDA GPUs 0 to {count - 1}" if count else "has no usable CUDA GPU"
             raise ValueError(f"device {name} is not there: this machine {have}")
-        device = torch.device("cuda", parallel.local_rank() if device.index is None else device.index)
+        if device.index is not None and here > 1:
+            raise ValueError(f"device {name} would be that of all {here} ranks of this machine: give --device cuda")
+        if device.index is None and ranks.local_rank() >= count:
+            raise ValueError(
+                f"this machine has {here} ranks and {count} CUDA GPU{'s' * (count > 1)}, and each rank needs its own: "
+                f"start {count} (torchrun --nproc-per-node {count}), or give --device cpu"
+            )
+        device = torch.device("cuda", ranks.local_rank() if device.index is None else device.index)
         torch.cuda.set_device(device)
     return device
 
@@ -147,6 +153,8 @@ class Trainer:
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         known = torch.from_numpy(source.labels[split.labeled])
         counts = torch.bincount(known, minlength=len(source.classes))
+        self.dtype = dtype = pick_precision(config.precision, device)
+        """Of autocast; None for float32."""
         info = Info(
             classes=len(source.classes),
             shape=self.shape,
@@ -156,9 +164,8 @@ class Trainer:
             steps=config.steps,
             batch=config.batch,
             unlabeled_batch=config.batch * config.uratio,
+            coarse=dtype is not None or config.precision == "tf32",
         )
-        self.dtype = dtype = pick_precision(config.precision, device)
-        """Of autocast; None for float32."""
         algorithm = config.algorithm.build(info).to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
@@ -189,7 +196,7 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
-        notes = list(self.feed.notes)
+        notes = [*self.feed.notes, *self.algorithm.notes]
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
@@ -288,7 +295,7 @@ class Trainer:
 
         Measured here because no algorithm sees the truth.
         """
-        if losses.pseudo is None:
+        if losses.pseudo is None or not self.feed.truth_known:
             return {}
         truth = self.feed.labels[self.feed.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)

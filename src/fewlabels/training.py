@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from fewlabels import interrupt, parallel
-from fewlabels.algorithms import AnyAlgorithm
-from fewlabels.config import Data, Train, algorithm_name, difference
+from fewlabels.checkpoint import Checkpoint, check_tensors
+from fewlabels.config import Train, algorithm_name
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.datasets import complete, in_memory, load_source, options_of, resolve, resolve_data, split_of
+from fewlabels.datasets import in_memory, load_source, options_of, resolve, resolve_data, split_of
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import Progressing, reading
+from fewlabels.owner import Lock, owning
+from fewlabels.ranks import Lost
+from fewlabels.records import FREE_TO_CHANGE
 from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
+from fewlabels.summary import settings
 
 __all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
 
 Say = Callable[[str], None]
-
-FREE_TO_CHANGE = ("device", "keep")
-"""Settings that a resumed run may have otherwise than it began: they do not touch the result."""
 
 
 def changed(config: Train, asked: Train) -> Train:
@@ -46,13 +48,21 @@ class Diverged(RuntimeError):
 
 def foreseen(error: Exception) -> str | None:
     """The sentence for an error that can be foreseen, or None."""
-    if isinstance(error, Interrupted | Diverged | NotWritten | ValueError):
+    if isinstance(error, Interrupted | Diverged | Lost | NotWritten | ValueError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
     return None
+
+
+_NO_MEMORY = re.compile(
+    "DefaultCPUAllocator|[Cc]an(no|')t allocate memory|Storage size calculation overflowed|multiplication overflow"
+)
+"""In torch's words, where the machine's memory does not suffice, or no machine's would."""
 
 
 class Output(NamedTuple):
@@ -60,6 +70,8 @@ class Output(NamedTuple):
 
     progress: Progressing = None
     say: Say = lambda text: None
+    recipe: str | None = None
+    """The recipe of a project that the settings come from, to say so."""
 
 
 def train(
@@ -68,6 +80,8 @@ def train(
     out: Path | str | None = None,
     source: Source | None = None,
     overwrite: bool = False,
+    baseline: bool = False,
+    facts: Mapping[str, Any] | None = None,
     output: Output | None = None,
 ) -> Run:
     """Train from the start and return the finished run.
@@ -78,48 +92,76 @@ def train(
         out: the run folder; default `runs/DATA-ALGORITHM-sSEED`, then `-2`, `-3`.
         source: images in memory, instead of those that `config.data` names.
         overwrite: replace a run that `out` holds.
+        baseline: note in the run that a supervised baseline is to follow.
+        facts: what data.json shall say besides.
         output: what to show; default nothing.
 
     Raises:
-        ValueError: for what the user can mend.
-        Interrupted: after SIGINT or SIGTERM; the state is saved.
+        ValueError: for what the user can mend; RunError where another process trains in the folder.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP; the state is saved.
         Diverged: when the loss is no longer finite.
+        Lost: when another rank of the training did not come or has ended (`fewlabels.ranks`).
     """
     config, output = config or Train(), output or Output()
-    with parallel.session(config.device):
-        device = pick_device(config.device)
+    device = pick_device(config.device)
+    with parallel.session(device), contextlib.ExitStack() as stack:
+        config.net.check()
         if source is None:
             config = replace(config, data=resolve_data(config.data))
-            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
-                source = load_source(config.data, show)
         else:
             config = replace(config, data=in_memory(config.data, source))
             source = restrict(source, options_of(config.data))
+        name = run_name(config)
+        path = stack.enter_context(owning(lambda: _place(out, name, overwrite), output.say))
+        if source is None:
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
+                source = load_source(config.data, show)
         config = resolve(config, source)
         split = split_of(config.data, source)
         mean, std = pixel_statistics(config, source)
         run = None
-        path = Path(out).expanduser() if out is not None else free_folder(Path("runs"), run_name(config))
-        Run.check_free(path, overwrite=overwrite)
-        parallel.barrier()  # every rank has looked before rank 0 makes the folder
         with _own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
         if parallel.rank() == 0:
-            facts = {
+            known = {
                 "source": source.name,
                 "classes": source.classes,
+                **({"folders": source.folders} if source.folders else {}),
                 "shape": source.shape,
                 "mean": mean,
                 "std": std,
                 "labeled_counts": split.class_counts,
                 "test": len(source.test_labels),
+                **(facts or {}),
             }
-            run = Run.create(path, config, split, facts, overwrite=overwrite)
-            for line in (*_summary(trainer, source, split), *source.notes, *split.notes, *trainer.notes()):
+            run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
+            for line in (
+                *_summary(trainer, source, split, output.recipe),
+                *source.notes,
+                *split.notes,
+                *trainer.notes(),
+            ):
                 output.say(line)
             output.say(f"run folder {run.path}")
         _loop(trainer, source, split, run, 0, output)
         return run or Run(path, (type(config.algorithm),))
+
+
+def _place(out: Path | str | None, name: str, overwrite: bool) -> Lock:
+    """The folder of a new run, locked: `out`, or the first free one that no other process takes at this moment."""
+    while out is None:
+        with contextlib.suppress(FileExistsError):
+            return Lock(free_folder(Path("runs"), name), new=True)
+    path = Path(out).expanduser()
+    Run.check_free(path, overwrite=overwrite)  # else the lock would be put into somebody's folder
+    with contextlib.ExitStack() as stack:
+        lock = Lock(path)
+        stack.callback(lock.release)
+        Run.check_free(path, overwrite=overwrite)
+        if (path / "baseline").is_dir():  # it may be trained by itself
+            Lock(path / "baseline").release()
+        stack.pop_all()
+    return lock
 
 
 def resume(
@@ -142,34 +184,45 @@ def resume(
     output = output or Output()
     run = Run(path, algorithms)
     config = config or run.config
-    with parallel.session(config.device):
+    device = pick_device(config.device)
+    with parallel.session(device), contextlib.ExitStack() as stack:
+        if not run.finished:
+            stack.enter_context(owning(lambda: Lock(run.path), output.say))
         if run.finished:
+            _ = run.result  # whose seal is checked
             output.say(f"{run.path} is finished already")
             return run
+        split, data = run.split, run.data  # what is no split and no data says so itself
         checkpoint, meta, problems = run.newest_good()
         if meta["world"] != parallel.world():
             raise RunError(
                 f"{run.path} was trained on {meta['world']} rank(s) and cannot go on with {parallel.world()}"
             )
-        device = pick_device(config.device)
         if source is not None:
             source = restrict(source, options_of(config.data))
         else:
-            with reading(output.progress if parallel.rank() == 0 else None) as show:
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
                 source = load_source(config.data, show)
-        split = run.split
+        if clause := split.difference(source):
+            what = f"the images or labels of {config.data.name} have changed since {run.path} was started"
+            raise RunError(f"{what}: {clause}")
         if config.data.split is not None:  # the run has the file's rows
             split.check_fit(source)
-        elif split_of(config.data, source).fingerprint != split.fingerprint:
+        elif split_of(config.data, source).drawn != split.drawn:
             raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
-        data = run.data
+        if data["classes"] != list(source.classes):
+            raise RunError(
+                f"the classes of {config.data.name} have changed since {run.path} was started: they were "
+                f"{', '.join(data['classes'])}, and are {', '.join(source.classes)}"
+            )
         with _own_generator(device):
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
-        weights = {which: checkpoint.weights(which) for which in ("raw", "ema")}
-        trainer.load(weights, checkpoint.state())
+        _restore(trainer, checkpoint)
+        parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
         if lead:
+            run.set_aside(checkpoint.step)
             for problem in problems:
                 output.say(f"{problem}; going on from step {checkpoint.step} instead")
             output.say(f"resuming {run.path} at step {checkpoint.step} of {config.steps}")
@@ -177,23 +230,43 @@ def resume(
         return run
 
 
-def _summary(trainer: Trainer, source: Source, split: Split) -> list[str]:
+def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Give a trainer the state of a checkpoint. Raises RunError where it is that of another training."""
+    weights = {which: checkpoint.weights(which) for which in ("raw", "ema")}
+    state, wanted, name = checkpoint.state(), trainer.state(), f"of checkpoint {checkpoint.path}"
+    nets = trainer.weights()
+    for which in weights:
+        check_tensors(weights[which], nets[which], f"the {which} weights {name}")
+    check_tensors(state, wanted, f"the parts {name}")
+    for part in ("algorithm", "views"):
+        check_tensors(state[part], wanted[part], f"the {part} {name}")
+    if not all(isinstance(value, torch.Tensor) and not value.ndim for value in state["sums"].values()):
+        raise RunError(f"the logged sums {name} do not fit the run: each must be one number")
+    try:
+        trainer.load(weights, state)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunError(f"the optimizer {name} does not fit the run: {' '.join(str(error).split())}") from None
+    for weight, kept in trainer.optimizer.state.items():
+        for key, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != weight.shape:
+                raise RunError(
+                    f"the optimizer {name} does not fit the run: {key} of a weight of {list(weight.shape)} is "
+                    f"{list(value.shape)}"
+                )
+
+
+def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
     """What is about to be trained, in a few lines."""
     config = trainer.config
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    default = Train(data=complete(Data(config.data.name)))
-    if isinstance(config.algorithm, AnyAlgorithm):
-        default = replace(default, algorithm=type(config.algorithm)())
-    changed = difference(config, default)
-    said = ", ".join(f"{k}={v}" for k, v in changed.items() if k != "algorithm.name")
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
         f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
-        f"settings other than the defaults: {said or 'none'}",
+        settings(config, source, recipe),
         str(trainer.feed.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]
@@ -245,6 +318,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
     config, steps = trainer.config, trainer.config.steps
     first = saved = step
     with (
+        _removed_unless_begun(run, step) as done,
         _settings(trainer),
         interrupt.catch() as stop,
         Desk(trainer, source, split, run, step, output.progress) as desk,
@@ -253,10 +327,11 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             start = time.perf_counter() if step == first and config.compile else None
             trainer.step(step)
             step += 1
+            done[0] = step
             if start is not None:
                 trainer.nonfinite_step()  # which waits for the device
                 output.say(f"the first step, with its compilation, took {time.perf_counter() - start:.0f} s")
-            signum = stop.agreed(step, trainer.device)
+            signum = stop.agreed(step)
             end = step == steps
             evaluates = end or step % config.eval_every == 0
             saves = end or signum != 0 or step % config.save_every == 0
@@ -286,6 +361,18 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
                     signum,
                 )
         desk.finish()
+
+
+@contextlib.contextmanager
+def _removed_unless_begun(run: Run | None, step: int) -> Iterator[list[int]]:
+    """A run that fails on its way to the first step leaves nothing; the block notes in the list how far it is."""
+    done = [step]
+    try:
+        yield done
+    except Exception:
+        if run is not None and not done[0]:
+            run.discard()
+        raise
 
 
 def _autopsy(trainer: Trainer, run: Run | None, what: str, saved: int) -> str:

@@ -79,6 +79,8 @@ class Info(NamedTuple):
     """Labeled images per step, over all ranks."""
     unlabeled_batch: int
     """Unlabeled images per step, over all ranks."""
+    coarse: bool = False
+    """Whether the net's products have fewer bits than float32's (bf16, fp16, TF32)."""
 
 
 class Net(Protocol):

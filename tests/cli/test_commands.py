@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from PIL import Image
 from sklearn import metrics as reference
 
 import fewlabels as fl
+from fewlabels.data.folder import list_folder
+from fewlabels.data.listing import Options
+from fewlabels.data.pictures import Decoding
 from fewlabels.data.split import make_split
 from fewlabels.datasets import load_source, resolve_data
+from fewlabels.evaluate import evaluate
+from fewlabels.model import Model, load_model
+from fewlabels.predict import predict
 
 EVALUATE_KEYS = {
     *("accuracy", "loss", "step", "top5", "per_class", "geometric_mean", "confusion", "n", "weights", "measured_on"),
@@ -102,6 +109,68 @@ def test_evaluate_on_other_data(photo_run: Any, photos: Path, command: Callable[
             Image.open(path).resize((20 + i, 30)).save(target)
     result = json.loads(command("evaluate", photo_run.path, "--data", f"{tmp_path}/other/", "--json").out)
     assert (result["n"], result["measured_on"], result["accuracy"]) == (8, "train", 100)
+
+
+def test_evaluate_and_predict_bring_grey_and_colours_together(
+    photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for made in ("L", "RGB"):
+        for picture in photos.rglob("*.png"):
+            to = tmp_path / made / picture.relative_to(photos)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(picture) as image:
+                image.convert("L").convert(made).save(to)
+    grey, colours = (
+        json.loads(command("evaluate", photo_run.path, "--data", tmp_path / made, "--json").out)
+        for made in ("L", "RGB")
+    )
+    assert grey == colours and grey["n"] == 8
+    for made in ("L", "RGB"):
+        source = list_folder(tmp_path / made).read(Options(stream=True))
+        assert evaluate(fl.Run(photo_run.path), source) == grey
+    said = command("predict", photo_run.path, tmp_path / "L" / "test")
+    assert f"accuracy over the class folders: {grey['accuracy']:.2f} %" in said.err
+
+
+def test_evaluate_and_predict_bring_pictures_to_a_shape_that_is_no_square(
+    photos: Path, short: Callable[..., Any], command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for picture in photos.rglob("*.png"):
+        to = tmp_path / "wide" / picture.relative_to(photos)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(picture) as image:
+            image.resize((24, 16)).save(to)
+    run = fl.train(short(weak="ms", data=fl.Data(f"{tmp_path / 'wide'}/")), out=tmp_path / "run")
+    assert run.data["shape"] == [3, 16, 24]
+    result = json.loads(command("evaluate", run.path, "--data", photos, "--json").out)
+    said = command("predict", run.path, photos / "test")
+    assert f"accuracy over the class folders: {result['accuracy']:.2f} %" in said.err
+
+
+def test_large_images_are_predicted_in_smaller_pieces(
+    photo_run: Any, photos: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = command("predict", photo_run.path, photos, "--probabilities").out
+    sizes: list[int] = []
+    logits = Model.logits
+    monkeypatch.setattr(Model, "logits", lambda model, images: sizes.append(len(images)) or logits(model, images))
+    monkeypatch.setattr("fewlabels.predict.CHUNK_BYTES", 5 * 16 * 16 * 3 + 1)
+    assert command("predict", photo_run.path, photos, "--probabilities").out == whole
+    assert sizes == [5, 5, 5, 5, 4]
+
+
+def test_predict_reads_the_range_of_the_training_and_says_what_is_dark(
+    photo_run: Any, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    Image.fromarray((values >> 4).astype(np.uint8)).save(tmp_path / "y.png")
+    said = command("predict", photo_run.path, tmp_path)
+    assert said.code == 0 and "1 of 2 pictures of 16 bits have values of at most 40" in said.err
+    model = load_model(fl.Run(photo_run.path))
+    assert model.how == Decoding("crop", 16, 89_478_485)
+    found = predict(replace(model, how=Decoding(bits=12)), [tmp_path])
+    assert found.notes == () and np.array_equal(found.probabilities[0], found.probabilities[1])
 
 
 def test_split_json_keys(command: Callable[..., Any], tmp_path: Path) -> None:
@@ -320,7 +389,9 @@ def test_dry_run_counts_the_parameters(command: Callable[..., Any]) -> None:
     assert "32 images, 4 labeled and 56 unlabeled views" in said.out
 
 
-def test_the_summary_shows_only_what_is_not_the_default(digits_run: Any) -> None:
-    line = next(line for line in digits_run.said.out.splitlines() if line.startswith("settings other than"))
-    assert "data.labels=40" in line and "data.valid=100" in line and "steps=120" in line
-    assert "data.seed" not in line and "data.rule" not in line and "tau" not in line
+def test_the_summary_shows_what_is_not_the_recipe_s(digits_run: Any) -> None:
+    line = next(line for line in digits_run.said.out.splitlines() if line.startswith("settings: "))
+    assert line == (
+        "settings: seed 1, split seed 1; the recipe of fixmatch for digits, but net.name=small-8, optim.lr=0.2, "
+        "steps=120, batch=16, uratio=3, eval_every=30, save_every=50"
+    )  # --log-every 10 is the recipe's as well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from fewlabels.data.tfrecord import read
 
 Command = Callable[..., Any]
 
@@ -123,6 +126,14 @@ def test_check_finds_what_is_wrong(command: Command, own: Path) -> None:
     assert said.code == 1 and "problem: " in said.out and "labeled/cat/broken.jpg" in said.out
 
 
+def test_check_counts_the_broken_pictures_that_it_does_not_list(command: Command, own: Path) -> None:
+    for i in range(13):
+        (own / f"labeled/cat/broken{i:02}.png").write_bytes(b"x")
+    said = command("data", "check", own)
+    assert said.code == 1 and said.out.count("cannot be read: labeled/cat/broken") == 10
+    assert "and 3 more that cannot be read" in said.out and "problem: 13 of 20 pictures cannot be read" in said.out
+
+
 def test_check_of_a_split(command: Command) -> None:
     result = answer(command("data", "check", "digits.3@20-30", "--json"))
     sizes = {part: facts["images"] for part, facts in result["parts"].items()}
@@ -227,6 +238,55 @@ def test_rename_in_place_can_be_undone(command: Command, own: Path, tmp_path: Pa
     assert tree(own) == before and not log.exists() and log.with_name("own-renamed.json.undone").exists()
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("../victim.txt", "../escaped.txt"),
+        ("../victim.txt", "labeled/cat/taken.png"),
+        ("labeled/cat/a.png", "../taken.png"),
+        ("labeled/cat/a.png", "unlabeled/taken.png"),
+        ("VICTIM", "labeled/cat/taken.png"),
+        ("VICTIM", "ESCAPED"),
+        ("link/victim.txt", "link/escaped.txt"),
+        ("labeled/../../victim.txt", "labeled/../../escaped.txt"),
+        ("..", "escaped"),
+        ("labeled", ""),
+        ("labeled/cat/a.png", "labeled/cat/\0"),
+    ],
+)
+def test_undo_moves_nothing_outside_the_folder(
+    command: Command, own: Path, tmp_path: Path, pair: tuple[str, str]
+) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (own / "link").symlink_to(tmp_path)
+    before = tree(tmp_path)
+    places = {"VICTIM": str(victim), "ESCAPED": str(tmp_path / "escaped.txt")}
+    log = tmp_path / "own-renamed.json"
+    log.write_text(json.dumps({"root": str(own), "renamed": [[places.get(name, name) for name in pair]]}))
+    said = command("data", "rename", log, "--undo")
+    assert said.code == 2 and "which are not in one folder in" in said.sentence
+    log.unlink()
+    assert tree(tmp_path) == before
+
+
+def test_undo_takes_the_log_of_the_folder_beside_it_only(command: Command, own: Path, tmp_path: Path) -> None:
+    answer(command("data", "rename", own, "--in-place", "--json"))
+    before = tree(own)
+    (tmp_path / "logs").mkdir()
+    log = (tmp_path / "own-renamed.json").rename(tmp_path / "logs/own-renamed.json")
+    said = command("data", "rename", log, "--undo")
+    assert said.code == 2 and "which is not beside it" in said.sentence and tree(own) == before
+    (tmp_path / "logs/own").symlink_to(own)
+    content = json.loads(log.read_text())
+    log.write_text(json.dumps(content | {"root": str(tmp_path / "logs/own")}))
+    assert "which is not beside it" in command("data", "rename", log, "--undo").sentence and tree(own) == before
+    for text in ("[]", "{", '{"root": 1, "renamed": []}', json.dumps(content | {"renamed": [["a", "b", "c"]]})):
+        log.write_text(text)
+        assert "is not the log of a renaming" in command("data", "rename", log, "--undo").sentence
+    assert "cannot be read: No such file" in command("data", "rename", tmp_path / "gone.json", "--undo").sentence
+
+
 def test_rename_in_place_refuses_a_collision_before_anything_moves(command: Command, own: Path) -> None:
     (own / "labeled/cat/b.png").rename(own / "labeled/cat/0_cat.png")  # a.png will want this name? No: 0 is itself
     Image.new("RGB", (8, 8)).save(
@@ -277,6 +337,26 @@ def test_convert_folder_to_records_and_back(command: Command, own: Path) -> None
     others = [data for path, data in back.items() if path.startswith("unlabeled/")]
     bmp = next(data for data in others if data != before["unlabeled/x.png"])
     assert bmp.startswith(b"\x89PNG")  # no other reader of such files knows BMP
+
+
+def test_numeric_class_folders_become_their_numbers(command: Command, tmp_path: Path) -> None:
+    for number in range(11):
+        path = tmp_path / f"numbers/labeled/{number}/x.png"
+        path.parent.mkdir(parents=True)
+        Image.new("L", (4, 4), number).save(path)
+    done = answer(command("data", "convert", "numbers", "NUMBERS.TFRECORD", "--json"))
+    records = read(tmp_path / "NUMBERS-train.tfrecord")
+    assert sorted(r.label for r in records) == list(range(11)) and not any("labels:" in note for note in done["notes"])
+    for record in records:
+        assert np.asarray(Image.open(io.BytesIO(record.image)))[0, 0] == record.label
+    answer(command("data", "convert", "numbers", "numbers.npz", "--json"))
+    with np.load("numbers.npz") as arrays:
+        assert arrays["classes"].tolist() == [str(n) for n in range(11)]
+        assert arrays["images"][:, 0, 0, 0].tolist() == arrays["labels"].tolist()
+    for number in range(10, 1, -1):
+        (tmp_path / f"numbers/labeled/{number}").rename(tmp_path / f"numbers/labeled/{number + 5}")
+    done = answer(command("data", "convert", "numbers", "gaps.tfrecord", "--json"))
+    assert any(note.startswith("labels: 0 = 0, 1 = 1, 2 = 7, 3 = 8") for note in done["notes"])
 
 
 def test_filter_records(command: Command, own: Path) -> None:

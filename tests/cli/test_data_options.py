@@ -68,5 +68,5 @@ def test_a_table_is_a_data_name(photos: Path, tmp_path: Path, command: Callable[
     assert "8 labeled and 12 unlabeled images of 3x16x16, 2 classes, 1 test images" in said.out
     wrong = command("train", "--data", tmp_path / "mine.csv", *SHORT.split(), "--out", tmp_path / "other")
     assert wrong.code == 2 and wrong.sentence.startswith(
-        "13 of 13 pictures cannot be read: labeled/blue/0.png (No such"
+        "13 of 13 pictures cannot be read: labeled/blue/0.png, labeled/blue/1.png, "
     )

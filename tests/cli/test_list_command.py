@@ -82,6 +82,7 @@ def test_recipes(command: Callable[..., Any]) -> None:
         "algorithm": "vat",
         "source": "google-research/fixmatch, vat.py",
         "settings": {
+            "algorithm.eps": 6.0,
             "data.name": "svhn.3@250-1",
             "data.normalize": "minus-one-one",
             "net.name": "wrn-28-2-tf",
@@ -106,6 +107,13 @@ def test_the_settings_of_a_recipe_are_options(name: str) -> None:
     assert read([RECIPES[name].algorithm, *words]).train == recipe(name)
     assert words[words.index("--data") + 1] == RECIPES[name].data
     assert "--data" not in options(recipe(name), data=False).split()
+
+
+@pytest.mark.parametrize("algorithm", ["mixmatch", "mean-teacher", "vat"])
+def test_settings_that_wait_for_the_images_are_options_too(algorithm: str) -> None:
+    words = shlex.split(options(recipe(algorithm, "photos/")))
+    assert read([algorithm, *words]).train == recipe(algorithm, "photos/")
+    assert ("None" in words) == (algorithm != "vat")  # whose default it is
 
 
 def test_views_and_nets(command: Callable[..., Any]) -> None:

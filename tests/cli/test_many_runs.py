@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import multiprocessing
@@ -17,6 +18,7 @@ import pytest
 from rich.console import Console
 
 import fewlabels as fl
+from fewlabels import spread
 from fewlabels.commands.many import Bars, Plain
 from fewlabels.interrupt import Interrupted
 from fewlabels.many import Job, Outcome, plan
@@ -175,6 +177,98 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(
     assert state(tmp_path / "whole") == state(tmp_path / "seed-1")
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_last_step_of_a_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    """That run is finished, and no other one begins."""
+    signal_after(monkeypatch, seed=1, steps=12, signum=signum)
+    said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path)
+    name = signal.Signals(signum).name
+    assert said.code == 128 + signum and f"stopped by {name} with 2 of 3 runs finished" in said.err.splitlines()[-1]
+    assert Run(tmp_path / "seed-1").finished and not (tmp_path / "seed-2").exists()
+    assert table(said.out)["seed 2"][-2:] == ["not", "begun"] and table(said.out)["n"][1] == "2"
+
+
+def test_a_signal_that_leaves_nothing_undone(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_after(monkeypatch, seed=1, steps=12, signum=signal.SIGTERM)
+    said = command(*OPTIONS, "--seeds", "0,1", "--out", tmp_path)
+    assert said.code == 0 and table(said.out)["n"][1] == "2"
+
+
+@pytest.mark.parametrize("where", ["gc.collect", "fewlabels.spread._settled", "fewlabels.commands.many.Plain.end"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_runs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, where: str
+) -> None:
+    """When the training is over and its end is being told."""
+    module, _, name = where.rpartition(".")
+    holder: Any = {"gc": gc, "fewlabels.spread": spread}.get(module, Plain)
+    real, told = getattr(holder, name), []
+
+    def signalled(*args: Any) -> Any:
+        if not told and (tmp_path / "seed-0" / "result.json").exists():
+            told.append(True)
+            os.kill(os.getpid(), signum)
+        return real(*args)
+
+    monkeypatch.setattr(holder, name, signalled)
+    said = command(*OPTIONS, "--seeds", "0,1", "--out", tmp_path)
+    assert told and said.code == 128 + signum
+    assert f"stopped by {signal.Signals(signum).name} with 1 of 2 runs finished" in said.err.splitlines()[-1]
+    assert table(said.out)["n"][1] == "1" and not (tmp_path / "seed-1").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_last_step_before_the_baseline(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    signal_after(monkeypatch, seed=1, steps=12, signum=signum)
+    options = ("train", *TINY.split(), "--baseline", "--no-progress")
+    path, name = tmp_path / "run", signal.Signals(signum).name
+    said = command(*options, "--out", path)
+    assert said.code == 128 + signum and Run(path).finished and not (path / "baseline").exists()
+    assert said.err.splitlines()[-1] == (
+        f"fewlabels: stopped by {name} before the baseline; {path} is finished, and "
+        f"`fewlabels train --resume {path} --baseline` goes on with the baseline"
+    )
+    several = command(*options, "--seeds", "1", "--out", tmp_path / "all")
+    assert (
+        several.code == 128 + signum and f"stopped by {name} with 0 of 1 runs finished" in several.err.splitlines()[-1]
+    )
+    assert table(several.out)["seed 1"][-6:] == ["stopped", "at", "step", "12", "of", "24"]
+    monkeypatch.undo()
+    assert command("train", "--resume", path, "--baseline").code == 0 and Run(path / "baseline").finished
+    assert command(*options, "--seeds", "1", "--out", tmp_path / "all").code == 0
+    assert state(path / "baseline") == state(tmp_path / "all" / "seed-1" / "baseline")
+
+
+def test_sigterm_twice_ends_at_once_and_is_told_from_ctrl_c(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def impatient(self: Trainer, number: int) -> None:
+        step(self, number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "step", impatient)
+    assert command(*OPTIONS, "--out", tmp_path / "run").code == 143
+    said = command(*OPTIONS, "--seeds", "0,1", "--out", tmp_path / "all")
+    assert said.code == 143 and "stopped by SIGTERM with 0 of 2 runs finished" in said.err.splitlines()[-1]
+
+
+def test_a_signal_while_the_data_of_one_run_are_read(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewlabels import training
+
+    monkeypatch.setattr(training, "load_source", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+    said = command(*OPTIONS, "--out", tmp_path / "run")
+    assert said.code == 143 and said.sentence == "stopped; nothing was saved since the last checkpoint"
+
+
 def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewlabels import training
 
@@ -215,11 +309,10 @@ def test_costs_of_all(command: Command, tmp_path: Path) -> None:
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path / "all", "--dry-run")
     assert said.code == 0 and files(tmp_path) == before
     lines = said.out.splitlines()
-    start = "".join(lines[: lines.index("}") + 1])
-    assert json.loads(start)["steps"] == 12
-    assert lines[-4].startswith("seed 0  about 0:0") and lines[-2].startswith("seed 2  about 0:0")
-    assert lines[-3] == f"seed 1  finished already, {tmp_path / 'all' / 'seed-1'}"
-    assert lines[-1].startswith("all     about 0:0") and " for 3 runs, one after another" in lines[-1]
+    assert [line.split()[0] for line in lines[:6]] == ["data", "net", "step", "memory", "images", "time"]
+    assert lines[-4].startswith("seed 0   about 0:0") and lines[-2].startswith("seed 2   about 0:0")
+    assert lines[-3] == f"seed 1   finished already, {tmp_path / 'all' / 'seed-1'}"
+    assert lines[-1].startswith("all      about 0:0") and " for 3 runs, one after another" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +356,8 @@ def test_asked_wrongly_about_runs(command: Command, tmp_path: Path, monkeypatch:
     assert command(*OPTIONS, "--folds", "0,1", "--data.split", path / "split.json").sentence == (
         "--folds draws a split for each seed: leave out --data.split"
     )
-    monkeypatch.setenv("RANK", "0")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     assert command(*OPTIONS, "--seeds", "0,1").sentence == (
         "--seeds trains each run on one device: start it without torchrun, and it takes every visible GPU"
     )

@@ -17,8 +17,8 @@ from fewlabels.recipes import recipe
 def test_the_recipe_is_the_default() -> None:
     assert read(["--recipe", "google-vat-svhn"]).train == recipe("google-vat-svhn")
     assert read(["vat", "--recipe=google-vat-svhn"]).train == recipe("google-vat-svhn")
-    assert read(["--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
-    assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT()
+    assert read(["--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT(eps=6.0)
+    assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT(eps=6.0)
 
 
 def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:
@@ -32,10 +32,36 @@ def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:
     assert two.algorithm == fl.VAT(eps=3.0) and two.steps == 2**20  # the recipe's, not that of a folder
 
 
+def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path) -> None:
+    """Of a folder: momentum of batch norm and learning rate, unless they are given."""
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"net": {"name": "timm:resnet18", "pretrained": "w.pth"}}))
+    folder = ("--data", "photos/")
+
+    def found(*args: str) -> tuple[str, float | None, float]:
+        train = read([*args]).train
+        return train.net.name, train.net.bn_momentum, train.optim.lr
+
+    assert found(*folder) == ("wrn-10-2", 0.01, 0.03)
+    assert found(*folder, "--net", "wrn-28-2") == ("wrn-28-2", 0.01, 0.03)
+    assert found(*folder, "--net", "small") == ("small", None, 0.03)
+    assert found(*folder, "--net=torchvision:resnet18") == ("torchvision:resnet18", None, 0.03)
+    learned = (*folder, "--net", "torchvision:resnet18", "--net.pretrained", "True")
+    assert found("uda", *learned) == ("torchvision:resnet18", None, 0.003)
+    assert found(*learned, "--net.bn-momentum", "0.01", "--optim.lr", "0.03") == ("torchvision:resnet18", 0.01, 0.03)
+    assert found(*folder, "--config", str(file)) == ("timm:resnet18", None, 0.003)
+    assert found(*folder, "--config", str(file), "--net", "wrn-28-2") == ("wrn-28-2", 0.01, 0.003)  # of w.pth still
+    assert found("--data", "digits@40", "--net.pretrained", "w.pth") == ("small", None, 0.003)
+    file.write_text(json.dumps({"net": {"name": "timm:resnet18", "bn_momentum": 0.2}, "optim": {"lr": 0.5}}))
+    assert found(*folder, "--config", str(file), "--net.pretrained", "True") == ("timm:resnet18", 0.2, 0.5)
+    assert found("--recipe", "google-vat-svhn", *learned) == ("torchvision:resnet18", None, 0.002)
+
+
 def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line on standard error; the settings on standard output stay JSON and four lines."""
-    monkeypatch.setenv("RANK", "0")
-    said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    said = command("train", "--data", "cifar100@400", "--net", "small-2", "--dry-run", "--json")
     assert said.code == 0 and said.err == "note: published CIFAR-100 numbers use wrn-28-8, weight decay 0.001\n"
-    assert json.JSONDecoder().raw_decode(said.out)[0]["net"]["name"] == "small-2"
+    assert json.loads(said.out)["train"]["net"]["name"] == "small-2"
     assert command("train", "--data", "cifar10@40", "--net", "small-2", "--dry-run").err == ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,10 @@ def test_a_split_file_names_the_data_set_and_its_recipe(tmp_path: Path) -> None:
     ("args", "sentence"),
     [
         (["digits", "--out", "FILE"], "exists; name another file"),
-        (["digits.3@40", "--split", "FILE"], "says seed 2, but Data.seed is 3"),
-        (["digits", "--labels", "50", "--split", "FILE"], "says labels 40, but Data.labels is 50"),
-        (["digits", "--imbalance", "2", "--split", "FILE"], "says imbalance None, but Data.imbalance is 2.0"),
-        (["digits", "--unlabeled", "rest", "--split", "FILE"], "Data.unlabeled rest cannot be chosen"),
+        (["digits.3@40", "--split", "FILE"], "says seed 2, but --seed is 3"),
+        (["digits", "--labels", "50", "--split", "FILE"], "says labels 40, but --labels is 50"),
+        (["digits", "--imbalance", "2", "--split", "FILE"], "says imbalance None, but --imbalance is 2.0"),
+        (["digits", "--unlabeled", "rest", "--split", "FILE"], "--unlabeled rest cannot be chosen"),
         (["digits", "--split", "FILE-not"], "cannot be read: No such file"),
         (["digits", "--split", "OTHER"], "this is not the JSON of a split"),
         (["digits", "--split", "CHANGED"], "was changed after it was written"),
@@ -101,3 +103,32 @@ def test_a_split_of_other_labels_does_not_fit(tmp_path: Path) -> None:
     object.__setattr__(source, "labels", (source.labels + 1) % 10)
     with pytest.raises(ValueError, match="images have other labels than when it was made"):
         read_split(path).check_fit(source)
+
+
+def test_a_split_of_own_pictures_needs_its_folder(command: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    """A file says which pictures, and never where: its text opens no folder."""
+    file = tmp_path / "split.json"
+    assert command("split", f"{photos}/", "--output", file).code == 0
+    said = command("train", "--data.split", file, "--dry-run")
+    assert said.code == 2
+    assert said.sentence == f"the split file {file} was made from own pictures ('photos'): say where they are (--data)"
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    assert command("split", f"{moved}/", "--split", file).code == 0
+    (moved / "labeled/red/0.png").rename(moved / "labeled/red/9.png")
+    said = command("split", f"{moved}/", "--split", file)
+    assert said.code == 2 and said.sentence.startswith(
+        "the split does not fit moved: the training pictures are others now"
+    )
+
+
+def test_a_root_that_is_none(command: Callable[..., Any], tmp_path: Path) -> None:
+    gone, file = tmp_path / "gone", tmp_path / "file"
+    file.write_text("")
+    for name, root, sentence in (
+        ("tiny_imagenet", gone, f"there is no folder {gone} (--data.root), and tiny_imagenet is not downloaded"),
+        ("photos.csv", gone, f"there is no folder {gone} (--data.root), and photos.csv is not downloaded"),
+        ("cifar10@40", file, f"--data.root {file} is a file; it must be a folder"),
+    ):
+        said = command("train", "--data", name, "--data.root", root, "--dry-run")
+        assert said.code == 2 and said.sentence == sentence

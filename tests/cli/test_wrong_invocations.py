@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fewlabels
@@ -56,6 +58,24 @@ train --tua 0.9
 train has no option --tua; did you mean --tau?
 train --xyzzy
 train has no option --xyzzy
+train --epochs 5
+train has no option --epochs; --steps counts steps of --batch labeled images
+train --time 10m
+train has no option --time; --steps says how long it trains, and --dry-run what that takes
+train --imgsz 64
+train has no option --imgsz; --data.image-size is the side of own pictures in pixels
+train ok/
+train has no algorithm 'ok/'; data are named with --data ok/
+train digits@40
+train has no algorithm 'digits@40'; data are named with --data digits@40
+data show digits --overwrite
+data show has no option --overwrite
+train --json
+--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
+train --seeds 0,1 --dry-run --json
+--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
+train --steps 0 --tau 0.9 --steps=-3
+--steps must be a whole number of at least 1, got -3
 train mixmatch --tau 0.5
 --tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
 train --mu 7
@@ -93,57 +113,65 @@ split has no argument 'x'
 # values
 wrong("""
 train --steps 0
-Train.steps must be a whole number of at least 1, got 0
+--steps must be a whole number of at least 1, got 0
 train --steps many
 --steps must be a whole number, got 'many'
 train --steps 1.5
 --steps must be a whole number, got '1.5'
 train --batch 0
-Train.batch must be a whole number of at least 1, got 0
+--batch must be a whole number of at least 1, got 0
 train --seed -1
-Train.seed must be a whole number from 0 to 4294967295, got -1
+--seed must be a whole number from 0 to 4294967295, got -1
 train --tau 1.5
-FixMatch.tau must be a number from 0 to 1, got 1.5
+--tau must be a number from 0 to 1, got 1.5
 train --tau nan
-FixMatch.tau must be a number from 0 to 1, got nan
+--tau must be a number from 0 to 1, got nan
 train --tau high
 --tau must be a number, got 'high'
 train --optim.lr 0
-Optim.lr must be a number above 0, got 0.0
+--optim.lr must be a number above 0, got 0.0
 train --optim.lr=-1
-Optim.lr must be a number above 0, got -1.0
+--optim.lr must be a number above 0, got -1.0
 train --optim.momentum 1
-Optim.momentum must be a number from 0 to below 1, got 1.0
+--optim.momentum must be a number from 0 to below 1, got 1.0
 train --optim.schedule step
 --optim.schedule must be one of 'cosine', 'linear', 'constant', got 'step'
+train --optim.beta1 0.8
+--optim.beta1 0.8 is for adam and adamw, not for sgd
+train --optim adam --optim.momentum 0.8
+--optim.momentum 0.8 is for sgd, not for adam
+train --optim adamw --optim.no-nesterov
+--optim.nesterov False is for sgd, not for adamw
+train --optim.lr-end 0.1
+--optim.lr-end 0.1 is for the schedule linear, not for cosine
 train --ema.decay 1
-Ema.decay must be a number from 0 to below 1, got 1.0
+--ema.decay must be a number from 0 to below 1, got 1.0
 train --net.dropout 2
-Net.dropout must be a number from 0 to below 1, got 2.0
+--net.dropout must be a number from 0 to below 1, got 2.0
 train --weak z
 --weak must be one of 'auto', 'ms', 's', 'm', 'x', 'affine', 'ms:zero', 's:zero', got 'z'
 train --precision fp16 --device cpu
-Train.precision fp16 needs a GPU; on the CPU use fp32 or bf16
+--precision fp16 needs a GPU; on the CPU use fp32 or bf16
 train --device tpu
 the device must be auto, cpu, cuda or cuda:N, got 'tpu'
 train --device cuda:9
 device cuda:9 is not there: this machine has no usable CUDA GPU
 train --sync-bn --device cpu --out new
-Train.sync_bn needs GPUs; the device is cpu
+--sync-bn needs GPUs; the device is cpu
 train remixmatch --strong-views 0
-ReMixMatch.strong_views must be a whole number of at least 1, got 0
+--strong-views must be a whole number of at least 1, got 0
 train mixmatch --batch 4 --uratio 7
 MixMatch needs uratio 1, as many unlabeled images as labeled ones in a step, got 7 times as many
 train --net wrn-30-2
 net 'wrn-30-2': the depth must be 6n + 4 or 8n + 5 with n of at least 1, got 30; nearest is 29
 train --net small --net.stages 4
-net 'small' has no option stages (Net.stages is 4); it has width
+net 'small' has no option stages (--net.stages is 4); it has width
 train --net small --net.pretrained True
 net 'small' has no pretrained weights; give a file, or a net of timm: or torchvision:
 train --net small --net.pretrained no.pth
-Net.pretrained: there is no file no.pth
+--net.pretrained: there is no file no.pth
 train --net small --net.pretrained file.txt
-Net.pretrained: file.txt is no file of weights (.safetensors, or .pth of tensors)
+--net.pretrained: file.txt is no file of weights (.safetensors, or .pth of tensors)
 train --net cnn13
 net 'cnn13' needs images of at least 12 x 12 pixels, got 8 x 8
 train --net timm:resnet81
@@ -151,7 +179,7 @@ net 'timm:resnet81' is unknown: timm has no net 'resnet81'; did you mean ...
 train --net timm:vit_tiny_patch16_224
 net 'timm:vit_tiny_patch16_224' cuts images into patches of 16 x 16 pixels, which 8 x 8 ...
 train --net small --optim.layer-decay 0.5
-Optim.layer_decay 0.5 needs a net that can say its layers, such as timm:vit_tiny_patch16_224; this one cannot
+--optim.layer-decay 0.5 needs a net that can say its layers, such as timm:vit_tiny_patch16_224; this one cannot
 """)
 
 # data
@@ -167,19 +195,19 @@ data name 'digits@0' asks for 0 labels; give at least 1, or no @SIZE for all of 
 train --data digits.99999999999@40
 data name 'digits.99999999999@40' has the seed 99999999999; allowed are 0 to 4294967295
 train --data digits@40 --data.labels 50
-the name digits@40 says labels 40, but Data.labels is 50
+the name digits@40 says labels 40, but --data.labels is 50
 train --data digits.2@40 --data.seed 3
-the name digits.2@40 says seed 2, but Data.seed is 3
+the name digits.2@40 says seed 2, but --data.seed is 3
 train --data digits@40-100 --data.valid 5
-the name digits@40-100 says valid 100, but Data.valid is 5
+the name digits@40-100 says valid 100, but --data.valid is 5
 train --data digits --data.labels -3
-Data.labels must be a whole number of at least 1 or None, got -3
+--data.labels must be a whole number of at least 1 or None, got -3
 train --data digits --data.image-size 2
-Data.image_size must be a whole number from 4 to 4096 or None, got 2
+--data.image-size must be a whole number from 4 to 4096 or None, got 2
 train --data digits --data.normalize imagenet
-Data.normalize imagenet needs images of 3 channels, digits has 1
+--data.normalize imagenet needs images of 3 channels, digits has 1
 train --data ok/ --data.normalize mean-std
-Data.normalize mean-std: there are no published numbers for ok; use measured
+--data.normalize mean-std: there are no published numbers for ok; use measured
 train --data nothere/
 there is no folder 'nothere'
 train --data ./file.txt
@@ -253,13 +281,13 @@ train --config list.json
 train --config inner.json
 --config inner.json must hold an object of settings under 'train'
 train --config tua.json
-algorithm has no setting 'tua'; did you mean tau?
+--config tua.json: algorithm has no setting 'tua'; did you mean tau?
 train --config step.json
-the configuration has no setting 'step'; did you mean steps?
+--config step.json: the configuration has no setting 'step'; did you mean steps?
 train --config fixmach.json
-there is no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
+--config fixmach.json: there is no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
 train --config many.json
-Train.steps must be a whole number of at least 1, got 'many'
+--config many.json: steps must be a whole number of at least 1, got 'many'
 """)
 
 # predict and split
@@ -279,7 +307,7 @@ there is no folder no/such to write out.csv to
 split cifar11
 unknown data set 'cifar11'; did you mean cifar10 or cifar100? (known: DATA; a folder is written with a path separator, such as photos/)
 split digits@40 --labels 50
-the name digits@40 says labels 40, but Data.labels is 50
+the name digits@40 says labels 40, but --labels is 50
 split digits@40 --seed -4
 --seed must be a whole number from 0 to 4294967295 or None, got -4
 split digits@40 --out taken.csv
@@ -404,13 +432,11 @@ def test_folder_that_may_not_be_written(
     monkeypatch.setattr(Path, "mkdir", refuse)
     small = ["--data", "digits@40", "--net", "small-4", "--batch", "4", "--steps", "2"]
     said = command("train", *small, "--out", tmp_path / "forbidden" / "run")
-    assert said.code == 2
+    assert said.code == 1  # it was not asked wrongly
     assert said.sentence == f"cannot write the run folder {tmp_path}/forbidden/run: Permission denied"
 
 
 def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path) -> None:
-    import torch
-
     from fewlabels.step import Trainer
 
     def full(self: Any, step: int) -> None:
@@ -422,6 +448,69 @@ def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..
     assert said.sentence == "the GPU has not enough memory for this; try a smaller --batch or --uratio"
 
 
+OF_TORCH = (
+    "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+)
+
+
+def too_large() -> None:
+    np.empty(2**60, np.uint8)
+
+
+def of_torch() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def said_otherwise() -> None:
+    raise RuntimeError(OF_TORCH)
+
+
+def by_python() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("full", [too_large, of_torch, said_otherwise, by_python])
+def test_out_of_memory(
+    full: Callable[[], None], monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    from fewlabels.step import Trainer
+
+    monkeypatch.setattr(Trainer, "step", lambda self, step: full())
+    said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
+    assert said.code == 1
+    words = "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
+    assert said.sentence == words
+
+
+def test_the_net_is_looked_at_before_the_pictures(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Name, options, weights and their file: all that does not depend on the pictures."""
+    from fewlabels.data import sources
+
+    def read(*args: Any, **options: Any) -> None:
+        raise AssertionError("the pictures are read")
+
+    monkeypatch.setattr(sources, "load", read)
+    (tmp_path / "other.pth").write_bytes(b"nonsense")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "names.pth")
+    for words, sentence in (
+        ("--net resnet50", "net 'resnet50' is unknown; did you mean 'torchvision:resnet50'?"),
+        ("--net timm:resnet81", "net 'timm:resnet81' is unknown"),
+        ("--net torchvision:resnet81", "net 'torchvision:resnet81' is unknown"),
+        ("--net small --net.stages 4", "net 'small' has no option stages"),
+        ("--net small --net.patch 4", "--net.patch is for nets of timm"),
+        ("--net small --net.pretrained True", "net 'small' has no pretrained weights"),
+        ("--net small --net.pretrained no.pth", "--net.pretrained: there is no file no.pth"),
+        (f"--net timm:resnet18 --net.pretrained {tmp_path}/other.pth", "--net.pretrained: "),
+        (f"--net timm:resnet18 --net.pretrained {tmp_path}/names.pth", "the weights in "),
+    ):
+        for how in ((), ("--dry-run",)):
+            said = command("train", "--data", f"{photos}/", *words.split(), "--out", tmp_path / "run", *how)
+            assert said.code == 2 and said.sentence.startswith(sentence), words
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_before_the_training(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
     from fewlabels.commands import evaluate
 
@@ -431,6 +520,15 @@ def test_ctrl_c_before_the_training(monkeypatch: pytest.MonkeyPatch, command: Ca
     monkeypatch.setattr(evaluate, "main", impatient)
     said = command("evaluate", "run")
     assert said.code == 130 and said.sentence == "stopped; nothing was saved since the last checkpoint"
+
+
+def test_ctrl_c_twice_while_torch_is_imported(tmp_path: Path) -> None:
+    """A real process, as an interrupted import ends in C++; the module that is imported in torch's place sends both."""
+    (tmp_path / "torch.py").write_text("import os, signal\nfor _ in range(2): os.kill(os.getpid(), signal.SIGINT)")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fewlabels.cli import main; main()"
+    answer = program("train", cwd=tmp_path, code=code)
+    assert answer.returncode == 130
+    assert answer.stderr == "fewlabels: stopped; nothing was saved since the last checkpoint\n"
 
 
 def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
@@ -494,7 +592,7 @@ def test_quick_answers_load_nothing_heavy(
 def test_the_program(tmp_path: Path) -> None:
     answer = program("train", "--steps", "0", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "fewlabels: Train.steps must be a whole number of at least 1, got 0\n"
+    assert answer.stderr == "fewlabels: --steps must be a whole number of at least 1, got 0\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -502,7 +600,7 @@ def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, c
     """And not where the docstrings of the source happen to."""
     monkeypatch.setenv("COLUMNS", "100")
     lines = [line.strip("│ ") for line in command("train", "uda", "--help").out.splitlines()]
-    assert "options; default: the recipe for the algorithm and the data set. (default: None)" in lines
+    assert "than --config and options; default: the recipe for the algorithm and the" in lines
     assert "which grows from 1 / classes to 1, do not count" in " ".join(lines)
     assert not any(line.endswith("which grows") for line in lines)
 
@@ -566,3 +664,44 @@ def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encodin
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding)), contextlib.redirect_stderr(err):
             assert cli.run(line.split()) == 2
         assert err.getvalue() == f"fewlabels: {sentences[line]}\n"
+
+
+def test_options_in_place_of_fields() -> None:
+    from fewlabels.commands.options import last_ones, spelled
+    from fewlabels.commands.train import Command
+
+    assert spelled("Net.bn_momentum 2 and (Data.name is x), Train.sync_bn.", "train") == (
+        "--net.bn-momentum 2 and (--data is x), --sync-bn."
+    )
+    assert spelled("Data.image_size is 2, Net.name", "split") == "--image-size is 2, Net.name"
+    assert spelled("Optim.lr_end and VAT.eps", "") == "optim.lr_end and algorithm.eps"
+    for same in ("a/Data.name", "Data.json", "'Train.steps'", "Train.steps.txt", "Nothing.steps", "Train.stepss"):
+        assert spelled(same, "train") == same
+    assert spelled("Train.steps", "evaluate") == "Train.steps"
+
+    classes = [Command, *ALGORITHMS.values()]
+    for line, rest in (
+        ("--steps 3 --tau 0.9 --steps 4", "--tau 0.9 --steps 4"),
+        ("--seed 1 fixmatch --seed=2", "fixmatch --seed=2"),
+        ("--eval_every=5 fixmatch --eval-every 6", "fixmatch --eval-every 6"),
+        ("--baseline --no-baseline mixmatch --baseline", "mixmatch --baseline"),
+        ("--ema.warmup vat --ema.no-warmup", "vat --ema.no-warmup"),
+        (
+            "remixmatch --p-unlabeled 0.5 0.5 --steps 2 --p-unlabeled 0.1 0.9",
+            "remixmatch --steps 2 --p-unlabeled 0.1 0.9",
+        ),
+        ("--data.keep-labeled 0,1 fixmatch --data.keep-labeled 2,3", "fixmatch --data.keep-labeled 2,3"),
+        ("--stps 1 --stps 2", "--stps 1 --stps 2"),
+    ):
+        assert last_ones(line.split(), classes) == rest.split()
+
+
+@pytest.mark.parametrize(
+    "line", ["--steps 3 --tau 0.9 --steps 4", "--eval-every=3 fixmatch --tau 0.1 --eval-every 5 --tau 0.9 --steps 4"]
+)
+def test_the_last_of_two_counts(line: str) -> None:
+    from fewlabels.commands.train import read
+
+    found = read(line.split()).train
+    assert (found.steps, found.algorithm.tau) == (4, 0.9)  # type: ignore[union-attr]
+    assert found.eval_every == (5 if "eval" in line else recipe("fixmatch", "digits").eval_every)

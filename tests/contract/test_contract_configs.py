@@ -37,9 +37,10 @@ def bounds(kind: Any) -> tuple[Any, Range | None]:
     return kind, None
 
 
-def allowed(kind: Any) -> list[Any]:
-    """Values of a type, the ends of its range among them."""
+def allowed(kind: Any, outer: Range | None = None) -> list[Any]:
+    """Values of a type, the ends of its range (or of that around it) among them."""
     kind, limits = bounds(kind)
+    limits = limits or outer
     if kind is bool:
         return [True, False]
     if get_origin(kind) is Literal:
@@ -47,7 +48,7 @@ def allowed(kind: Any) -> list[Any]:
     if get_origin(kind) is tuple:
         return [tuple(range(1, K + 1)), ()]
     if get_origin(kind) in (Union, types.UnionType):
-        return [value for part in get_args(kind) for value in allowed(part)]
+        return [value for part in get_args(kind) for value in allowed(part, limits)]
     if kind is type(None):
         return [None]
     assert kind in (int, float) and limits is not None and limits.low is not None
@@ -58,9 +59,10 @@ def allowed(kind: Any) -> list[Any]:
     return [value for value in values if value in limits]
 
 
-def refused(kind: Any) -> list[Any]:
-    """Values beside a type's range, and of other types."""
+def refused(kind: Any, outer: Range | None = None) -> list[Any]:
+    """Values beside a type's range (or that around it), and of other types."""
     kind, limits = bounds(kind)
+    limits = limits or outer
     if kind is bool:
         return [0, 1, "true", None]
     if get_origin(kind) is Literal:
@@ -69,7 +71,7 @@ def refused(kind: Any) -> list[Any]:
         return [1.0, "1", None, *[(value,) for value in refused(get_args(kind)[0])]]
     if get_origin(kind) in (Union, types.UnionType):
         parts = [part for part in get_args(kind) if part is not type(None)]
-        return [value for value in refused(parts[0]) if value is not None]
+        return [value for value in refused(parts[0], limits) if value is not None]
     assert limits is not None and limits.low is not None, "every number has a range, with a lower end at least"
     small = 1 if kind is int else 1e-9
     beyond: list[Any] = [limits.low - small] + [limits.low] * limits.low_open
@@ -122,7 +124,7 @@ def test_every_field_is_an_option(cls: Any) -> None:
 def test_no_field_is_named_like_one_of_the_training(cls: type) -> None:
     """`fewlabels train NAME --steps 3` would have two meanings."""
     taken = {field.name for field in dataclasses.fields(Train)} | {"out", "overwrite", "resume", "config", "baseline"}
-    taken |= {"dry_run", "progress", "recipe", "help", "name"}
+    taken |= {"dry_run", "json", "progress", "recipe", "help", "name"}
     assert not taken & {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
@@ -172,11 +174,14 @@ def test_a_page_has_each_option_with_its_default(cls: Any, field: dataclasses.Fi
     assert option in rows, f"docs/algorithms/{cls.name}.md has no row for {option}"
     if isinstance(field.default, str):
         assert rows[option] == f"`{field.default}`"
+    elif field.default is None:
+        assert rows[option] == "`None`", "what it means stands in the row's last column"
     elif not isinstance(field.default, bool | tuple):
         assert float(rows[option].replace(",", "")) == field.default
 
 
-NUMBERS = [(cls, field) for cls, field in FIELDS if bounds(hint(cls, field))[0] in (int, float)]
+KINDS = (int, float, float | None)
+NUMBERS = [(cls, field) for cls, field in FIELDS if bounds(hint(cls, field))[0] in KINDS]
 
 
 @pytest.mark.parametrize(("cls", "field"), NUMBERS, ids=[f"{c.name}.{f.name}" for c, f in NUMBERS])

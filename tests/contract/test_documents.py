@@ -31,13 +31,14 @@ def test_links(path: Path) -> None:
 
 def test_the_tree_of_the_readme_has_every_file() -> None:
     tree = (ROOT / "README.md").read_text().split("<!-- tree -->")[1].split("<!-- end tree -->")[0]
-    shown, folders = [], ["src/fewlabels"]
-    for indent, name in re.findall(r"^( +)([\w/]+(?:\.py)?)(?= |$)", tree, re.M):
+    shown: list[str] = []
+    folders: list[str] = []
+    for indent, name in re.findall(r"^( *)([\w/]+(?:\.py)?)(?= |$)", tree, re.M):
         depth = len(indent) // 2
         folders[depth:] = [name.rstrip("/")]
         if name.endswith(".py"):
             shown.append("/".join([*folders[:depth], name]))
-    files = [str(path.relative_to(ROOT)) for path in (ROOT / "src" / "fewlabels").rglob("*.py")]
+    files = [str(path.relative_to(ROOT)) for root in ("src", "benchmarks") for path in (ROOT / root).rglob("*.py")]
     assert sorted(shown) == sorted(files)
 
 

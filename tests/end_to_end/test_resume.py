@@ -357,6 +357,42 @@ def test_other_data_are_refused(finished: Path, command: Callable[..., Any], mon
     assert said.sentence == f"the images or labels of digits@40 have changed since {finished} was started"
 
 
+def test_other_pictures_or_names_are_refused(
+    short: Callable[..., Train], photos: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    root, names = tmp_path / "photos", tmp_path / "names.json"
+    shutil.copytree(photos, root)
+    names.write_text('["Blue", "Red"]')
+    data = fl.Data(f"{root}/", classes=str(names))
+    run = fl.train(short(data=data, weak="ms", strong="rand:kekmodel"), out=tmp_path / "run").path
+    rewind(run, 8)
+
+    def refused(clause: str) -> None:
+        said = command("train", "--resume", run)
+        since = f"the images or labels of {root}/ have changed since {run} was started"
+        assert said.code == 2 and said.sentence.startswith(f"{since}: {clause}")
+
+    names.write_text('["Blue", "Pink"]')
+    refused("class 1 is 'Pink' now, and was 'Red'")
+    names.write_text('["Blue", "Red"]')
+    for old, new, part in (
+        ("labeled/blue", "labeled/violet", "training"),  # turns the order round: "Blue" would be the red ones
+        ("unlabeled/red0.png", "unlabeled/a.png", "training"),  # the same pictures in another order
+        ("test/red/0.png", "test/blue/9.png", "test"),  # the same pictures with other labels
+    ):
+        if old == "labeled/blue":
+            (root / "test/blue").rename(root / "test/violet")
+        (root / old).rename(root / new)
+        refused(f"the {part} pictures are others now")
+        (root / new).rename(root / old)
+        if old == "labeled/blue":
+            (root / "test/violet").rename(root / "test/blue")
+    shutil.copy(root / "test/red/0.png", root / "test/red/9.png")
+    refused("there are 9 test pictures now, and there were 8")
+    (root / "test/red/9.png").unlink()
+    assert fl.resume(run).finished
+
+
 def test_finished_run_is_left_alone(finished: Path, command: Callable[..., Any]) -> None:
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     said = command("train", "--resume", finished)

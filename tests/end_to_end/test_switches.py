@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fewlabels as fl
-from fewlabels.bench import subjects
+from bench import subjects
 from fewlabels.run import Run
 
 SWITCHES: dict[str, dict[str, Any]] = {

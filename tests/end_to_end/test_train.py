@@ -55,14 +55,28 @@ def test_output_of_the_command(digits_run: Any) -> None:
         == "fixmatch on digits@40-100: 40 labeled and 1337 unlabeled images of 1x8x8, 10 classes, 360 test images"
     )
     assert out[1].startswith("small-8, 3,") and f"; {STEPS} steps of 64 images" in out[1]
-    assert out[2].startswith("settings other than the defaults: ") and "optim.lr=0.2" in out[2]
+    assert (
+        out[2].startswith("settings: seed 1, split seed 1; the recipe of fixmatch for digits, but ")
+        and "optim.lr=0.2" in out[2]
+    )
     assert f"run folder {digits_run.path}" in out
     result = fl.Run(digits_run.path).result
-    assert (
-        out[-1].startswith(f"fixmatch  {result['accuracy']:6.2f} % test accuracy") and str(digits_run.path) in out[-1]
-    )
+    *_, line, what, following = out
+    assert line.startswith(f"fixmatch  {result['accuracy']:6.2f} % test accuracy") and str(digits_run.path) in line
+    assert what.startswith("the accuracy is the result: ") and f"fewlabels evaluate {digits_run.path};" in following
     assert [line.split()[1] for line in err] == [f"{step}/{STEPS}" for step in EVALS]
     assert not any("\x1b" in line for line in out + err)
+
+
+def test_accuracy_of_pseudo_labels_needs_a_truth_beside_the_labels(
+    digits_run: Any, photo_run: Any, short: Callable[..., Train], tmp_path: Path
+) -> None:
+    """Own pictures: only the labeled ones have a class, and all of them are learned; likewise where all have."""
+    every = fl.train(short(data=fl.Data("digits")), out=tmp_path / "run").path
+    for path, known in ((digits_run.path, True), (photo_run.path, False), (every, False)):
+        logs = fl.Run(path).metrics("log")
+        assert logs and any("pseudo_accuracy" in r for r in logs) == known
+        assert any(r["mask"] > 0 for r in logs) or path == every, "pseudo-labels that count"
 
 
 def test_result(digits_run: Any, records: list[dict[str, Any]]) -> None:
@@ -208,26 +222,44 @@ def test_supervised_baseline_beside_the_run(command: Callable[..., Any], tmp_pat
     small = ["--net", "small-4", "--batch", "4", "--steps", "6", "--eval-every", "3", "--no-progress"]
     said = command("train", "--data", "digits@40", *small, "--out", tmp_path / "run")
     assert said.code == 0
-    assert [line.split()[0] for line in said.out.splitlines()[-2:]] == ["fixmatch", "supervised"]
+    assert [line.split()[0] for line in said.out.splitlines()[-4:-2]] == ["fixmatch", "supervised"]
     baseline, run = fl.Run(tmp_path / "run" / "baseline"), fl.Run(tmp_path / "run")
     assert isinstance(baseline.config.algorithm, fl.Supervised) and baseline.config.algorithm.view == "strong"
     assert baseline.split == run.split and baseline.config.steps == run.config.steps
     # resuming a finished pair trains nothing and shows the same
     again = command("train", "--resume", tmp_path / "run")
-    assert again.code == 0 and again.out.splitlines()[-2:] == said.out.splitlines()[-2:]
+    assert again.code == 0 and again.out.splitlines()[-4:] == said.out.splitlines()[-4:]
 
 
 def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = command("train", "--data", "digits@40", "--net", "small-4", "--dry-run")
+    words = ("train", "--data", "digits@40", "--net", "small-4", "--dry-run")
+    said = command(*words)
     assert said.code == 0 and list(tmp_path.iterdir()) == []
-    settings, end = json.JSONDecoder().raw_decode(said.out)
-    assert settings["net"]["name"] == "small-4" and settings["weak"] == "affine" and settings["data"]["labels"] == 40
     # small-4 by hand
     parameters = (9 * 4 + 8) + (9 * 4 * 8 + 16) + (9 * 8 * 8 + 16) + (8 * 10 + 10)
-    assert f"small-4, {parameters:,} parameters" in said.out[end:]
-    assert re.search(r"^time +about \S+ for 500 steps", said.out[end:], re.M)
-    assert re.search(r"^memory +about \d+ [KMG]iB", said.out[end:], re.M)
+    assert [line.split()[0] for line in said.out.splitlines()] == ["data", "net", "step", "memory", "images", "time"]
+    assert f"small-4, {parameters:,} parameters" in said.out and "10 classes, 40 labels\n" in said.out
+    assert re.search(r"^time +about \S+ for 500 steps", said.out, re.M)
+    assert re.search(r"^memory +about \d+ [KMG]iB", said.out, re.M)
+    found = json.loads(command(*words, "--json").out)
+    settings = found["train"]
+    assert settings["net"]["name"] == "small-4" and settings["weak"] == "affine" and settings["data"]["labels"] == 40
+    assert found["cost"]["net"] == f"small-4, {parameters:,} parameters"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_which_labels_and_that_a_set_is_missing(
+    command: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    small = ("--net", "wrn-10-1", "--batch", "4", "--dry-run")
+    said = command("train", "--data", f"{photos}/", *small)
+    assert "16 images of 3x16x16, 2 classes, 8 labeled, 16 in the unlabeled set\n" in said.out
+    said = command("train", "--data", "cifar10@40", "--data.root", tmp_path / "nowhere", *small)
+    assert f"missing  cifar10 is not in {tmp_path}/nowhere, which does not exist: the training will" in said.out
+    said = command("train", "--data", "mini_imagenet@400", "--data.root", tmp_path, *small, "--net", "small-4")
+    assert f"missing  mini_imagenet is not in {tmp_path}: put it there first" in said.out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_names_that_were_not_given(

@@ -12,7 +12,7 @@ from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batc
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, probs, weights
 from torch import nn
 
-from fewlabels.algorithms import FixMatch, MeanTeacher, PiModel, PseudoLabeling, Supervised
+from fewlabels.algorithms import FixMatch, MeanTeacher, MixMatch, PiModel, PseudoLabeling, Supervised
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
@@ -158,6 +158,33 @@ def test_special_cases() -> None:
         (loss, grads), (its_loss, its_grads) = results(config, batch), results(other, its_batch)
         assert loss == pytest.approx(its_loss, rel=1e-6), config
         torch.testing.assert_close(grads, its_grads, rtol=1e-5, atol=1e-6, msg=str(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "ten", "given"),
+    [
+        (PiModel(weight=None, ramp=0.0), 10, PiModel(ramp=0.0)),
+        (MeanTeacher(weight=None, ramp=0.0), 50, MeanTeacher(ramp=0.0)),
+        (MixMatch(w_match=None, ramp_steps=1), 100, MixMatch(ramp_steps=1)),
+    ],
+    ids=["pi-model", "mean-teacher", "mixmatch"],
+)
+def test_a_squared_error_that_is_a_mean_over_classes_counts_by_their_number(
+    config: Any, ten: float, given: Any
+) -> None:
+    """K classes weigh K / 10 of the published weight, which is that for ten; a weight that is given stays."""
+    for classes in (2, 3, 10, 37):
+        run = info(4, 4)._replace(classes=classes)
+        batch = make_batch(0, 4, 4, len(config.build(run).views.unlabeled))
+        batch = batch._replace(y=batch.y % classes)
+        net: Any = nn.Sequential(nn.Flatten(), nn.Linear(48, classes))
+        for algorithm, weight in ((config.build(run), ten * classes / 10), (given.build(run), ten)):
+            log = algorithm(batch, net, net).log
+            assert float(log["loss"] - log["loss_x"]) == pytest.approx(
+                weight * float(log["loss_u"]), rel=1e-4, abs=1e-6
+            )
+        assert config.build(run).notes[0].endswith(f" is {ten * classes / 10:g} for {classes} classes")
+        assert given.build(run).notes == ()
 
 
 def test_nothing_flows_into_the_teacher() -> None:

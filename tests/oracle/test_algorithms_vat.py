@@ -192,7 +192,37 @@ def test_ranks_are_one(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "eps"),
+    [
+        ((3, 32, 32), 6.0),
+        ((1, 8, 8), 0.8660254),  # 64 numbers in place of 3,072: sqrt(3) / 2
+        ((1, 28, 28), 3.0310889),  # 7 sqrt(3) / 4
+        ((3, 96, 96), 18.0),
+        ((3, 64, 16), 6.0),
+    ],
+)
+def test_the_length_of_a_change_goes_with_the_root_of_the_number_of_pixels(
+    shape: tuple[int, int, int], eps: float
+) -> None:
+    """As strong for each pixel as the original's 6 for 3 x 32 x 32; given lengths stay."""
+    run = info(B, M)._replace(shape=shape)
+
+    def lengths(config: VAT, coarse: bool) -> tuple[float, float]:
+        built = config.build(run._replace(coarse=coarse))
+        assert isinstance(built, vat.VATLoss)
+        (said,) = built.notes
+        assert f"by the length {built.eps:.4g}, after a trial step of length {built.xi:.4g}" in said
+        return built.eps, built.xi
+
+    assert lengths(VAT(), coarse=False) == (pytest.approx(eps, rel=1e-6), 1e-6)
+    assert lengths(VAT(), coarse=True) == (pytest.approx(eps, rel=1e-6), pytest.approx(eps / 6, rel=1e-6))
+    assert lengths(VAT(eps=5.0, xi=0.25), coarse=True) == lengths(VAT(eps=5.0, xi=0.25), coarse=False) == (5.0, 0.25)
+    if shape == (3, 32, 32):
+        assert lengths(VAT(), coarse=False) == (6.0, 1e-6)  # to the bit
+
+
 def test_views_and_ranges() -> None:
     assert VAT().build(info(1, 1)).views == Views(("weak",), ("weak",))
-    with pytest.raises(ValueError, match=r"^VAT\.xi must be a number above 0, got 0$"):
+    with pytest.raises(ValueError, match=r"^VAT\.xi must be a number above 0 or None, got 0$"):
         VAT(xi=0)

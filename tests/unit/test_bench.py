@@ -1,9 +1,10 @@
-"""The arithmetic of `fewlabels bench`, with numbers made by hand; nothing here asks how long anything takes."""
+"""The arithmetic of `benchmarks/bench`, with numbers made by hand; nothing here asks how long anything takes."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench import augment, e2e, ladder, pillow, record, step, subjects, tables, work
+from bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
+from bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 from fewlabels import nets
 from fewlabels.augment.ops import Op
-from fewlabels.bench import augment, e2e, ladder, pillow, record, step, subjects, tables, work
-from fewlabels.bench.ladder import Inputs, Step, Switches, Training, difference, lockstep, rungs
-from fewlabels.bench.measure import NotExact, Sample, Timings, alternate, ratio, timed, valid, worst
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -325,6 +326,36 @@ def test_a_run_that_is_not_valid_is_not_filed(tmp_path: Path, monkeypatch: pytes
     assert set(good["machine"]) >= {"versions", "device", "threads", "load_average", "made"}
 
 
+def test_the_commit_is_marked_where_package_or_benchmarks_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*args: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(["git", *who, *args], cwd=checkout, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    checkout = tmp_path / "checkout"
+    package, benchmarks = checkout / "src" / "fewlabels", checkout / "benchmarks" / "bench"
+    for folder in (package, benchmarks):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(record, "PACKAGE", package)
+    monkeypatch.setattr(record, "HERE", benchmarks)
+    clean = git("rev-parse", "--short", "HEAD")
+    assert record.commit() == clean
+    (checkout / "notes").write_text("of no weight\n")
+    assert record.commit() == clean
+    for folder in (package, benchmarks):
+        (folder / "__init__.py").write_text("changed = True\n")
+        assert record.commit() == f"{clean}+changes"
+        (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(record, "HERE", tmp_path)  # benchmarks of somewhere else
+    assert record.commit() is None
+
+
 def made(**values: Any) -> dict[str, Any]:
     machine = {"device": "CPU, a chip", "threads": 1, "made": "2026-01-02 03:04:05 UTC"}
     machine["versions"] = {"torch": "2.9", "pillow": "12"}
@@ -357,4 +388,4 @@ def test_the_committed_tables_are_those_of_the_committed_results() -> None:
     for path in tables.DOCUMENTS:
         text = (ROOT / path).read_text()
         assert "<!-- bench " in text
-        assert tables.render(text, records) == text, f"{path}: run `fewlabels bench render`"
+        assert tables.render(text, records) == text, f"{path}: run `python benchmarks/bench.py render`"

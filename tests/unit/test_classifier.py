@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 import fewlabels as fl
+from fewlabels import classifier as classifier_module
 from fewlabels.classifier import arrays_recipe
 from fewlabels.config import Train
 
@@ -115,6 +117,29 @@ def test_picture_files(photos: Path, short: Callable[..., Train]) -> None:
     assert classifier.score([str(p) for p in test], [5] * 4 + [2] * 4) == 1.0
 
 
+def test_files_are_read_for_the_training_as_for_the_prediction(
+    tmp_path: Path, short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for i in range(6):
+        values = np.random.default_rng(i).integers(0, 4096, (12, 20)).astype(np.uint16)
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(values).save(files[-1])
+    trained: list[np.ndarray] = []
+    train = classifier_module.train
+    monkeypatch.setattr(
+        classifier_module,
+        "train",
+        lambda *a, source, **k: trained.append(source.images) or train(*a, source=source, **k),
+    )
+    data = fl.Data(fit="pad", bits=12, image_size=20)
+    fitted = fl.fit(files, [0, 1, 0, 1, -1, -1], config=replace(short(), steps=2, data=data))
+    middle = np.zeros((20, 20), np.uint8)
+    middle[4:16] = values >> 4
+    assert np.array_equal(trained[0][5, ..., 0], middle)
+    np.testing.assert_array_equal(fitted.predict_proba(files[5:]), fitted.predict_proba(middle[None]))
+
+
 def test_missing_and_broken_picture_files(photo_run: Any, tmp_path: Path) -> None:
     classifier = fl.load(photo_run.path)
     (tmp_path / "x.png").write_bytes(b"nonsense")
@@ -134,9 +159,9 @@ IMAGES = np.zeros((6, 8, 8), np.uint8)
     [
         (IMAGES, [0, 1, 0, 1, -1], "the labels of arrays must be int64 [6], one per image, got int64 [5]"),
         (IMAGES, [0, 1, 0, 1, -1, -2], "labels must be -1 (unlabeled) or at least 0, got -2"),
-        (IMAGES, [0.0, 1, 0, 1, 1, 1], "labels must be a list of integers, -1 for unlabeled, got float64 [6]"),
-        (IMAGES, [[0, 1]] * 6, "labels must be a list of integers, -1 for unlabeled, got int64 [6, 2]"),
-        (IMAGES, ["a"] * 6, "labels must be a list of integers, -1 for unlabeled, got <U1 [6]"),
+        (IMAGES, [0.0, 1, 0, 1, 1, 1], "labels must be integers [N], -1 for unlabeled, got float64 [6]"),
+        (IMAGES, [[0, 1]] * 6, "labels must be integers [N], -1 for unlabeled, got int64 [6, 2]"),
+        (IMAGES, ["a"] * 6, "labels must be integers [N], -1 for unlabeled, got <U1 [6]"),
         (IMAGES, [0] * 6, "arrays has 1 class; at least 2 are needed"),
         (IMAGES, [-1] * 6, "arrays has 0 classes; at least 2 are needed"),
         (IMAGES[0], [0, 1, 0, 1, 0, 1, 0, 1], "images must be [N, H, W, C] or [N, H, W], got the shape [8, 8]"),
@@ -151,6 +176,8 @@ IMAGES = np.zeros((6, 8, 8), np.uint8)
         (np.zeros((0, 8, 8), np.uint8), [], "arrays has no training images"),
         (IMAGES[:, :0], [0, 1] * 3, "the training images of arrays have no pixels: their shape is [6, 0, 8, 1]"),
         ([IMAGES[0], IMAGES[0, 1:]], [0, 1], "images cannot be made one array: "),
+        (IMAGES, [0, 1] * 3, "the images hardly differ: their values lie in 0..0 of 0..255; spread them over 0..255"),
+        (IMAGES + np.arange(6)[:, None, None], [0, 1] * 3, "the images hardly differ: their values lie in 0..5 of "),
         ([], [], "images must be [N, H, W, C] or [N, H, W], got the shape [0]"),
     ],
 )
@@ -164,7 +191,7 @@ def test_wrong_arrays_are_refused_in_one_sentence(images: Any, labels: Any, sent
     ("images", "sentence"),
     [
         (np.zeros((2, 9, 8), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 9, 8, 1]"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 8, 8, 3]"),
+        (np.zeros((2, 8, 8, 2), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 8, 8, 2]"),
         (np.full((2, 8, 8), np.nan), "images contain NaN or infinite values; allowed are uint8, or floats in 0..1"),
     ],
 )
@@ -177,6 +204,30 @@ def test_wrong_images_for_prediction(fitted: fl.Classifier, images: Any, sentenc
 def test_score_wants_a_label_for_each_image(fitted: fl.Classifier, digits: Digits) -> None:
     with pytest.raises(ValueError, match=r"^score needs one label per image: got 3 images and labels \(2,\)$"):
         fitted.score(digits.images[:3], [3, 7])
+
+
+def test_score_does_not_count_labels_that_are_none_of_the_classes(fitted: fl.Classifier, digits: Digits) -> None:
+    for labels, given in (([3, 7, -1], "-1"), ([3, None, 7], "-1"), ([3, 7, 5], "5")):
+        with pytest.raises(ValueError, match=rf"^score needs labels among 3, 7, 8, got {given}$"):
+            fitted.score(digits.images[:3], labels)
+    with pytest.raises(ValueError, match=r"^labels must be integers"):
+        fitted.score(digits.images[:3], ["3", "7", "7"])
+
+
+def test_grey_and_colours_are_brought_together(fitted: fl.Classifier, photo_run: Any, digits: Digits) -> None:
+    some = digits.images[:20]
+    expected = fitted.predict_proba(some)
+    np.testing.assert_array_equal(fitted.predict_proba(np.repeat(some[..., None], 3, 3)), expected)
+    pictures = [Image.fromarray(image) for image in some]
+    np.testing.assert_array_equal(fitted.predict_proba(pictures), expected)
+    np.testing.assert_array_equal(fitted.predict_proba([p.convert("P") for p in pictures]), expected)
+    colour = fl.load(photo_run.path)
+    channels, height, width = colour.model.shape
+    assert channels == 3
+    grey = np.random.default_rng(2).integers(0, 256, (5, height, width, 1), np.uint8)
+    np.testing.assert_array_equal(colour.predict_proba(grey), colour.predict_proba(np.repeat(grey, 3, 3)))
+    with pytest.raises(ValueError, match="the model takes uint8 images"):
+        colour.predict(np.zeros((3, height, width), np.uint8))  # three grey images, or the channels of one?
 
 
 def test_settings_of_the_config_s_data_count(digits: Digits, tmp_path: Path) -> None:

@@ -142,6 +142,28 @@ def test_fashion_mnist_gets_two_black_pixels_around(
     assert source.images.sum() == images["train"].sum()  # the border is black
     assert np.array_equal(source.test_images[:, 2:30, 2:30, 0], images["t10k"])
     assert source.classes[9] == "Ankle boot"
+    assert not any("checksum" in note for note in source.notes)
+    raw = tmp_path / "root" / "FashionMNIST" / "raw"
+    path = raw / "train-images-idx3-ubyte"
+    whole = path.read_bytes()
+    for broken, sentence in (
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "train-images-idx3-ubyte.gz beside it holds other bytes"),
+        (whole[:-5], "it has 2363 bytes, and not the header or the size of one"),
+        (b"<html>", "it has 6 bytes"),
+        (b"", "it has 0 bytes"),
+        (struct.pack(">4i", 2051, 2**30, 28, 28) + whole[16:], "not the header or the size"),
+        (struct.pack(">4i", 2051, 6, 28, 14) + whole[16:], "not the header or the size"),
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(DataUnavailable, match=f"{path} is no file of Fashion-MNIST: .*{sentence}.*; remove both"):
+            load(parse("fashion_mnist"), root=tmp_path / "root")
+    path.write_bytes(whole)
+    path.with_name(f"{path.name}.gz").write_bytes(b"other")
+    with pytest.raises(DataUnavailable, match="beside it has another checksum"):
+        load(parse("fashion_mnist"), root=tmp_path / "root")
+    path.with_name(f"{path.name}.gz").unlink()
+    notes = load(parse("fashion_mnist"), root=tmp_path / "root").notes
+    assert notes[0] == f"train-images-idx3-ubyte.gz not in {raw}: these images were not compared with a checksum"
 
 
 @pytest.mark.parametrize("name", ["svhn", "stl10", "fashion_mnist"])

@@ -162,6 +162,13 @@ def test_processes_give_what_threads_give(photos: Path, monkeypatch: pytest.Monk
     assert np.array_equal(one.images, other.images) and one.notes == other.notes
 
 
+def test_decoders_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(workers, "keep_freed_memory", lambda: called.append(1))
+    with workers.workers(1):
+        assert called == [1]
+
+
 def test_a_process_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "FROM", 1)
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")

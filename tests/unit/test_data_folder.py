@@ -20,12 +20,14 @@ Put = Callable[..., Path]
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Writes a picture of one colour (grey for an integer) below the folder `photos`."""
+    """Writes a picture of one colour (grey for an integer), but for one pixel, below the folder `photos`."""
 
     def write(name: str, value: int | tuple[int, int, int] = 0, size: tuple[int, int] = (16, 16)) -> Path:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
+        image = Image.new("L" if isinstance(value, int) else "RGB", size, value)
+        image.putpixel((size[0] // 2, size[1] - 1), 255 if isinstance(value, int) else (255, 255, 255))
+        image.save(path)
         return path
 
     return write
@@ -118,7 +120,7 @@ def test_corrupt_pictures_stop_or_are_left_out(put: Put, tmp_path: Path) -> None
     put("unlabeled/fine.png", 77)
     put("test/1/3.png").write_text("not a picture")
     root = tmp_path / "photos"
-    with pytest.raises(ValueError, match=r"13 of 21 pictures cannot be read: unlabeled/00\.png \(not a") as caught:
+    with pytest.raises(ValueError, match=r"13 of 21 pictures cannot be read: unlabeled/00\.png \(an empty") as caught:
         read_folder(root)
     assert "unlabeled/09.png" in str(caught.value) and "unlabeled/10.png" not in str(caught.value)
     assert "and 3 more" in str(caught.value)

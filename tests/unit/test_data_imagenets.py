@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_mini_imagenet_merges_the_three_tables(tmp_path: Path) -> None:
     (root / "val.csv").write_text("filename,label\n../../secret.png,n01\n")
     with pytest.raises(ValueError, match="which is no plain file name"):
         load(parse("mini_imagenet"), root=tmp_path)
+    os.symlink(tmp_path / "secret.png", root / "images/link.png")
+    for text, sentence in (
+        ("n01_00.png,n01\nn01_01.png\n", "val.csv is no table .*: line 3: 1 cells under 2 columns"),
+        ("n01_00.png,\n", "line 2 has no label"),
+        ("link.png,n01\n", r"link.png' is a symbolic link that leaves"),
+    ):
+        (root / "val.csv").write_text(f"filename,label\n{text}")
+        with pytest.raises(ValueError, match=sentence):
+            load(parse("mini_imagenet"), root=tmp_path)
 
 
 def test_mini_imagenet_folders_that_share_classes_are_taken_as_they_are(tmp_path: Path) -> None:

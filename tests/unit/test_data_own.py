@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -17,10 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop
 
+from fewlabels.data.find import find_images
 from fewlabels.data.folder import read_folder
 from fewlabels.data.names import parse
 from fewlabels.data.pictures import fit
 from fewlabels.data.sources import DataUnavailable, load
+from fewlabels.tools.check import check_folder
+from fewlabels.tools.layout import layout
 
 Put = Callable[..., Path]
 
@@ -117,6 +122,189 @@ def test_display_names(put: Put, tmp_path: Path) -> None:
         load(name, classes=tmp_path / "gone.json")
 
 
+def counted(put: Put, folders: list[str]) -> None:
+    """Class folder number i of `folders` has i + 1 pictures."""
+    for i, folder in enumerate(folders):
+        for j in range(i + 1):
+            put(f"photos/labeled/{folder}/{j}.png", 20 * i + j)
+
+
+def test_numeric_class_folders_are_in_the_order_of_the_numbers(put: Put, tmp_path: Path) -> None:
+    counted(put, [str(i) for i in range(12)])
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    source = load(name)
+    assert source.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11")
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+    for content in (words, {str(i): word for i, word in enumerate(words)}, {word: i for i, word in enumerate(words)}):
+        file.write_text(json.dumps(content))
+        source = load(name, classes=file)
+        assert dict(zip(source.classes, source.histogram().tolist(), strict=True)) == {
+            word: i + 1 for i, word in enumerate(words)
+        }
+
+
+def test_a_number_names_the_class_not_its_place(put: Put, tmp_path: Path) -> None:
+    """Folders that count from 1, and with leading zeros: 1 is the first of them, not the second."""
+    counted(put, ["01", "02", "03"])
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    for content in ({"one": 1, "two": 2, "three": 3}, {"1": "one", "02": "two", "3": "three"}, ["one", "two", "three"]):
+        file.write_text(json.dumps(content))
+        source = load(name, classes=file)
+        assert dict(zip(source.classes, source.histogram().tolist(), strict=True)) == {"one": 1, "two": 2, "three": 3}
+    for text, sentence in (
+        ('{"0": "zero"}', "names the class '0', which photos has not"),
+        ('{"1": "one", "01": "uno"}', "gives the class '01' two names: 'one' and 'uno'"),
+        ('{"1": "one", "1": "uno"}', "gives the class '01' two names"),
+        ("[]", "or a list of 3 names"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            load(name, classes=file)
+
+
+@pytest.mark.parametrize(
+    ("folders", "place"),
+    [
+        (["class_1", "class_10", "class_2"], "class 1 of photos is 'class_10' where one may expect 'class_2'"),
+        (["Zebra", "ant"], "class 0 of photos is 'Zebra' where one may expect 'ant'"),
+    ],
+)
+def test_places_of_classes_that_a_reader_may_take_for_others(
+    put: Put, tmp_path: Path, folders: list[str], place: str
+) -> None:
+    counted(put, folders)
+    file, name = tmp_path / "names.json", parse(f"{tmp_path}/photos")
+    for content in ([f"name {i}" for i in range(len(folders))], {"0": "first"}, {"first": 0}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"names classes by their place, and {place}"):
+            load(name, classes=file)
+    file.write_text(json.dumps({folders[1]: "second"}))
+    assert load(name, classes=file).classes[1] == "second"
+
+
+# ---- parts by other names, folders of other programs
+
+
+@pytest.mark.parametrize(
+    ("labeled", "test", "unlabeled"),
+    [
+        ("train", "valid", "unlabeled"),
+        ("Train", "Validation", "Unlabelled"),
+        ("training", "testing", "unlabeled"),
+        ("labelled", "dev", "UNLABELED"),
+        ("train", "eval", "unlabeled"),
+    ],
+)
+def test_parts_by_other_names(put: Put, tmp_path: Path, labeled: str, test: str, unlabeled: str) -> None:
+    for name in (f"{labeled}/a/1.png", f"{labeled}/b/2.png", f"{test}/a/3.png", f"{unlabeled}/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+    root = tmp_path / "photos"
+    source = read_folder(root)
+    assert corner(source.images) == [1, 2, 4] and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.test_images) == [3] and source.test_labels.tolist() == [0]
+    assert {(p.part, p.label) for p in layout(root).pictures if p.part != "unlabeled"} == {
+        ("labeled", "a"),
+        ("labeled", "b"),
+        ("test", "a"),
+    }
+
+
+def test_what_is_not_read_is_said(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "valid/a/4.png", "extra/5.png", "6.png"):
+        put(f"photos/{name}", 50)
+    root = tmp_path / "photos"
+    note = f"not read, as they are no part of {root}: 6.png, extra, valid"
+    assert note in read_folder(root).notes and note in layout(root).notes
+    put("photos/labeled/a/7.png", 1)
+    for read in (read_folder, layout):
+        with pytest.raises(ValueError, match="has both a folder 'labeled' and a folder 'train'; keep one of them"):
+            read(root)
+
+
+def test_two_validation_folders_are_refused(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "val/a/3.png", "dev/a/4.png"):
+        put(f"photos/{name}", 50)
+    for read in (read_folder, layout):
+        with pytest.raises(ValueError, match="has both a folder 'dev' and a folder 'val'"):
+            read(tmp_path / "photos")
+    assert len(read_folder(tmp_path / "photos", test=tmp_path / "photos/dev").test_images) == 1
+
+
+def test_plain_class_folders_are_taken_when_asked_for(put: Put, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png", "unlabeled/3.png", "test/dog/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+    root = tmp_path / "photos"
+    with pytest.raises(ValueError, match=rf"--data.labeled {root} takes its folders for the classes: cat, dog$"):
+        read_folder(root)
+    source = read_folder(root, labeled=root)
+    assert source.classes == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
+    assert check_folder(root)["problems"][0].endswith("takes its folders for the classes: cat, dog")
+
+
+@pytest.mark.parametrize(
+    "helper", ["@eaDir", "__MACOSX", ".AppleDouble", ".ipynb_checkpoints", "#recycle", "lost+found", "$RECYCLE.BIN"]
+)
+def test_folders_of_other_programs_are_passed_over(put: Put, tmp_path: Path, helper: str) -> None:
+    for name in ("labeled/a/1.png", "labeled/b/2.png", "unlabeled/3.png", "test/a/4.png"):
+        put(f"photos/{name}", int(name[-5]))
+        parent, _, file = name.rpartition("/")
+        put(f"photos/{parent}/{helper}/{file}/thumb.jpg", 200)
+    put(f"photos/labeled/{helper}/5.png", 200)  # no class
+    put(f"photos/{helper}/6.png", 200)
+    root = tmp_path / "photos"
+    source = read_folder(root)
+    assert source.classes == ("a", "b") and corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
+    assert len(layout(root).pictures) == 4 and len(find_images(root)) == 4
+    said = [
+        f"labeled/{helper}",
+        f"labeled/a/{helper}",
+        f"labeled/b/{helper}",
+        f"test/a/{helper}",
+        f"unlabeled/{helper}",
+    ]
+    note = f"5 folders of other programs were passed over: {', '.join(sorted(said))}"
+    assert (note in source.notes and note in layout(root).notes) == (not helper.startswith("."))
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "-1"])
+def test_a_class_folder_that_means_no_class(put: Put, tmp_path: Path, name: str) -> None:
+    for folder in ("a", "b", name):
+        put(f"photos/labeled/{folder}/1.png", 1)
+    with pytest.raises(ValueError, match=f"has a class called '{name}', which means that there is none") as caught:
+        read_folder(tmp_path / "photos")
+    assert check_folder(tmp_path / "photos")["problems"] == [str(caught.value)]
+    (tmp_path / "photos/labeled" / name).rename(tmp_path / "photos/labeled/unknown")
+    source = read_folder(tmp_path / "photos")
+    assert source.classes == ("a", "b", "unknown")
+    assert any(note.startswith("unknown of ") and "counts as a class" in note for note in source.notes)
+
+
+def test_the_same_picture_in_two_classes_is_said(put: Put, tmp_path: Path) -> None:
+    for name, value in (("labeled/a/1", 1), ("labeled/b/2", 2), ("labeled/b/3", 1), ("test/a/4", 2), ("test/b/5", 9)):
+        put(f"photos/{name}.png", value)
+    notes = read_folder(tmp_path / "photos").notes
+    assert (
+        "1 test pictures are labeled ones too, so the test accuracy is too good: labeled/b/2.png = test/a/4.png"
+        in notes
+    )
+    [note] = [note for note in notes if "the same as one of another class" in note]
+    assert note == (
+        "2 labeled pictures are the same as one of another class: labeled/a/1.png (a) = labeled/b/3.png (b), "
+        "labeled/b/2.png (b) = test/a/4.png (a)"
+    )
+
+
+def test_annotations_lead_to_no_other_folder(put: Put, tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "val/images/3.png"):
+        put(f"tiny/{name}", 1)
+    put("secret.png", 99)
+    os.symlink(tmp_path / "secret.png", tmp_path / "tiny/val/images/4.png")
+    (tmp_path / "tiny/val/val_annotations.txt").write_text("3.png\ta\n4.png\tb\n")
+    with pytest.raises(ValueError, match=r"4\.png' is a symbolic link that leaves"):
+        read_folder(tmp_path / "tiny")
+
+
 # ---- bringing to a size
 
 
@@ -179,7 +367,48 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
     [
         ("", "its first line must name the columns path and label"),
         ("file,label\nx,1\n", "must name the columns path and label, got 'file, label'"),
-        ("path,label\n,1\n", "a line has no path"),
+        ("path,label\n,1\n", "line 2: the row has no path"),
+        ("path,label\n\n,\n,1\n", "line 4: the row has no path"),
+        ("path,label\n1.png,Persian, white\n", "line 2: 3 cells under 2 columns; a cell with ',' in it needs quotes"),
+        ("path;label\n1.png;a;b\n", "line 2: 3 cells under 2 columns; a cell with ';' in it needs quotes"),
+        ("path,label\n1.png,a\n2.png\n", "line 3: 1 cells under 2 columns; a cell may be empty, but needs its ','"),
+        *(
+            (
+                f"path,label\n1.png,a\n2.png,{word}\n",
+                f"line 3: the label '{re.escape(word)}' may mean that there is none",
+            )
+            for word in (
+                "nan",
+                "NaN",
+                "None",
+                "null",
+                "NULL",
+                "NA",
+                "n/a",
+                "<NA>",
+                "#N/A",
+                "?",
+                "Unlabeled",
+                "-2",
+                "-100",
+            )
+        ),
+        ("path,label,split\n1.png,-1,labeled\n", "line 2: a labeled picture needs a label, and -1 means unlabeled"),
+        ("path,label\n1.png,-1\n2.png,1\n", r"has one class only \(1\), as its label -1 means unlabeled"),
+        ('path,label\n"1.png,a\n2.png",b\n', r"line 3: the path '1.png,a\\n2.png' holds a line break .*is a quote"),
+        ('path,label\n1.png,"a\n2.png,b\n', "line 3: unexpected end of data; is a quote"),
+        (f"path,label\n1.png,{'a' * 3000}\n", r"line 2: the label 'a{57}\.\.\.' is 3000 characters long; is a quote"),
+        ("path,label\n1.png,\x1b[31mred\n", "line 2: the label .* another control character"),
+        ("path,label\n1.png,a\n\0\0\0", "line 3 holds a zero byte, so this is no text"),
+        ("\0" * 3000, "line 1 holds a zero byte, so this is no text"),
+        ("x" * 3000, r"must name the columns path and label, got 'x{57}\.\.\.'$"),
+        ("path,label,Label\nx.png,1,2\n", "names the column label more than once"),
+        ("path,label\nC:\\img\\0.png,1\n", r"line 2: the path 'C:.*' begins with a Windows drive; paths start from"),
+        ("path,label\n..\\x.png,1\n", "line 2: the picture .* is not in"),
+        (
+            "path,label\nx.png,1\n./x.png,2\n",
+            r"more than once: './x.png' \(lines 2 and 3, with the labels '1' and '2'\)",
+        ),
         ("path,label\n../x.png,1\n", "'../x.png' is not in .*--data.root names another folder"),
         ("path,label\n/etc/passwd,1\n", "'/etc/passwd' is not in"),
         (
@@ -187,7 +416,10 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
             "line 2: split must be one of train, labeled, unlabeled, test, got 'valid'",
         ),
         ("path,label,split\nx.png,,test\n", "line 2: a test picture needs a label"),
-        ("path,label\nx.png,1\nx.png,2\n", r"names pictures more than once: x.png \(lines 2 and 3\)"),
+        (
+            "path,label\nx.png,1\nx.png,2\n",
+            r"names pictures more than once: 'x.png' \(lines 2 and 3, with the labels '1' and '2'\)",
+        ),
         ('path,label\n"x.png,1\n', "is no table of pictures"),
         ("path,label\nx.png,\n", "holds no labeled pictures"),
         ("path,label\nx.png,1\n", r"has one class only \(1\); at least 2"),
@@ -197,6 +429,58 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
 def test_what_is_no_table_is_said(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         load(parse(str(table(tmp_path, text))))
+
+
+def test_unlabeled_pictures_of_a_table(put: Put, tmp_path: Path) -> None:
+    for i in range(6):
+        put(f"{i}.png", 10 * i)
+    source = load(parse(str(table(tmp_path, "path,label\n0.png,0\n1.png,1\n2.png,-1\n3.png,\n4.png,-1.0\n"))))
+    assert source.classes == ("0", "1") and source.labels.tolist() == [0, 1, -1, -1, -1]
+    assert any("2 pictures" in note and "-1: they are unlabeled" in note for note in source.notes)
+    text = "path,label,split\n0.png,None,labeled\n1.png,NA,labeled\n2.png,?,unlabeled\n3.png,None,test\n"
+    source = load(parse(str(table(tmp_path, text))))  # classes that are called so
+    assert source.classes == ("NA", "None") and source.labels.tolist() == [1, 0, -1]
+    assert source.test_labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_of_other_programs(put: Put, tmp_path: Path, encoding: str, separator: str, end: str) -> None:
+    """A byte order mark, other separators and ends of lines, capital letters, empty rows and cells, backslashes."""
+    for i in range(3):
+        put(f"img/{i}.png", 10 * i)
+    put("sub\\2.png", 99)  # where a name has backslashes, they are a part of it
+    rows = [["Path", "LABEL", "Split", ""], [""] * 4, ["img\\0.png", "Zürich", "Train", ""], ["img/1.png", '"a, b; c"']]
+    rows[3] += ["", ""]
+    rows += [[r".\img\2.png", "", "", ""], ["sub\\2.png", "Zürich", "TEST", ""], [""] * 4, [""] * 2]
+    text = end.join(separator.join(row) for row in rows) + end
+    path = tmp_path / "PHOTOS.CSV"
+    path.write_bytes((b"\xfe\xff" if encoding.endswith("be") else b"") + text.encode(encoding))
+    source = load(parse(str(path)))
+    assert source.classes == ("Zürich", "a, b; c") and source.labels.tolist() == [0, 1, -1]
+    assert corner(source.images) == [0, 10, 20] and corner(source.test_images) == [99]
+
+
+def test_tables_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "photos.csv"
+    path.write_bytes("path,label\nx.png,a\ny.png,Zürich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="line 3 is not UTF-8 text; save the file as UTF-8"):
+        load(parse(str(path)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="cannot be read: it is no regular file"):
+        load(parse(str(path)))
+
+
+def test_classes_that_look_like_one_are_said(put: Put, tmp_path: Path) -> None:
+    for i in range(4):
+        put(f"{i}.png", i)
+    names = ("Cat", "cat", "Zu\u0308rich", "Z\xfcrich")
+    source = load(parse(str(table(tmp_path, "path,label\n" + "".join(f"{i}.png,{n}\n" for i, n in enumerate(names))))))
+    assert len(source.classes) == 4
+    [note] = [note for note in source.notes if "look like one" in note]
+    assert note.endswith(r"'Zu\u0308rich' and 'Z\xfcrich', 'Cat' and 'cat'")
 
 
 def test_a_table_that_is_not_there() -> None:
@@ -249,6 +533,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
 
     module = types.ModuleType("datasets")
     module.load_dataset, module.Image = load_dataset, Image_  # type: ignore[attr-defined]
+    module.config = types.SimpleNamespace(HF_CACHE_HOME=str(tmp_path))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return module
 
@@ -262,6 +547,59 @@ def test_a_data_set_of_the_hub(hub: types.ModuleType) -> None:
     assert len(blind.test_images) == 0 and "has no labels" in blind.notes[0]
     with pytest.raises(DataUnavailable, match="hf:nobody/x cannot be loaded: Dataset not found"):
         load(parse("hf:nobody/x"))
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"fine": 2},
+            "picture 1 of the split 'train' of hf:someone/pets has the label '2'; allowed are 0 to 1, and -1",
+        ),
+        ({"fine": -2}, "has the label '-2'; allowed are 0 to 1"),
+        ({"fine": [0, 1]}, r"has the label '\[0, 1\]'"),
+        ({"fine": "cat"}, "has the label 'cat'; allowed are 0 to 1"),
+        ({"img": None}, "picture 1 of the split 'train' of hf:someone/pets is missing: its cell is empty"),
+        ({"img": {"bytes": None, "path": None}}, "is missing: its cell is empty"),
+        ({"img": {"bytes": None, "path": "/etc/passwd"}}, "is said to be '/etc/passwd', which is not in"),
+        ({"img": {"bytes": None, "path": "TMP/../x.png"}}, r"is said to be '.*/\.\./x.png', which is not in"),
+        ({"img": {"bytes": None, "path": "TMP/gone.png"}}, "and there is no such file"),
+    ],
+)
+def test_cells_of_the_hub_that_are_none(
+    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, row: dict[str, Any], sentence: str
+) -> None:
+    usual = hub.load_dataset
+
+    def load_dataset(*args: Any) -> Any:
+        parts = usual(*args)
+        parts["train"].rows[1] |= json.loads(json.dumps(row).replace("TMP", str(tmp_path)))
+        return parts
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    with pytest.raises(ValueError, match=sentence):
+        load(parse("hf:someone/pets"))
+
+
+def test_labels_of_the_hub_without_class_names(hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = hub.load_dataset
+
+    def load_dataset(*args: Any) -> Any:
+        parts = usual(*args)
+        values: list[Any] = [10, "9", "-1", 9, 10]
+        table = parts["train"]
+        table.rows[:] = [
+            {"img": table.rows[i % 2]["img"], "label": v} for i, v in enumerate([*values, float("nan"), ""])
+        ]
+        for part in parts.values():
+            part.features = {k: v for k, v in part.features.items() if k != "fine"}
+        parts["test"].rows[0]["label"] = 9
+        return parts
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    source = load(parse("hf:someone/pets"))
+    assert source.classes == ("9", "10") and source.labels.tolist() == [1, 0, -1, 0, 1, -1, -1, -1]
+    assert source.test_labels.tolist() == [0]
 
 
 def test_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,7 @@ def test_streamed_pictures_are_the_decoded_ones(photos: Path) -> None:
     first = np.asarray(Image.open(sorted((photos / "labeled" / "blue").iterdir())[0]).convert("RGB"))
     assert np.array_equal(source.images[0], first)
     assert np.array_equal(source.labels, whole.labels) and source.classes == whole.classes
-    assert source.notes[-1] == "the pictures were not compared with the test pictures, as they are not decoded yet"
+    assert source.notes[-1] == "the pictures were not compared with each other, as they are not decoded yet"
     assert channel_statistics(source.images) == channel_statistics(np.asarray(whole.images))
 
 
@@ -239,6 +239,66 @@ def test_a_broken_picture_is_named_when_it_is_read(photos: Path, tmp_path: Path)
     with pytest.raises(Unreadable, match=rf"^{cut} cannot be read as a picture: "):
         np.asarray(files)
     assert np.asarray(files[:1]).shape == (1, 16, 16, 3)
+
+
+@pytest.fixture
+def cut(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`photos` with two broken pictures more, whose headers are whole; an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(photos, tmp_path / "cut")
+    good = sorted((photos / "labeled" / "red").iterdir())[0].read_bytes()
+    for name in ("labeled/blue/00.png", "unlabeled/m.png"):
+        (tmp_path / "cut" / name).write_bytes(good[:400])
+    return tmp_path / "cut"
+
+
+def test_broken_pictures_are_left_out_before_streaming(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    original = reading.faults_of
+    monkeypatch.setattr(reading, "faults_of", lambda files, *how: looked.append(len(files)) or original(files, *how))
+    whole = list_folder(cut).read(Options(skip_corrupt=True))
+    seen: list[tuple[int, int]] = []
+    source = list_folder(cut).read(Options(stream=True, skip_corrupt=True, progress=lambda *n: seen.append(n)))
+    assert isinstance(source.images, Files) and isinstance(whole.images, np.ndarray)
+    assert np.array_equal(np.asarray(source.images), whole.images) and len(whole.images) == 16
+    assert np.array_equal(source.labels, whole.labels)
+    assert source.notes[0] == whole.notes[0] and "2 of 26 pictures cannot be read and were left out" in source.notes[0]
+    assert looked == [26] and seen[-1] == (26, 26)
+    again = list_folder(cut).read(Options(stream=True, skip_corrupt=True))  # as a resume does
+    assert looked == [26] and again.notes == source.notes and np.array_equal(again.labels, source.labels)
+    shutil.copy(cut / "labeled" / "blue" / "0.png", cut / "labeled" / "blue" / "00.png")
+    assert len(list_folder(cut).read(Options(stream=True, skip_corrupt=True)).images) == 17
+    assert looked == [26, 26]
+
+
+def test_a_training_on_broken_pictures_is_the_same_streamed_and_resumed(
+    short: Callable[..., Train], cut: Path, tmp_path: Path
+) -> None:
+    def config(kind: str) -> Train:
+        made: Train = short(data=Data(f"{cut}/", skip_corrupt=True, residency=kind))  # type: ignore[arg-type]
+        return made
+
+    weights = train(config("host"), out=tmp_path / "host").checkpoint("last").weights("ema")
+    run = train(config("stream"), out=tmp_path / "stream")
+    run.path.joinpath("result.json").unlink()
+    shutil.rmtree(run.checkpoint("last").path)  # step 12: it goes on from step 8
+    others = resume(run.path).checkpoint("last").weights("ema")
+    assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_picture_that_breaks_while_streaming_ends_the_training_in_one_sentence(
+    short: Callable[..., Train], photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "own")
+    config = short(data=Data(f"{tmp_path / 'own'}/", residency="stream"))
+    source = load_source(config.data)
+    for broken in (tmp_path / "own" / "unlabeled").iterdir():
+        broken.write_bytes(broken.read_bytes()[:400])
+    with pytest.raises(
+        ValueError, match=r"unlabeled/\S+ cannot be read as a picture: .*; mend it and resume"
+    ) as caught:
+        train(config, out=tmp_path / "run", source=source)
+    assert "\n" not in str(caught.value)
 
 
 def test_pictures_that_do_not_fit_stay_in_their_files(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

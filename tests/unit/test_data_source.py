@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from fewlabels.data.arrays import as_images, from_arrays
+from fewlabels.data.arrays import as_images, check_archive, from_arrays, in_channels
 from fewlabels.data.names import parse
 from fewlabels.data.source import FACTS, channel_statistics
 from fewlabels.data.sources import load
+from fewlabels.tools.convert import read_npz
 
 IMAGES = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3)
 LABELS = np.array([0, 1, -1, 1, 0, -1])
@@ -37,7 +40,7 @@ def test_other_forms_of_the_same_images() -> None:
         assert np.array_equal(from_arrays(same, LABELS.tolist()).images, IMAGES)
     grey = from_arrays(IMAGES[..., 0], torch.from_numpy(LABELS))
     assert grey.shape == (1, 4, 5) and np.array_equal(grey.images[..., 0], IMAGES[..., 0])
-    assert from_arrays(np.repeat(IMAGES, 2, 3), LABELS).shape == (6, 4, 5)
+    assert from_arrays(np.zeros((6, 8, 9, 6), np.uint8), LABELS).shape == (6, 8, 9)
 
 
 def test_floats_are_rounded_to_bytes() -> None:
@@ -64,13 +67,48 @@ NAN = np.full((6, 4, 5, 3), np.nan, np.float32)
         ({"images": IMAGES > 3}, "got bool"),
         ({"images": IMAGES[0, 0]}, r"\[N, H, W, C\] or \[N, H, W\], got the shape \[5, 3\]"),
         ({"images": np.zeros((6, 3, 32, 32), np.uint8)}, r"look like \[N, C, H, W\]"),
+        ({"images": np.zeros((6, 4, 16, 16), np.uint8)}, r"look like \[N, C, H, W\]"),
+        ({"images": np.zeros((6, 8, 16, 24), np.uint8)}, r"look like \[N, C, H, W\]"),
+        ({"images": torch.zeros((6, 3, 4, 4))}, r"look like \[N, C, H, W\]"),
+        ({"images": np.zeros((6, 1, 28, 28), bool)}, r"look like \[N, C, H, W\]"),
+        ({"images": np.zeros((32, 30, 3), np.uint8)}, r"look like one picture \[H, W, C\]"),
+        ({"images": IMAGES.astype(np.int8)}, "got int8; int8 ends at 127"),
+        (
+            {"images": IMAGES.astype(np.uint16) * 16},
+            r"got 0 to 4080; or give uint8 \(x / 4095 brings 0..4095 to 0..1\)",
+        ),
+        ({"images": IMAGES / 127.5 - 1}, r"\(\(x \+ 1\) / 2 brings -1..1 there\)"),
+        ({"images": IMAGES * 1.0}, r"got 0.0 to 255.0; or give uint8 \(x / 255 brings 0..255 to 0..1\)"),
+        ({"images": IMAGES * 1j}, "got complex128"),
+        ({"images": np.ma.masked_equal(IMAGES, 7)}, "images are masked in places"),
+        ({"images": [Image.new("L", (8, 8)), IMAGES[0]]}, "images must be all of Pillow's images, or none"),
+        ({"labels": [0, 1, np.nan, 1, 0, 1]}, "got float64 .*; where NaN means unlabeled"),
+        ({"labels": [0, 1, 2.5, None, 0, 1]}, r"None or -1 for unlabeled, got 2.5 among them"),
+        ({"labels": [0, 1, "cat", None, 0, 1]}, r"got 'cat' among them"),
+        ({"labels": [True, False, None, True, True, True]}, r"got True among them"),
+        ({"labels": LABELS > 0}, r"got bool \[6\]; astype\(int\) if True and False are the classes"),
+        ({"labels": np.array(["0", "1"] * 3)}, r"got <U1 \[6\]; names become numbers by np.unique"),
+        ({"labels": LABELS.astype(np.uint8)}, "labels hold 255, which is what -1 becomes in uint8"),
+        (
+            {"labels": np.array([0, 1, 2**63, 0, 1, 0], np.uint64)},
+            r"labels must be below 2\*\*63, got 9223372036854775808",
+        ),
+        ({"labels": [0, 1, 2**70, 0, 1, 0]}, r"labels must be below 2\*\*63, got 1180591620717411303424"),
+        ({"images": IMAGES / 250}, r"must lie in 0..1, got 0.0 to 1.02; or give uint8$"),
+        ({"labels": np.eye(6, dtype=int)}, r"got int64 \[6, 6\]; one column for each class becomes numbers by argmax"),
+        ({"labels": LABELS[:, None]}, r"ravel\(\) takes the column"),
+        ({"labels": [0, 1, 0, 1, 0, 10**9]}, "a label is 1000000000, of 6 images"),
+        ({"test_images": IMAGES, "test_labels": np.ma.masked_equal(LABELS * 0, 0)}, r"must lie in 0 .. 1, got -1"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "arrays has no training images"),
         ({"images": IMAGES[:, :0]}, "have no pixels"),
         ({"images": ["a.png", 3]}, "images must be"),
         ({"images": [IMAGES[0], IMAGES[0, :2]]}, "images cannot be made one array"),
         ({"images": {}}, "images must be an array of numbers, got dict"),
         ({"labels": LABELS[:5]}, r"must be int64 \[6\], one per image, got int64 \[5\]"),
-        ({"labels": LABELS.astype(float)}, r"labels must be integers \[N\], got float64"),
+        (
+            {"labels": LABELS.astype(float)},
+            r"labels must be integers \[N\], -1 for unlabeled, got float64 \[6\]; where NaN",
+        ),
         ({"labels": ["a", "b"] * 3}, r"labels must be integers \[N\]"),
         ({"labels": LABELS - 1}, r"must lie in 0 .. 0 \(or -1|at least 2"),
         ({"labels": LABELS * 2 - 1, "classes": "ab"}, r"must lie in 0 .. 1 \(or -1 where unknown\), got -3"),
@@ -86,6 +124,97 @@ NAN = np.full((6, 4, 5, 3), np.nan, np.float32)
 def test_what_does_not_fit_is_said(given_: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         from_arrays(**({"images": IMAGES, "labels": LABELS} | given_))
+
+
+class NAType:
+    """As pandas has it: neither equal nor unequal to anything, and no truth value."""
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.ma.masked_array([0, 1, 1, 1, 0, 0], mask=[0, 0, 1, 0, 0, 1]),
+        [0, 1, None, 1, 0, None],
+        np.array([0, 1, float("nan"), 1, 0, NAType()], object),
+        torch.tensor([0, 1, -1, 1, 0, -1], dtype=torch.int8),
+    ],
+)
+def test_unknown_labels_in_other_forms(labels: Any) -> None:
+    assert from_arrays(IMAGES, labels).labels.tolist() == [0, 1, -1, 1, 0, -1]
+
+
+def test_tensors_of_half_precision_and_lists_of_them() -> None:
+    some = torch.linspace(0, 1, 6 * 8 * 8).reshape(6, 8, 8, 1)
+    nearest = np.rint(some.numpy() * 255).astype(int)
+    for same, allowed in ((some.bfloat16(), 1), (list(some), 0), ([one.half() for one in some], 1)):
+        assert np.abs(as_images(same).astype(int) - nearest).max() <= allowed
+
+
+def test_images_that_hardly_differ_are_said() -> None:
+    assert from_arrays(IMAGES // 16, LABELS).notes == (
+        "the images hardly differ: their values lie in 0..15 of 0..255; spread them over 0..255",
+    )
+    assert from_arrays(IMAGES // 8, LABELS).notes == ()
+
+
+def test_pillows_images(tmp_path: Any) -> None:
+    random = np.random.default_rng(0)
+    colours = [Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(3)]
+    palettes = [one.quantize(64) for one in colours]
+    source = from_arrays(palettes, [0, 1, -1])
+    assert np.array_equal(source.images, np.stack([np.asarray(one.convert("RGB")) for one in palettes]))
+    grey = from_arrays([one.convert("L") for one in colours[:2]], [0, 1], [colours[2].convert("LA")], [1])
+    assert grey.shape == (1, 8, 8) and np.array_equal(grey.test_images[0, ..., 0], np.asarray(colours[2].convert("L")))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours[0].save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as turned:
+        other = from_arrays([turned, colours[1].resize((16, 8))], [0, 1])
+    assert other.shape == (3, 8, 8) and np.array_equal(other.images[0], np.rot90(np.asarray(colours[0]), -1))
+    with pytest.raises(ValueError, match="picture 1 cannot be read: floating-point pixels have no defined range"):
+        from_arrays([colours[0], Image.new("F", (8, 8))], [0, 1])
+
+
+def npz(path: Any, **members: bytes) -> Any:
+    """An .npz file of these bytes, deflated as NumPy's are."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def test_what_an_archive_claims_is_looked_at_first(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(shape: tuple[int, ...]) -> bytes:
+        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
+
+    check_archive(npz(tmp_path / "fine.npz", images=header((4, 2)) + bytes(8)))
+    with pytest.raises(ValueError, match=r"^images\.npy claims 1024\.0 GiB and holds \d+ B$"):
+        check_archive(npz(tmp_path / "short.npz", images=header((1 << 20, 1 << 20)) + bytes(8)))
+    large = npz(tmp_path / "large.npz", images=header((1 << 22,)) + bytes(1 << 22))
+    assert large.stat().st_size < 1 << 14
+    monkeypatch.setattr("fewlabels.data.arrays.host_memory", lambda: 1 << 22)
+    with pytest.raises(ValueError, match=r"^its arrays take 4 MiB, more than half of the 4 MiB of free memory$"):
+        check_archive(large)
+    with pytest.raises(
+        ValueError, match=r"large\.npz cannot be read as an \.npz file of plain arrays: its arrays take"
+    ):
+        read_npz(large)
+
+
+def test_channels_between_grey_and_colours() -> None:
+    colours = np.random.default_rng(1).integers(0, 256, (4, 8, 9, 3), np.uint8)
+    luma = colours @ np.array([0.299, 0.587, 0.114])
+    grey = in_channels(colours, 1)
+    assert grey.shape == (4, 8, 9, 1) and np.abs(grey[..., 0] - luma).max() < 0.51  # type: ignore[index]
+    assert (in_channels(grey, 3) == grey).all() and in_channels(grey, 3).shape == (4, 8, 9, 3)
+    assert in_channels(colours, 3) is colours and in_channels(colours, 4) is colours
 
 
 def test_picture_files_as_images(tmp_path: Any) -> None:

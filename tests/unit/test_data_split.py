@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
+import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,7 +165,7 @@ def test_fingerprint_is_over_the_meaning() -> None:
 
 
 def test_fingerprint_stays_the_same_over_versions() -> None:
-    """Saved runs refuse to resume on another split, so this number must never change."""
+    """Saved runs refuse to resume on another split, so these numbers must never change."""
     import hashlib
 
     split = make_split(source_of([0, 1, 2] * 2), labels=3, seed=0, valid=1)
@@ -169,7 +173,40 @@ def test_fingerprint_stays_the_same_over_versions() -> None:
     digest = hashlib.sha256(b"fewlabels split 1\nfixmatch\n")
     for rows in ([0, 1, 2], [0, 1, 2], [0], [1, 2, 3, 4, 5]):
         digest.update(b"".join(n.to_bytes(8, "little") for n in [len(rows), *rows]))
-    assert split.fingerprint == digest.hexdigest()
+    assert split.drawn == digest.hexdigest()
+    known = replace(split, classes=(), pictures=())  # a named set with its own class names
+    assert known.fingerprint == split.drawn
+    own = replace(split, classes=("a", "b", "c"), pictures=("6 aa", "0 bb"))
+    text = f'fewlabels split 2\n["{split.drawn}", ["a", "b", "c"], ["6 aa", "0 bb"]]'
+    assert own.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_other_classes_and_pictures_are_other_splits() -> None:
+    """The rows are the same in all of them."""
+    source = source_of([0, 1, 2] * 4)
+    split = make_split(source, labels=6, seed=1)
+    other = source.images.copy()
+    other[5, 1, 1, 0] = 7
+    turned = replace(source, classes=("class1", "class0", "class2"))
+    tested = replace(source, test_images=source.images[:2], test_labels=source.labels[:2])
+    relabeled = replace(tested, test_labels=tested.test_labels[::-1].copy())
+    more = replace(source, images=np.concatenate([source.images, other[:1]]), labels=np.append(source.labels, -1))
+    for changed, base, clause in (
+        (replace(source, images=other), split, "the training pictures are others now"),
+        (turned, split, "class 0 is 'class1' now, and was 'class0'"),
+        (tested, split, "there are 2 test pictures now, and there were 0"),
+        (relabeled, make_split(tested, labels=6, seed=1), "the test pictures are others now"),
+        (more, split, "there are 13 training pictures now, and there were 12"),
+    ):
+        again = make_split(changed, labels=6, seed=1)
+        assert again.labeled.tolist() == base.labeled.tolist() and again != base
+        with pytest.raises(ValueError, match=f"the split does not fit arrays: {clause}"):
+            Split.from_json(base.to_json()).check_fit(changed)
+    before = json.loads(split.to_json())  # of a version that kept neither names nor pictures
+    del before["classes"], before["pictures"]
+    old = Split.from_json(json.dumps(before | {"fingerprint": split.drawn}))
+    old.check_fit(turned)
+    assert old.difference(turned) is None and old.drawn == split.drawn
 
 
 def test_changed_or_foreign_files_are_refused() -> None:
@@ -180,6 +217,37 @@ def test_changed_or_foreign_files_are_refused() -> None:
     for broken in ("", "[]", "{}", "3", text[:-5], json.dumps(raw | {"format": 2})):
         with pytest.raises(ValueError, match="not the JSON of a split"):
             Split.from_json(broken)
+    for field, value in (
+        ("parameters", 1.5),
+        ("seed", "1"),
+        ("labels", 3.5),
+        ("notes", [1]),
+        ("labeled", [0, 1, 2.5]),
+        ("labeled", [[0, 1, 2]]),
+        ("labeled", []),
+        ("targets", [0, 1, -1]),
+        ("targets", [0, 1, 2**62]),
+        ("class_counts", [2, 1, 0]),
+        ("class_counts", 3),
+        ("classes", ["a", 1, "c"]),
+        ("unlabeled", "rows"),
+    ):
+        with pytest.raises(ValueError, match="not the JSON of a split"):
+            Split.from_json(json.dumps(raw | {field: value}))
     raw["unlabeled"]["zlib_int64_base64"] = "AAAA"
     with pytest.raises(ValueError, match="not the JSON of a split"):
         Split.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("count", [9, 2**24, 2**40, -1, 8.5])
+def test_packed_rows_take_no_more_memory_than_rows_can(count: float) -> None:
+    """128 MiB of zeros in 130 KB: neither what the file says nor what it holds is taken."""
+    raw = json.loads(make_split(source_of([0, 1, 2] * 3), labels=3, seed=1).to_json())
+    bomb = base64.b64encode(zlib.compress(bytes(2**27), 9)).decode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="not the JSON of a split"):
+            Split.from_json(json.dumps(raw | {"unlabeled": {"count": count, "zlib_int64_base64": bomb}}))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

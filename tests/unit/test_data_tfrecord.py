@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fewlabels.data.names import parse
 from fewlabels.data.sources import load
-from fewlabels.data.tfrecord import Example, masked_crc, read, write
+from fewlabels.data.tfrecord import Example, list_records, masked_crc, read, write
 
 
 def example_class() -> Any:
@@ -182,3 +183,22 @@ def test_a_whole_file_and_a_broken_picture(tmp_path: Path) -> None:
     assert load(parse(str(path)), skip_corrupt=True).labels.tolist() == [0, 1]
     with pytest.raises(ValueError, match="there is no file"):
         load(parse("gone.tfrecord"))
+
+
+@pytest.mark.parametrize("label", [10**6, 2**62, -2, -(2**63)])
+def test_a_label_that_makes_too_many_classes(tmp_path: Path, label: int) -> None:
+    """Classes are made up to the largest label, and a record of a few bytes may say any."""
+    path = tmp_path / "SSL2" / "x.1@2-label.tfrecord"
+    path.parent.mkdir()
+    write(path, [Example(b"a", 0), Example(b"b", 1)])
+    pool = path.with_name("x-unlabel.tfrecord")
+    write(pool, [Example(b"a", 0), Example(b"c", label)])
+    sentence = rf"record 1 of .*{pool.name} has the label {label}; allowed are 0 to 99999, and -1 for an unlabeled"
+    with pytest.raises(ValueError, match=sentence):
+        list_records(path)
+
+
+def test_a_pipe_is_no_file_of_records(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tfrecord")
+    with pytest.raises(ValueError, match=r"x\.tfrecord' is no regular file"):
+        read(tmp_path / "x.tfrecord")

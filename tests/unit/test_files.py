@@ -59,8 +59,9 @@ def test_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch
     path = tmp_path / "a"
     files.write_file(path, b"old")
     monkeypatch.setattr(os, "fsync", Disk(full_after=0))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         files.write_file(path, b"new")
+    assert caught.value.filename == str(path)  # a write that fails names no file of its own
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 

@@ -164,10 +164,57 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
             train = recipe(name, data)
             assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
             assert train.uratio == (4 if name in ("fixmatch", "uda", "supervised", "supervised-mixup") else 1)
-            for ramp in ("ramp_steps", "tsa_ramp"):
-                assert getattr(train.algorithm, ramp, steps // 4) == steps // 4
+            changes = {
+                "pi-model": {"weight": None},  # by the number of classes
+                "mean-teacher": {"weight": None},
+                "mixmatch": {"w_match": None, "ramp_steps": steps},
+                "remixmatch": {"ramp_steps": steps // 4},
+                "uda": {"tsa_ramp": steps // 4},
+            }
+            assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))
     assert isinstance(recipe("supervised", "digits").algorithm, fl.Supervised)
     assert recipe("supervised", "digits").algorithm == fl.Supervised()
+
+
+def test_long_recipes_have_the_published_weights_whatever_the_net() -> None:
+    for name, cls in ALGORITHMS.items():
+        for data in ("cifar10.1@40", "cifar100@400", "stl10", "cifar10_LT_50", "mini_imagenet"):
+            train = recipe(name, data)
+            if name != "supervised":  # whose smoothing goes with the data
+                assert train.algorithm == cls()
+            assert train.net.bn_momentum is None
+            other = difference(recipe(name, data, net="timm:resnet18", pretrained=True), train)
+            assert other == {"net.name": "timm:resnet18", "net.pretrained": True}
+
+
+SHORT = [("digits@40", 0.1, None), ("photos/", 0.03, 0.01), ("photos/list.csv", 0.03, 0.01)]
+
+
+@pytest.mark.parametrize(("data", "lr", "momentum"), SHORT)
+def test_a_short_recipe_goes_with_the_net(data: str, lr: float, momentum: float | None) -> None:
+    """0.01 in place of the 0.001 of the authors' nets; others keep their own. Learned weights get a smaller rate."""
+    assert (recipe("uda", data).optim.lr, recipe("uda", data).net.bn_momentum) == (lr, momentum)
+    for net, expected in (
+        ("wrn-28-2", momentum),
+        ("wrn-28-2-tf", momentum),
+        ("resnet18", momentum),
+        ("small-16", None),
+        ("timm:resnet18", None),
+        ("torchvision:mobilenet_v3_small", None),
+    ):
+        train = recipe("uda", data, net=net)
+        assert (train.net.name, train.net.bn_momentum, train.optim.lr) == (net, expected, lr)
+        for weights in (True, "weights.pth"):
+            tuned = recipe("uda", data, net=net, pretrained=weights)
+            assert difference(tuned, train) == {"net.pretrained": weights, "optim.lr": 0.003}
+    assert recipe("uda", data, pretrained="w.pth").net.name == recipe("uda", data).net.name
+
+
+def test_a_project_s_recipe_is_a_whole_whatever_the_net() -> None:
+    for name in ("google-vat-cifar10", "cadr-fixmatch-stl10"):
+        train = recipe(name, "photos/", net="timm:resnet18", pretrained=True)
+        other = {"net.name": "timm:resnet18", "net.pretrained": True, "data.name": "photos/"}
+        assert difference(train, recipe(name)) == other
 
 
 def test_default() -> None:

@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "sentence"),
     [
-        ("config.json", "{", "cannot be read as JSON"),
+        ("config.json", "{", "is not JSON"),
         ("config.json", '{"a": 1}', "holds no training configuration"),
         ("config.json", '{"train": {"steps": 1}}', "damaged"),
         ("result.json", "[]", "holds no JSON object"),

@@ -243,6 +243,20 @@ def test_automatic_precision_is_what_the_gpu_has_units_for(
     assert pick_precision("auto", torch.device("cuda", 0)) is dtype
 
 
+def test_an_algorithm_is_told_of_products_with_fewer_bits(
+    short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16, fp16 and TF32; VAT's trial step is then the whole of the original's change over 6: sqrt(64 / 3072)."""
+    monkeypatch.setattr("fewlabels.step.pick_precision", lambda name, device: DTYPES[name])
+    for precision, xi in {"fp32": 1e-6, "auto": 1e-6, "bf16": 0.1443376, "fp16": 0.1443376, "tf32": 0.1443376}.items():
+        vat: Any = trainer(short, "vat", precision=precision).algorithm
+        assert vat.xi == pytest.approx(xi, rel=1e-6), precision
+        assert vat.eps == pytest.approx(0.8660254, rel=1e-6)
+
+
+DTYPES = {"fp32": None, "auto": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def trainer(short: Callable[..., Train], algorithm: str = "fixmatch", **changes: Any) -> Trainer:
     images = source()
     split = make_split(images, labels=6, seed=1)

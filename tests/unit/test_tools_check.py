@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +18,11 @@ from PIL import Image
 
 from fewlabels.augment import strong_view, weak_view
 from fewlabels.data.arrays import from_arrays
+from fewlabels.data.folder import read_folder
 from fewlabels.data.split import make_split
-from fewlabels.tools.check import Seen, check_source, digest, report, size_tells_class, suggestion
+from fewlabels.tools.check import Seen, check_folder, check_source, digest, report, size_tells_class, suggestion
 from fewlabels.tools.convert import class_folders, encoded, from_records, from_source
-from fewlabels.tools.layout import Step, check_distinct, fresh_folder, layout, write_new
+from fewlabels.tools.layout import Step, check_distinct, fill, fresh_folder, layout, write_all, write_new
 from fewlabels.tools.sheet import Columns, sheet, tile_shape
 
 
@@ -79,6 +86,20 @@ def test_suggestion() -> None:
     assert suggestion([])["batch"] is None
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(30, 40), (30, 50)], [(200, 201)] * 3, [(9, 33), (12, 40)], [(7, 7)], [(300, 300)]]
+)
+def test_the_suggested_size_is_the_one_that_reading_chooses(tmp_path: Path, shapes: list[tuple[int, int]]) -> None:
+    for i, (height, width) in enumerate(shapes * 2):
+        path = tmp_path / f"photos/labeled/{'ab'[i // len(shapes)]}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    size = check_folder(tmp_path / "photos")["suggestion"]["image_size"]
+    source = read_folder(tmp_path / "photos")
+    assert source.shape[1:] == ((size, size) if size else shapes[0])
+
+
 def test_digest_is_of_pixels_and_shape() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert digest(image) == digest(image.copy()) == digest(np.asfortranarray(image))
@@ -123,7 +144,8 @@ def test_layout_of_plain_class_folders_and_of_own_data(tmp_path: Path) -> None:
     assert [(p.part, p.label) for p in found.pictures] == [
         ("test", "a"), ("labeled", "a"), ("unlabeled", "a"), ("unlabeled", None)
     ]  # fmt: skip
-    assert found.others == [tmp_path / "own/z/3.png"] and found.empty == ["train/b"] and found.classes == ["a"]
+    assert found.others == [] and found.empty == ["train/b"] and found.classes == ["a"]
+    assert found.notes == [f"not read, as they are no part of {tmp_path / 'own'}: z"] and found.plain == ""
     with pytest.raises(ValueError, match="no folder"):
         layout(tmp_path / "none")
 
@@ -144,6 +166,56 @@ def test_new_folders_and_files_never_replace(tmp_path: Path) -> None:
         check_distinct([Step(Path("a"), Path("x/A.png")), Step(Path("b"), Path("x/a.png"))])
 
 
+def litter(path: Path, process: int) -> Path:
+    """The hidden name under which a process of this machine writes `path`."""
+    return path.with_name(f".tmp-{zlib.crc32(socket.gethostname().encode())}-{process}-{path.name}")
+
+
+def test_what_killed_tools_left_is_removed(tmp_path: Path) -> None:
+    new, other = tmp_path / "new", tmp_path / "other"
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    for path in (litter(new, dead.pid), litter(new, os.getppid()), litter(other, dead.pid)):
+        path.mkdir()
+        (path / "x").write_text("x")
+    with fresh_folder(new) as folder:
+        (folder / "y").write_text("y")
+    left = sorted(p.name for p in tmp_path.iterdir())  # that of a living process, and of another folder
+    assert left == sorted([litter(new, os.getppid()).name, litter(other, dead.pid).name, "new"])
+    assert [p.name for p in new.iterdir()] == ["y"]
+
+
+def test_a_full_disk_is_named_with_the_place_and_leaves_nothing(tmp_path: Path) -> None:
+    """As Linux reports it: a write names no file, a copy the file that is copied."""
+    source = tmp_path / "source.png"
+    picture(source)
+
+    def full(*paths: str) -> OSError:
+        error = OSError(errno.ENOSPC, "No space left on device", *paths[:1])
+        error.filename2 = paths[1] if len(paths) > 1 else None
+        return error
+
+    def copy(old: Path, new: Path) -> None:
+        new.write_bytes(b"half")
+        raise full(str(old), str(new))
+
+    with pytest.raises(OSError) as caught:
+        fill(tmp_path / "new", [Step(source, Path("a/1.png"))], copy)
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "new"), None)
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise full()
+
+    whole = tmp_path / "SSL2/a.tfrecord"
+    with pytest.raises(OSError) as caught:
+        write_all({whole: lambda path: path.write_bytes(b"all"), tmp_path / "b.tfrecord": write})
+    assert caught.value.filename == str(tmp_path / "b.tfrecord")
+    assert [p.name for p in tmp_path.iterdir()] == ["source.png"]
+    write_all({whole: lambda path: path.write_bytes(b"all")})
+    assert whole.read_bytes() == b"all" and [p.name for p in whole.parent.iterdir()] == ["a.tfrecord"]
+
+
 # ---- convert
 
 
@@ -156,9 +228,18 @@ def test_class_folders_sort_as_the_classes_do() -> None:
             class_folders(["a", bad])
 
 
+def test_class_folders_keep_classes_apart_and_are_read_again() -> None:
+    assert class_folders(["1", "01", "10"]) == ["1", "01", "10"]  # with zeros in front two would be one
+    for name in ("@eaDir", "lost+found", "__MACOSX"):
+        with pytest.raises(ValueError, match="cannot be the name of a folder"):
+            class_folders(["cat", name])
+
+
 def test_pictures_that_others_read_otherwise_are_written_anew(tmp_path: Path) -> None:
     plain = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(plain).save(tmp_path / "plain.png")
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "odd.png", exif=b"Exif\0\0nonsense")
+    assert encoded(tmp_path / "odd.png") == (tmp_path / "odd.png").read_bytes()
     assert encoded(tmp_path / "plain.png") == (tmp_path / "plain.png").read_bytes()
     turned = Image.fromarray(plain)
     exif = turned.getexif()

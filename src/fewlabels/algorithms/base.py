@@ -18,6 +18,21 @@ class Algorithm(nn.Module):
     draws: ClassVar[bool] = False
     """Whether `forward` draws from `Batch.rng`."""
 
+    notes: tuple[str, ...] = ()
+    """Sentences for the user, before the training, on settings that were chosen for the images at hand."""
+
+    def squared_weight(self, option: str, given: float | None, published: float, classes: int) -> float:
+        """Weight of a squared error that is a mean over K `classes`: `given`, or for None `published` times K / 10.
+
+        Published weights are for ten classes. The error between two opposite certainties is 2 / K, so that the same
+        weight counts for more the fewer classes there are.
+        """
+        if given is not None:
+            return given
+        weight = published * classes / 10
+        self.notes += (f"--{option} is {weight:g} for {classes} classes",)
+        return weight
+
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         """The losses of one training step; `ema` is the averaged copy of `net`."""
         raise NotImplementedError

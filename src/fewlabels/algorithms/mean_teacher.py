@@ -23,22 +23,24 @@ class MeanTeacher(Checked):
 
     name: ClassVar[str] = "mean-teacher"
 
-    weight: Annotated[float, Range(0)] = 50.0
-    """Weight of the unlabeled loss at the end of the ramp (google-research/fixmatch, mean_teacher.py)."""
+    weight: Annotated[float | None, Range(0)] = 50.0
+    """Weight of the unlabeled loss at the end of the ramp (google-research/fixmatch, mean_teacher.py); None: 5 for each
+    class."""
     ramp: Annotated[float, Range(0, 1)] = 0.4
     """Share of the training in which the unlabeled loss grows to its weight; 0 for no ramp (linear, as in
     google-research/fixmatch, mean_teacher.py; the paper's grows like a Gaussian)."""
 
     def build(self, info: Info) -> Algorithm:
-        return MeanTeacherLoss(self)
+        return MeanTeacherLoss(self, info)
 
 
 class MeanTeacherLoss(Algorithm):
     views = Views(labeled=("weak",), unlabeled=("weak", "weak"))
 
-    def __init__(self, config: MeanTeacher) -> None:
+    def __init__(self, config: MeanTeacher, info: Info) -> None:
         super().__init__()
         self.config = config
+        self.weight = self.squared_weight("weight", config.weight, 50.0, info.classes)
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         (x,), (first, second) = batch.x, batch.u
@@ -49,5 +51,5 @@ class MeanTeacherLoss(Algorithm):
             logits = net(second)
 
         loss_u = squared_error(logits, target).mean()
-        total = loss_x + self.config.weight * ramp_share(batch.progress, self.config.ramp) * loss_u
+        total = loss_x + self.weight * ramp_share(batch.progress, self.config.ramp) * loss_u
         return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=target.amax(1).mean()))

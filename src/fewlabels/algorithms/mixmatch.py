@@ -27,8 +27,8 @@ class MixMatch(Checked):
 
     beta: Annotated[float, Range(0, low_open=True)] = 0.5
     """Parameter of MixUp's Beta distribution (the paper's alpha, 0.75 there)."""
-    w_match: Annotated[float, Range(0)] = 100.0
-    """Weight of the unlabeled loss at the end of the ramp."""
+    w_match: Annotated[float | None, Range(0)] = 100.0
+    """Weight of the unlabeled loss at the end of the ramp; None: 10 for each class."""
     temperature: Annotated[float, Range(0, low_open=True)] = 0.5
     """Sharpens the guessed labels; below 1 makes them more certain."""
     ramp_steps: Annotated[int, Range(1)] = 16384
@@ -52,6 +52,7 @@ class MixMatchLoss(Algorithm):
     def __init__(self, config: MixMatch, info: Info) -> None:
         super().__init__()
         self.config, self.classes, self.steps = config, info.classes, info.steps
+        self.weight = self.squared_weight("w-match", config.w_match, 100.0, info.classes)
         self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak", config.second_view))
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
@@ -66,7 +67,7 @@ class MixMatchLoss(Algorithm):
 
         loss_x = cross_entropy(logits_x, labels[0]).mean()
         loss_u = squared_error(torch.cat(logits_u), torch.cat(labels[1:])).mean()
-        total = loss_x + config.w_match * ramp(batch.progress, self.steps, config.ramp_steps) * loss_u
+        total = loss_x + self.weight * ramp(batch.progress, self.steps, config.ramp_steps) * loss_u
         logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean())
         return Losses(total, logged, pseudo=guessed.argmax(1))
 

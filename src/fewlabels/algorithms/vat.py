@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -28,27 +29,32 @@ class VAT(Checked):
 
     weight: Annotated[float, Range(0)] = 0.3
     """Weight of the adversarial loss at the end of the ramp."""
-    eps: Annotated[float, Range(0, low_open=True)] = 6.0
-    """Length of the change, the Euclidean norm over all pixels and channels of the normalised image."""
-    xi: Annotated[float, Range(0, low_open=True)] = 1e-6
-    """Length of the trial step that finds its direction. The original's is below the resolution of float32, so
-    that rounding decides; from about 1 on the direction means what the paper says, in lower precision too."""
+    eps: Annotated[float | None, Range(0, low_open=True)] = None
+    """Length of the change, the Euclidean norm over all pixels and channels of the normalised image; default: 6,
+    the original's, times `relative_length`."""
+    xi: Annotated[float | None, Range(0, low_open=True)] = None
+    """Length of the trial step that finds its direction; default: the original's 1e-6 in float32, where rounding
+    has its part in the direction; in lower precision, where it would have all of it, 1 times `relative_length`."""
     w_entropy: Annotated[float, Range(0)] = 0.06
     """Weight of the mean entropy of the predictions on unlabeled images, without ramp."""
     ramp: Annotated[float, Range(0, 1)] = 0.4
     """Share of the training in which the adversarial loss grows to its weight; 0 for no ramp."""
 
     def build(self, info: Info) -> Algorithm:
-        return VATLoss(self)
+        length = relative_length(info.shape)
+        eps = 6.0 * length if self.eps is None else self.eps
+        xi = self.xi if self.xi is not None else length if info.coarse else 1e-6
+        return VATLoss(self, eps, xi)
 
 
 class VATLoss(Algorithm):
     draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
-    def __init__(self, config: VAT) -> None:
+    def __init__(self, config: VAT, eps: float, xi: float) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.eps, self.xi = config, eps, xi
+        self.notes = (f"VAT changes images by the length {eps:.4g}, after a trial step of length {xi:.4g}",)
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         (x,), (u,), config = batch.x, batch.u, self.config
@@ -56,13 +62,21 @@ class VATLoss(Algorithm):
         with frozen_statistics(net):
             logits = net(u).float()
             fixed = logits.detach()
-            change = config.eps * adversarial_direction(net, u, fixed, noise(u, batch.rng), config.xi)
+            change = self.eps * adversarial_direction(net, u, fixed, noise(u, batch.rng), self.xi)
             # the changed prediction comes first, as in google's vat.py; the paper has it second (eq. 5)
             loss_u = kl(net(u + change), fixed).mean()
         uncertainty = entropy(logits).mean()
         grown = ramp_share(batch.progress, config.ramp)
         total = loss_x + config.weight * grown * loss_u + config.w_entropy * uncertainty
         return Losses(total, log(loss=total, loss_x=loss_x, loss_u=loss_u, entropy=uncertainty))
+
+
+def relative_length(shape: tuple[int, int, int]) -> float:
+    """Length of a change of images of `shape` (C, H, W), in that of one as strong per number of 3 x 32 x 32 ones.
+
+    Lengths are meant for the 3,072 numbers of CIFAR-10's and SVHN's images: for those it is 1.
+    """
+    return math.sqrt(math.prod(shape) / 3072)
 
 
 def noise(images: Tensor, rng: Rng) -> Tensor:

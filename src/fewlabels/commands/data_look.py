@@ -20,6 +20,7 @@ from fewlabels.data.source import Source, first
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
+from fewlabels.screen import Screen
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
@@ -66,7 +67,7 @@ class Show(Data):
 
     name: Name = field()
     """A data name or a folder of pictures."""
-    output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = field(default=None, kw_only=True)
+    output: Annotated[str | None, tyro.conf.arg(aliases=("-o", "--out"))] = field(default=None, kw_only=True)
     """PNG file to write; default: NAME-sheet.png in the current folder, then -2, -3."""
     rows: int = field(default=20, kw_only=True)
     """Classes to show at most."""
@@ -167,6 +168,8 @@ def _print_report(result: dict[str, Any]) -> None:
         out.print(f"  and {len(result['duplicates']) - 10} more (--json has all)")
     for bad in result["corrupt"][:10]:
         out.print(f"  cannot be read: {bad['path']} ({bad['reason']})")
+    if len(result["corrupt"]) > 10:
+        out.print(f"  and {len(result['corrupt']) - 10} more that cannot be read (--json has all)")
     for note in result["notes"]:
         out.print(f"note: {note}")
     for problem in result["problems"]:
@@ -239,6 +242,6 @@ def _path(text: str | None) -> Path | None:
 
 
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Screen(soft_wrap=True)
     console.width = max(console.width, 160)  # a table that is too wide wraps in the terminal, and is not cut
     return console

@@ -16,11 +16,13 @@ from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data
 from fewlabels.data import tfrecord
-from fewlabels.data.pictures import Fit
+from fewlabels.data.contents import part_of
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
+from fewlabels.data.source import first
 from fewlabels.log import bar
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
-from fewlabels.tools.layout import PARTS, Layout, Step, check_absent, check_free, fill, layout, write_new
+from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
 
 From = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")]
 To = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TO")]
@@ -67,6 +69,10 @@ class Crop(_New):
     centre: the centre without resizing."""
     format: Literal["png", "jpg"] = "png"
     """Files to write."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
@@ -99,12 +105,16 @@ class Convert(_New):
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
     image_size: int | None = None
     """Side in pixels of the arrays; default: chosen from the pictures."""
+    bits: int = 16
+    """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of a picture that is still read."""
     skip_corrupt: bool = False
     """Leave out pictures that cannot be read."""
 
 
 def run_filter(command: Filter) -> int:
-    if command.source.endswith(".tfrecord"):
+    if command.source.lower().endswith(".tfrecord"):
         return _filter_records(command)
     found = layout(command.source)
     if command.remap:
@@ -131,7 +141,7 @@ def _filter_records(command: Filter) -> int:
     if not words or not all(word.isdecimal() for word in words):
         raise UsageError(f"a TFRecord file has classes by number, --classes is {command.classes!r}")
     origin, to = Path(command.source).expanduser(), Path(command.to).expanduser()
-    if to.suffix != ".tfrecord":
+    if to.suffix.lower() != ".tfrecord":
         raise UsageError(f"what a TFRecord file becomes must end in .tfrecord, got {to.name}")
     kept, total = converting.filter_records(origin, [int(word) for word in words], remap=command.remap)
     check_free(to)
@@ -149,7 +159,7 @@ def run_crop(command: Crop) -> int:
     corrupt: dict[str, str] = {}
     if not command.dry_run:
         with bar("cropping") as report:
-            make = partial(folders.crop, size=command.size, how=command.how)
+            make = partial(folders.crop, size=command.size, how=_decoding(command, command.how))
             corrupt = fill(to, steps, make, skip_corrupt=command.skip_corrupt, progress=report)
     notes = [f"{path} cannot be read and was left out: {reason}" for path, reason in corrupt.items()]
     kept = [step for step in steps if str(step.path) not in corrupt]
@@ -182,11 +192,11 @@ def run_rename(command: Rename) -> int:
 def run_convert(command: Convert) -> int:
     """One side is a folder; the other says by its ending what it is."""
     origin, to = Path(command.source).expanduser(), Path(command.to).expanduser()
-    if to.suffix in (".npz", ".tfrecord"):
+    if to.suffix.lower() in (".npz", ".tfrecord"):
         return _from_folder(command, layout(origin), to)
-    if origin.suffix == ".npz":
+    if origin.suffix.lower() == ".npz":
         new = converting.from_source(converting.read_npz(origin))
-    elif origin.suffix == ".tfrecord":
+    elif origin.suffix.lower() == ".tfrecord":
         new = converting.from_records(origin)
     elif origin.is_dir():
         raise UsageError(f"{origin} is a folder; what it becomes must end in .npz or .tfrecord, got {to.name}")
@@ -205,11 +215,15 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
     pairs = [(str(p.path), p.within.as_posix()) for p in found.pictures]
     notes: Sequence[str] = ()
     check_free(to)
-    if to.suffix == ".npz":
+    if to.suffix.lower() == ".npz":
         if not command.dry_run:
             with bar("reading") as report:
                 source = converting.to_source(
-                    found, image_size=command.image_size, skip_corrupt=command.skip_corrupt, progress=report
+                    found,
+                    image_size=command.image_size,
+                    skip_corrupt=command.skip_corrupt,
+                    progress=report,
+                    how=_decoding(command),
                 )
             converting.write_npz(to, source)
             notes = source.notes
@@ -219,9 +233,20 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         check_absent(path)
     if not command.dry_run:
         with bar("writing") as report:
-            converting.write_records(records, report)
+            converting.write_records(records, report, _decoding(command))
     notes = [f"{path}: {len(rows):,} records" for path, rows in records.items()]
+    classes = converting.labeled_classes(found)
+    if any(name != str(number) for number, name in enumerate(classes)):
+        notes.append(f"labels: {first([f'{number} = {name}' for number, name in enumerate(classes)], 20)}")
     return _done(command, to.parent, pairs, notes=notes)
+
+
+def _decoding(command: Crop | Convert, fit: Fit = "crop") -> Decoding:
+    if not 8 <= command.bits <= 16:
+        raise UsageError(f"--bits must be 8 to 16, got {command.bits}")
+    if command.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
+    return Decoding(fit, command.bits, command.max_pixels)
 
 
 def _new_folder(text: str, root: Path) -> Path:
@@ -269,7 +294,7 @@ def _done(
             print(f"... and {len(pairs) - 10} more")
     would = "would be " if command.dry_run else ""
     tops = Counter(new.split("/")[0] for _, new in pairs if "/" in new)
-    parts = [f"{top} {n:,}" for top, n in tops.items() if top in PARTS]
+    parts = [f"{top} {n:,}" for top, n in tops.items() if part_of(top)]
     said = f" ({', '.join(parts)})" if parts else ""
     gone = f"; {left_out:,} left out" if left_out else ""
     where = f"to {to}" if verb == "written" else f"in {to}"

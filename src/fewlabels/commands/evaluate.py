@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from fewlabels.commands.options import parse
@@ -18,7 +18,9 @@ from fewlabels.data.protocol import Options
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
+from fewlabels.screen import Screen, print_whole
 from fewlabels.step import pick_device
+from fewlabels.streams import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +51,19 @@ def main(args: list[str]) -> int:
     if command.list:
         _list(run, command.json)
         return 0
-    data = run.config.data
+    data, size = run.config.data, None
     if command.data is not None:
         fresh = Data(command.data)  # the protocol is that of the run's own data set
         fields = ("name", "labels", "seed", "valid", "rule", "labeled", "unlabeled", "test", "split", *Options._fields)
         data = resolve_data(replace(data, **{field: getattr(fresh, field) for field in fields}))
         if names.parse(command.data).folder:
-            data = replace(data, image_size=run.data["shape"][1])
+            size = tuple(run.data["shape"][1:])
     if command.root is not None:
         data = replace(data, root=command.root)
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
     result = evaluate(
         run,
-        load_source(data),
+        load_source(data, size=size),
         checkpoint=command.checkpoint,
         weights=command.weights,
         device=pick_device(command.device),
@@ -98,8 +100,8 @@ def _list(run: Run, as_json: bool) -> None:
 
 
 def _show(run: Run, result: dict[str, Any]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(
+    out = Screen()
+    print(
         f"{run.path}: {result['weights']} weights of step {result['step']} on {result['n']} "
         f"{result['measured_on']} images"
     )
@@ -117,26 +119,27 @@ def _show(run: Run, result: dict[str, Any]) -> None:
     out.print(averages, "")
     if "last1" in result:
         medians = "  ".join(f"{n}: {result[f'last{n}']:.2f}" for n in (1, 10, 20, 50))
-        out.print(f"median accuracy of the last evaluations  {medians}")
-        out.print(
-            f"mean of the last 10: {result['mean10']:.2f}  20: {result['mean20']:.2f}  best: {result['best']:.2f}\n"
-        )
-    _classes(out, result)
+        print(f"median accuracy of the last evaluations  {medians}")
+        print(f"mean of the last 10: {result['mean10']:.2f}  20: {result['mean20']:.2f}  best: {result['best']:.2f}\n")
+    _classes(out, run.data["classes"], result)
 
 
-def _classes(out: Console, result: dict[str, Any]) -> None:
+def _classes(out: Screen, classes: Sequence[str], result: dict[str, Any]) -> None:
     """Accuracy per class and the confusion matrix (up to 20 classes)."""
-    names_ = list(result["per_class"])
     confusion = result["confusion"]
-    table = Table(box=None, pad_edge=False, title="rows: true class, columns: prediction", title_justify="left")
-    for column in ("class", "accuracy %"):
-        table.add_column(column, justify="right")
-    small = len(confusion) <= 20
-    if small:
-        for i in range(len(confusion)):
-            table.add_column(str(i), justify="right")
-    rows = [row for row in confusion if sum(row)]
-    for name, row in zip(names_, rows, strict=True):
-        counts = [str(n) if n else "." for n in row] if small else []
-        table.add_row(name, f"{result['per_class'][name]:.2f}", *counts)
-    out.print(table)
+    digits = classes == [str(i) for i in range(len(classes))]
+    heads = [str(i) for i in range(len(classes))] if len(classes) <= 20 else []
+    title = "rows: true class, columns: prediction" if heads else ""
+    table = Table(box=None, pad_edge=False)
+    for column in ("class", "accuracy %", *heads):
+        table.add_column(column, justify="right", no_wrap=True)
+    for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        if sum(row):
+            counts = [str(n) if n else "." for n in row] if heads else []
+            name = visible(name, lines=False)
+            table.add_row(
+                name if digits or not heads else f"{name} ({i})", f"{result['per_class'][classes[i]]:.2f}", *counts
+            )
+    if title:
+        print(title)
+    print_whole(out, table)

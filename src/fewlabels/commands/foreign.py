@@ -304,6 +304,29 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
 """Every option of each project, by its repository. CADR-FixMatch has those of google-research/fixmatch too."""
 
 
+_SIZE = "--data.image-size is the side of own pictures in pixels"
+
+USUAL: Mapping[str, str] = {
+    "epoch": "--steps counts steps of --batch labeled images",
+    "epochs": "--steps counts steps of --batch labeled images",
+    "num-epochs": "--steps counts steps of --batch labeled images",
+    "time": "--steps says how long it trains, and --dry-run what that takes",
+    "time-limit": "--steps says how long it trains, and --dry-run what that takes",
+    "patience": "it trains all of --steps; `fewlabels evaluate RUN --checkpoint best` has the best state",
+    "imgsz": _SIZE,
+    "image-size": _SIZE,
+    "model": "--net names the network",
+    "weights": "--net.pretrained True, or FILE, starts from learned weights",
+    "pretrained": "--net.pretrained True, or FILE, starts from learned weights",
+    "learning-rate": "--optim.lr is the learning rate",
+    "lr0": "--optim.lr is the learning rate",
+    "project": "--out is the folder of the run",
+    "output": "--out is the folder of the run",
+    "gpus": "--device cuda:N names one GPU, and torchrun takes several",
+}
+"""Words of many programs for what `fewlabels train` calls otherwise."""
+
+
 def hint(word: str) -> str | None:
     """What to write for the option `word` (``--mu`` or ``--mu=7``), if one of the projects has it."""
     name = word.lstrip("-").partition("=")[0]

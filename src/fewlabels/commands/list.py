@@ -114,7 +114,9 @@ def main(args: list[str]) -> int:
     width = max((len(row["name"]) for row in rows), default=0)
     # words stay whole on a terminal; elsewhere a line stays one line, for grep
     room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
-    for row in rows:
+    for i, row in enumerate(rows):
+        if room and i and max(map(len, row["lines"])) > room - width - 2:
+            print()
         first, *more = (part for line in row.pop("lines") for part in _wrap(line, room - width - 2))
         print(f"{row['name']:{width}}  {first}".rstrip())
         for line in more:
@@ -126,7 +128,9 @@ def main(args: list[str]) -> int:
 def _wrap(line: str, room: int) -> list[str]:
     if room < 20:
         return [line]
-    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [line]
+    line = re.sub(r"(?<!\S)(--\S+) (?!--)", "\\1\0", line)  # an option and its value stay together
+    parts = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [line]
+    return [part.replace("\0", " ") for part in parts]
 
 
 def _algorithms() -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -10,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,13 +21,15 @@ from rich.table import Table
 from fewlabels import log
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.options import UsageError
-from fewlabels.config import algorithm_name, to_dict
+from fewlabels.config import algorithm_name
 from fewlabels.data.names import parse
 from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import duration
-from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, saved
+from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
+from fewlabels.owner import Lock, owning
 from fewlabels.report import DamagedRun, mean_and_deviation, read
+from fewlabels.screen import Screen
 from fewlabels.spread import Board, Result, at_once, gpus, in_turn
 
 if TYPE_CHECKING:
@@ -40,14 +42,27 @@ def main(command: Command, args: Sequence[str]) -> int:
     kind: Kind = "seed" if command.seeds is not None else "fold"
     _check(command, args)
     which = numbers(f"--{kind}s", (command.seeds if kind == "seed" else command.folds) or "")
+    if command.dry_run:
+        return _train(command, kind, which)
+    root = root_of(command.train, kind, command.out)
+    _plan(command, kind, which)  # else the lock would be put into somebody's folder
+    with owning(lambda: Lock(root), partial(print, file=sys.stderr, flush=True)):
+        return _train(command, kind, which)
+
+
+def _plan(command: Command, kind: Kind, which: Sequence[int]) -> list[Job]:
+    return plan(command.train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
+
+
+def _train(command: Command, kind: Kind, which: Sequence[int]) -> int:
     train = command.train
-    jobs = plan(train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
+    jobs = _plan(command, kind, which)
     todo = [job for job in jobs if not job.finished]
     devices = gpus(train.device)[: len(todo)]
     if command.dry_run:
         _costs(jobs, max(1, len(devices)))
         return 0
-    print(_summary(jobs, devices))
+    print(_summary(jobs, devices), flush=True)
     board = Bars(jobs) if command.progress and Console(stderr=True).is_terminal else Plain(jobs, alive=command.progress)
     with board:
         result = at_once(todo, devices, board) if len(devices) > 1 else in_turn(todo, board)
@@ -105,8 +120,7 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
     steps = cost.config.steps
     other = replace(jobs[0].config, algorithm=Supervised(view="strong"))
     baseline = estimate(other).seconds if jobs[0].baseline else 0.0
-    print(json.dumps(to_dict(cost.config), indent=1))
-    print("\n".join(cost.lines))
+    print("\n".join(f"{name:9}{text}" for name, text in cost.lines.items()))
     ends = [0.0] * places
     for job in jobs:
         seconds = cost.seconds * max(0, steps - job.start) / steps
@@ -116,10 +130,10 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
         else:
             ends[ends.index(min(ends))] += seconds
             text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
-        print(f"{job.name:8}{text}, {job.path}")
+        print(f"{job.name:9}{text}, {job.path}")
     how = f"{places} at a time" if places > 1 else "one after another"
     both = " with their baselines" if jobs[0].baseline else ""
-    print(f"{'all':8}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
+    print(f"{'all':9}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
 
 
 # ---- while they train
@@ -220,7 +234,7 @@ class Bars(_Shown):
         self.progress.stop()
 
     def print(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, soft_wrap=True)
+        self.progress.line(text)
 
     def step(self, job: Job, step: int, text: str) -> None:
         if job.name not in self.bars:
@@ -301,7 +315,7 @@ def _number(value: float | None) -> str:
 def _print(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
     if not any(row[-1] for row in rows):
         rows, headings = [row[:-1] for row in rows], headings[:-1]
-    out = Console(highlight=False, markup=False)
+    out = Screen()
     table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     for i, name in enumerate(headings):
         table.add_column(name, justify="right" if name else "left", no_wrap=i == 0 or name != "")

@@ -6,12 +6,21 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar, get_args, get_type_hints
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
+from fewlabels import streams
 from fewlabels.checked import Range, describe
 from fewlabels.commands import foreign
 
@@ -32,12 +41,13 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
     SystemExit(0) after printing the help.
     """
     said, positional = io.StringIO(), list(positional)
+    shown = streams.sink(sys.stdout)  # of the help, which may have colours
     try:
-        with contextlib.redirect_stderr(said), _REGISTRY:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said), _REGISTRY:
             result: T | None
             result, unknown = tyro.cli(
                 cls,
-                args=args,
+                args=last_ones(args, [cls, *(_algorithms().values() if positional else ())]),
                 prog=prog,
                 default=default,
                 return_unknown_args=True,
@@ -52,6 +62,22 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
         raise UsageError(_unknown(unknown[0], cls, named, default, prog, positional))
     assert result is not None
     return result
+
+
+def last_ones(args: list[str], classes: Iterable[type]) -> list[str]:
+    """The arguments without the options of `classes` that a later one replaces: tyro itself takes the last one too,
+    but not where an option of the algorithm stands between them."""
+    known = {name: (option, values) for cls in classes for option, names, values in _options(cls) for name in names}
+    at = [i for i, word in enumerate(args) if word.startswith("--")]
+    given = [(i, *known[name]) for i in at if (name := args[i].partition("=")[0].replace("_", "-")) in known]
+    newest = {option: i for i, option, _ in given}
+    gone: set[int] = set()
+    for i, option, values in given:
+        if i < newest[option]:
+            after = next((j for j in at if j > i), len(args))
+            count = 0 if "=" in args[i] else after - i - 1 if values is None else values
+            gone |= set(range(i, i + 1 + count))
+    return [word for i, word in enumerate(args) if i not in gone]
 
 
 @_REGISTRY.struct_rule
@@ -83,8 +109,13 @@ def _has_range(hint: object) -> bool:
     return isinstance(hint, Range) or any(map(_has_range, get_args(hint)))
 
 
+def _algorithms() -> Mapping[str, type]:
+    from fewlabels.algorithms import ALGORITHMS  # heavy, and needed for a training only
+
+    return ALGORITHMS
+
+
 def _unknown(word: str, cls: type, named: str | None, default: object, prog: str, positional: list[str]) -> str:
-    from fewlabels.algorithms import ALGORITHMS  # heavy, and needed here only
     from fewlabels.config import nearest
 
     command = prog.removeprefix("fewlabels ")
@@ -92,18 +123,22 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
         return f"{command} takes one algorithm, and {word!r} is a second one"
     if not word.startswith("-"):
         kind = "algorithm" if positional else "argument"
+        if positional and _is_data(word):
+            return f"{command} has no algorithm {word!r}; data are named with --data {word}"
         known = f" (known: {', '.join(positional)})" if positional else ""
         return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
     given = word.partition("=")[0]
     option = given.replace("_", "-")
-    others = {name: options(algorithm) for name, algorithm in ALGORITHMS.items() if positional}
+    others = {name: options(algorithm) for name, algorithm in _algorithms().items() if positional}
     if having := [name for name, theirs in others.items() if option in theirs]:
         names = " and ".join([", ".join(having[:-1]), having[-1]] if having[1:] else having)
         return f"{option} is an option of {names}, not of the algorithm that is trained here"
-    if hint := foreign.hint(word):
+    if positional and (ours := foreign.USUAL.get(option.lstrip("-").lower())):
+        return f"{command} has no option {given}; {ours}"
+    if (hint := foreign.hint(word)) and f" is {option} here" not in hint:
         return f"{command} has no option {given}; {hint if positional else hint.replace('--data.', '--')}"
     trained = getattr(getattr(default, "train", None), "algorithm", None)
-    algorithm = ALGORITHMS.get(named or "", type(trained))
+    algorithm = _algorithms().get(named or "", type(trained))
     own = [*options(cls), *(options(algorithm) if dataclasses.is_dataclass(algorithm) else [])]
     for known_here in (own, [name for theirs in others.values() for name in theirs]):
         if near := nearest(option.lstrip("-"), [name.lstrip("-") for name in known_here]):
@@ -111,24 +146,65 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
     return f"{command} has no option {given}"
 
 
-def options(cls: type, prefix: str = "") -> list[str]:
+def _is_data(word: str) -> bool:
+    """Whether a word that is no algorithm is what --data takes: a folder or table, or the name of a set."""
+    from fewlabels.data.names import parse
+
+    try:
+        name = parse(word)
+    except ValueError:
+        return False
+    return not name.folder or Path(word).expanduser().exists() or word.endswith("/")
+
+
+def options(cls: type) -> list[str]:
     """The options that tyro makes of a dataclass (not those of a union's members)."""
-    out: list[str] = []
+    return [name for _, names, _ in _options(cls) for name in names]
+
+
+def _options(cls: type, prefix: str = "") -> Iterator[tuple[str, list[str], int | None]]:
+    """Each option with its names (a switch has two) and how many words follow it, None for any number."""
     hints = get_type_hints(cls, include_extras=True)
     for f in dataclasses.fields(cls):
         hint = hints[f.name]
-        unnamed = any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
-        plain = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        marks = getattr(hint, "__metadata__", ())
+        unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
+        plain = get_args(hint)[0] if marks else hint
         name = f.name.replace("_", "-")
+        option = f"--{prefix.rstrip('.')}" if unnamed else f"--{prefix}{name}"
         if dataclasses.is_dataclass(plain):
-            out += options(plain, prefix if unnamed else f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif unnamed:
-            out.append(f"--{prefix.rstrip('.')}")
+            yield from _options(plain, prefix if unnamed else f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif plain is bool:
+            yield option, [option, f"--{prefix}no-{name}"], 0
         else:
-            out.append(f"--{prefix}{name}")
-            if plain is bool:
-                out.append(f"--{prefix}no-{name}")
-    return out
+            own = any(isinstance(mark, PrimitiveConstructorSpec) for mark in marks)
+            yield option, [option], None if get_origin(plain) is tuple and not own else 1
+
+
+def spelled(sentence: str, command: str) -> str:
+    """`sentence` with the options of `command` in place of our fields: ``Train.steps`` is ``--steps`` of train.
+
+    For the command "" they are written as in a file of settings: ``optim.lr_end``.
+    """
+    from fewlabels.config import Data, Ema, Net, Optim, Train
+
+    if command in ("split", "data"):
+        groups: dict[str, tuple[type, str]] = {"Data": (Data, "")}
+    elif command in ("train", ""):
+        parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema)}
+        algorithms = {cls.__name__: (cls, "" if command else "algorithm.") for cls in _algorithms().values()}
+        groups = {"Train": (Train, ""), **parts, **algorithms}
+    else:
+        return sentence
+
+    def option(match: re.Match[str]) -> str:
+        cls, prefix = groups.get(match[1], (None, ""))
+        if cls is None or match[2] not in {f.name for f in dataclasses.fields(cls)}:
+            return match[0]
+        name = f"{prefix}{match[2]}"
+        return f"--{name.removesuffix('.name').replace('_', '-')}" if command else name
+
+    return re.sub(r"(?<![\w/.'\"-])([A-Z]\w*)\.([a-z]\w*)(?![\w/'\"]|\.\w)", option, sentence)
 
 
 def _first_sentence(box: str) -> str:

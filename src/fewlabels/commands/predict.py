@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from fewlabels import streams
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.log import bar
 from fewlabels.model import load_model
 from fewlabels.predict import predict, targets
 from fewlabels.run import Run
 from fewlabels.step import pick_device
+from fewlabels.streams import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Command:
     """ema or raw."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    max_pixels: int | None = None
+    """Pixels of a picture that is still read; default: as in the training."""
     progress: bool = True
     """Show a progress bar."""
 
@@ -52,21 +56,29 @@ def main(args: list[str]) -> int:
                 raise UsageError(f"{path} exists; name another file, or add --overwrite")
             if not path.parent.is_dir():
                 raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
+    if command.max_pixels is not None and command.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
     device = pick_device(command.device)
     model = load_model(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
+    if command.max_pixels is not None:
+        model = replace(model, how=model.how._replace(max_pixels=command.max_pixels))
     with bar("predicting", command.progress) as show:
         found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
     if command.output is None:
-        sys.stdout.write(found.csv(command.probabilities))
+        streams.put(found.csv(command.probabilities))
     else:
+        streams.aside()
         for path in found.write(Path(command.output), probabilities=command.probabilities):
             print(f"wrote {path}", file=sys.stderr)
     if found.unknown_classes:
-        print(f"class folders that the run does not know: {', '.join(found.unknown_classes)}", file=sys.stderr)
+        names = ", ".join(visible(name, lines=False) for name in found.unknown_classes)
+        print(f"class folders that the run does not know: {names}", file=sys.stderr)
     if found.accuracy is not None:
         print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     for name, reason in found.corrupt:
-        print(f"could not read {name}: {reason}", file=sys.stderr)
+        print(f"could not read {visible(name, lines=False)}: {reason}", file=sys.stderr)
     if found.corrupt:
         print(f"fewlabels: {len(found.corrupt)} file(s) could not be read", file=sys.stderr)
     return 1 if found.corrupt else 0

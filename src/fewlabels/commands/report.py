@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
+from fewlabels import files, streams
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.report import MEASURES, DamagedRun, Entry, find, groups, read
+from fewlabels.screen import Screen, print_line, print_whole, width_of
 
 HEADINGS = {
     "accuracy": "final",
@@ -32,9 +31,11 @@ HEADINGS = {
     "seconds": "seconds",
 }
 LEGEND = """\
-accuracies in percent, of the averaged weights; final: after the last step; last N: median over the
-last N evaluations (over all, if there are fewer); mean N: their mean; best on test: chosen by the
-test images that it is measured on"""
+accuracies in percent, of the averaged weights
+final: after the last step
+last N: median over the last N evaluations (over all, if there are fewer)
+mean N: their mean
+best on test: chosen by the test images that it is measured on"""
 
 SPARE = ("mean 20", "mean 10", "last 50", "last 10", "geom. mean", "seconds")
 """Columns that a terminal too narrow for the table does without, the first one first; --csv has them."""
@@ -98,9 +99,7 @@ def _csv(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> Non
     ]
     identity = [name for name in runs[0] if name not in MEASURES] if runs else []
     columns = [*identity, "n", "unfinished", "over", "repeats", *MEASURES]
-    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*runs, *lines])
+    streams.put(files.csv_text([columns, *([row.get(name) for name in columns] for row in [*runs, *lines])]))
 
 
 def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> None:
@@ -109,7 +108,7 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
     same = {k: next(iter(known), None) for k, known in values.items() if len(rows) > 1 and len(known) < 2}
     if any(not row["finished"] for row in rows):
         same.pop("steps", None)
-    out = Console(highlight=False, markup=False)
+    out = Screen()
     cells = []
     for row in rows:
         text = {k: _text(row[k]) for k in ("name", "algorithm", "data", "net", "labels", "device", "measured_on")}
@@ -119,13 +118,13 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
         cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in MEASURES if m != "last1"}})
     _print(out, cells, hidden=same)
     if said := ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in same.items()):
-        out.print(f"all runs: {said}", soft_wrap=True)
+        print_line(out, f"all runs: {said}")
     if unfinished := sum(not row["finished"] for row in rows):
-        out.print(f"{unfinished} of {len(rows)} runs not finished: their medians are those so far", soft_wrap=True)
+        print_line(out, f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
     if together:
-        out.print("\nmean ± standard deviation over seeds, of finished runs", soft_wrap=True)
+        print("\nmean ± standard deviation over seeds, of finished runs")
         _print(out, [_group_cells(group) for group in together], hidden=same)
-    out.print(f"\n{LEGEND}", soft_wrap=True)
+    print_line(out, f"\n{LEGEND}")
 
 
 def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
@@ -146,7 +145,7 @@ def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
     return text
 
 
-def _print(out: Console, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, Any]) -> None:
+def _print(out: Screen, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, Any]) -> None:
     """A table as wide as it must be; on a terminal with a line under its head, and without `SPARE` if it must."""
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
     table, width = _table(out, columns, rows)
@@ -155,14 +154,12 @@ def _print(out: Console, rows: Sequence[Mapping[str, str]], hidden: Mapping[str,
         if width > out.width and name in columns:
             left_out.append(name)
             table, width = _table(out, [column for column in columns if column not in left_out], rows)
-    narrow, out.width = out.width, max(out.width, width)
-    out.print(table, soft_wrap=True)
-    out.width = narrow
+    print_whole(out, table)
     if left_out:
-        out.print(f"no room for {', '.join(left_out)}: --csv and --json have all", soft_wrap=True)
+        print_line(out, f"no room for {', '.join(left_out)}: --csv and --json have all")
 
 
-def _table(out: Console, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> tuple[Table, int]:
+def _table(out: Screen, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> tuple[Table, int]:
     """A table and the width that it needs."""
     table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     words = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured_on")
@@ -171,7 +168,7 @@ def _table(out: Console, columns: Sequence[str], rows: Sequence[Mapping[str, str
         table.add_column(name.replace("_", " "), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(row.get(name, "") for name in columns))
-    return table, Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    return table, width_of(out, table)
 
 
 def _seed(row: Mapping[str, Any]) -> str:

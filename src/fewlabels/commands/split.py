@@ -13,8 +13,9 @@ import tyro
 from fewlabels import files
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
+from fewlabels.data.packed import pack
 from fewlabels.data.source import Source, first
-from fewlabels.data.split import Split, pack
+from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve_data, split_of
 
 
@@ -24,7 +25,7 @@ class Command(Data):
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = field()
     """`NAME.SEED@SIZE-VALID`, the name of a published protocol, or a folder."""
-    out: str | None = field(default=None, kw_only=True)
+    out: Annotated[str | None, tyro.conf.arg(aliases=("-o", "--output"))] = field(default=None, kw_only=True)
     """JSON file to write; `--data.split FILE` of `fewlabels train` takes it."""
     json: bool = field(default=False, kw_only=True)
     """Print JSON instead of a table."""

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels import parallel
+from fewlabels import interrupt, parallel, regular, streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
-from fewlabels.commands.options import UsageError, parse
-from fewlabels.config import Data, Train, algorithm_name, difference, from_dict, nearest, to_dict
+from fewlabels.commands.options import UsageError, parse, spelled
+from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, nearest, to_dict
+from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
-from fewlabels.data.split import read_split
+from fewlabels.data.sources import default_root
+from fewlabels.data.split import source_in
+from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
+from fewlabels.records import FREE_TO_CHANGE
 from fewlabels.run import Run, RunError
-from fewlabels.training import FREE_TO_CHANGE, Output, changed, resume, train
+from fewlabels.step import pick_device
+from fewlabels.tools.listing import present
+from fewlabels.training import Output, changed, resume, train
+
+if TYPE_CHECKING:
+    from fewlabels.estimate import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,35 +62,62 @@ class Command:
     folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
     dry_run: bool = False
-    """Show the settings and what they will cost, and stop."""
+    """Show what the training will cost on this machine, and stop."""
+    json: bool = False
+    """With --dry-run: print all settings and the costs as one JSON object, which --config takes."""
     progress: bool = True
     """Show a progress bar."""
 
 
 def main(args: list[str]) -> int:
     command = read(args)
-    lead = int(parallel.environment_rank()) == 0
+    lead = parallel.environment_rank() == 0
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
     if lead and command.resume is None and not usual and (note := hint(command.train)):
         print(f"note: {note}", file=sys.stderr)
+    if command.json and (not command.dry_run or command.seeds is not None or command.folds is not None):
+        raise UsageError(
+            "--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out"
+        )
+    if not command.dry_run:
+        streams.aside()
     if command.seeds is not None or command.folds is not None:
         return many.main(command, args)
     if command.dry_run:
         from fewlabels.estimate import estimate
 
-        cost = estimate(command.train)
-        print(json.dumps(to_dict(cost.config), indent=1))
-        print("\n".join(cost.lines))
+        show(estimate(command.train), command.json)
         return 0
-    output = Output(command.progress, print) if lead else Output()
-    with parallel.session(command.train.device):
+    output = Output(command.progress, print, command.recipe) if lead else Output()
+    with interrupt.between() as around, parallel.session(pick_device(command.train.device)):
         run = _run(command, output)
         results = {algorithm_name(run.config.algorithm): run}
         if command.baseline:
+            if signum := parallel.agree(around.signum):
+                raise Interrupted(
+                    f"stopped by {signal.Signals(signum).name} before the baseline; {run.path} is finished, and "
+                    f"`fewlabels train --resume {run.path}` goes on with the baseline",
+                    signum,
+                )
             results["supervised"] = baseline(run, changed(run.config, command.train), output)
     if lead:
         print(table(results))
     return 0
+
+
+def show(cost: Estimate, as_json: bool) -> None:
+    """What a training costs: lines, or one JSON object."""
+    lines = dict(cost.lines)
+    data = cost.config.data
+    base, root = parse_name(data.name).base, Path(data.root).expanduser() if data.root else default_root()
+    if not parse_name(data.name).folder and not present(base, root):
+        there = "" if root.is_dir() else ", which does not exist"
+        how = "put it there first" if base in FOLDERS else "the training will download it there"
+        lines["missing"] = f"{base} is not in {root}{there}: {how}, or name another folder with --data.root"
+    if as_json:
+        print(json.dumps({"train": to_dict(cost.config), "cost": lines}, indent=1))
+    else:
+        print("\n".join(f"{name:9}{text}" for name, text in lines.items()))
 
 
 def read(args: list[str]) -> Command:
@@ -87,22 +125,31 @@ def read(args: list[str]) -> Command:
     prog, names = "fewlabels train", list(ALGORITHMS)
     named = _recipe_of(args)
     plain = Command(train=replace(recipe(named) if named else Train(), **_other_views(args)))
+
+    def settled(words: list[str]) -> tuple[Command, Command]:
+        """The command, and its defaults; those of the net wait for the net that file and options name."""
+        first = parse(Command, words, prog=prog, default=plain, positional=names)
+        default = _defaults(first, words)
+        command = parse(Command, words, prog=prog, default=default, positional=names)
+        final = _defaults(command, words, command.train.net)
+        if final != default:
+            command = parse(Command, words, prog=prog, default=final, positional=names)
+        return command, final
+
     if any(a in ("-h", "--help") for a in args):
         rest = [a for a in args if a not in ("-h", "--help")]
-        first = parse(Command, rest, prog=prog, default=plain, positional=names)
-        parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
-    first = parse(Command, args, prog=prog, default=plain, positional=names)
-    command = parse(Command, args, prog=prog, default=_defaults(first, args), positional=names)
+        parse(Command, args, prog=prog, default=settled(rest)[1], positional=names)
+    command, _ = settled(args)
     if command.resume is not None:
         _check_resume(command)
     return command
 
 
-def _defaults(first: Command, args: list[str]) -> Command:
-    """What the options that were not given mean, once algorithm, data, --config and --resume are known."""
+def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:
+    """What the options that were not given mean, once algorithm, data, --config, --resume and `net` are known."""
     if first.resume is not None:
         run = Run(first.resume)
-        return Command(train=run.config, baseline=(run.path / "baseline").is_dir())
+        return Command(train=run.config, baseline=run.wants_baseline)
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
     if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
@@ -110,7 +157,7 @@ def _defaults(first: Command, args: list[str]) -> Command:
             f"the recipe {first.recipe} is one of {RECIPES[first.recipe].algorithm}, not of {algorithm.name}"
         )
     if first.train.data.split is not None and data == Data().name:
-        data = read_split(first.train.data.split).source
+        data = source_in(first.train.data.split)
     named = file.get("algorithm")
     if named and not _names_algorithm(args):
         named = named.get("name") if isinstance(named, dict) else named
@@ -119,9 +166,13 @@ def _defaults(first: Command, args: list[str]) -> Command:
         if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
-    base = recipe(first.recipe or algorithm_name(algorithm), data)
+    name, pretrained = (net.name, net.pretrained) if net else (None, False)
+    base = recipe(first.recipe or algorithm_name(algorithm), data, net=name, pretrained=pretrained)
     if file:
-        base = from_dict(file, base)
+        try:
+            base = from_dict(file, base)
+        except ValueError as error:
+            raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
     shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
     return Command(train=base, baseline=shown)
@@ -156,10 +207,10 @@ def _names_algorithm(args: list[str]) -> bool:
 
 def _read_config(name: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(name).read_text())
+        content = json.loads(regular.read_text(Path(name)))
     except OSError as error:
         raise UsageError(f"--config {name} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"--config {name} is not a JSON file") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {name} must hold an object of settings")
@@ -188,7 +239,7 @@ def _check_resume(command: Command) -> None:
 def _run(command: Command, output: Output) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
-    return train(command.train, out=command.out, overwrite=command.overwrite, output=output)
+    return train(command.train, out=command.out, overwrite=command.overwrite, baseline=command.baseline, output=output)
 
 
 def table(results: dict[str, Run]) -> str:
@@ -203,4 +254,15 @@ def table(results: dict[str, Run]) -> str:
             f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, "
             f"{result['seconds']:.0f} s, {run.path})"
         )
+    lines.append(
+        "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
+    )
+    first = next(iter(results.values()))
+    if first.result["measured_on"] == "train":
+        lines.append(
+            "there are no test pictures, so it is that of the labeled pictures, which were trained on: "
+            "put some into test/CLASS/, or hold some back with --data.valid N"
+        )
+    path = shlex.quote(str(first.path))
+    lines.append(f"next: fewlabels evaluate {path}; fewlabels predict {path} PICTURES... -o predictions.csv")
     return "\n".join(lines)

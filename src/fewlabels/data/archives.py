@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fewlabels.data.source import FACTS, Images, Source
+from fewlabels.data.source import FACTS, Images, Source, first
 
 T = TypeVar("T")
 
@@ -101,8 +104,13 @@ def fashion_mnist(name: str, root: Path) -> Source:
     """Fashion-MNIST (Xiao et al. 2017), 28 x 28 with two black pixels around, as FixMatch reads it."""
     from torchvision.datasets import FashionMNIST
 
+    raw = root / "FashionMNIST" / "raw"
+
     def read(download: bool) -> tuple[Any, Any]:
-        return FashionMNIST(root, train=True, download=download), FashionMNIST(root, train=False)
+        _check_idx(raw, FashionMNIST.resources)
+        train = FashionMNIST(root, train=True, download=download)
+        _check_idx(raw, FashionMNIST.resources)
+        return train, FashionMNIST(root, train=False)
 
     def padded(images: Any) -> Images:
         return np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2)))[..., None]
@@ -117,7 +125,41 @@ def fashion_mnist(name: str, root: Path) -> Source:
         test_images=padded(test.data),
         test_labels=test.targets.numpy().astype(np.int64),
         style=FACTS[name].style,
+        notes=_unchecked(raw, FashionMNIST.resources),
     )
+
+
+def _check_idx(raw: Path, resources: list[tuple[str, str]]) -> None:
+    """What torchvision does not look at in files that are there already: header, size, and the checksum in the packed
+    file that it leaves beside each. Raises DataUnavailable for a file that is not what it should be."""
+    for packed, md5 in resources:
+        path = raw / packed.removesuffix(".gz")
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        images = "images" in packed
+        magic, count, *shape = struct.unpack_from(">4i" if images else ">2i", data.ljust(16, b"\0"))
+        size = 16 + 784 * count if images else 8 + count
+        wrong = None
+        if (magic, shape, len(data)) != ((2051, [28, 28], size) if images else (2049, [], size)):
+            wrong = f"it has {len(data)} bytes, and not the header or the size of one"
+        elif (beside := raw / packed).is_file():
+            archive = beside.read_bytes()
+            if hashlib.md5(archive, usedforsecurity=False).hexdigest() != md5:
+                wrong = f"{packed} beside it has another checksum"
+            elif struct.unpack("<II", archive[-8:]) != (zlib.crc32(data), len(data)):
+                wrong = f"{packed} beside it holds other bytes"
+        if wrong:
+            raise DataUnavailable(
+                f"{path} is no file of Fashion-MNIST: {wrong}; remove both, and they are fetched again"
+            )
+
+
+def _unchecked(raw: Path, resources: list[tuple[str, str]]) -> tuple[str, ...]:
+    """A note about files that could not be compared with a checksum."""
+    alone = [packed for packed, _ in resources if not (raw / packed).is_file()]
+    some = f"{first(alone)} not in {raw}: these images were not compared with a checksum"
+    return (some,) * bool(alone)
 
 
 READERS: dict[str, Callable[[str, Path], Source]] = {

@@ -42,9 +42,13 @@ class Entry:
     """
 
     def __init__(self, place: str, state: str) -> None:
-        self.place = place
+        self.place, self.state = place, state
         self.images = folder() / f"{place}-{state}.npy"
         self.facts = self.images.with_suffix(".json")
+
+    def beside(self, purpose: str) -> Entry:
+        """The entry for something else of the same, in the same state."""
+        return Entry(digest([self.place, purpose]), self.state)
 
     def load(self) -> tuple[Images, dict[str, Any]] | None:
         """The array, memory-mapped and read-only, and its facts; None if there is none, or a damaged one."""
@@ -62,9 +66,10 @@ class Entry:
         with suppress(OSError):
             self.images.parent.mkdir(parents=True, exist_ok=True)
             for path in self.images.parent.glob(f"{self.place}-*"):
-                writing = path.suffix == ".part" and time.time() - path.stat().st_mtime < 3600
-                if path.stem != self.images.stem and not writing:
-                    path.unlink(missing_ok=True)
+                with suppress(OSError):  # another process may just have given it its name
+                    writing = path.suffix == ".part" and time.time() - path.stat().st_mtime < 3600
+                    if path.stem != self.images.stem and not writing:
+                        path.unlink(missing_ok=True)
             _write(self.images, images)
             _write(self.facts, json.dumps({**facts, "shape": list(images.shape)}).encode())
 

@@ -4,43 +4,83 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
-SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "gif"),
-        *("ppm", "pgm", "pbm", "pnm"),
+from fewlabels import regular
+from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
+
+HELPERS = frozenset(
+    (
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "#recycle", "#snapshot", "lost+found"),
+        *("__macosx", "__pycache__", "$recycle.bin", "recycler", "recycled", "system volume information"),
     )
 )
+"""Folders that disk stations, operating systems and Python make beside one's own, in small letters: thumbnails,
+deleted files, resource forks."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file: UTF-8, or UTF-16 with a byte order mark.
+
+    Raises OSError where there is none (a pipe or a device too: reading one could take for ever), ValueError where it
+    is no such text.
+    """
+    data = regular.read_bytes(path, regular.LARGEST_TEXT)
+    name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not {name} text; save the file as UTF-8") from error
+
+
+class Found(NamedTuple):
+    """What lies in a folder and below, each sorted by relative path."""
+
+    images: list[Path]
+    others: list[Path]
+    """Files that are no pictures."""
+    helpers: list[Path]
+    """Folders of other programs (`HELPERS`), which are passed over."""
 
 
 def find_images(path: Path | str) -> list[Path]:
     """The picture files at `path`: the file itself, or all in the folder and below, sorted by relative path.
 
-    The paths start with `path`, so that they can be opened. Hidden files and folders (leading dot) are
-    skipped. A picture is known by its ending, or by its first bytes where the ending is none of `SUFFIXES`.
+    The paths start with `path`, so that they can be opened. Hidden files and folders (leading dot) and those of
+    other programs (`HELPERS`) are skipped. A picture is known by its ending, or by its first bytes where the ending
+    is none of a picture. Formats that are not read (`kinds.UNREAD`) count too, so that decoding names them.
 
     Raises:
         ValueError: `path` does not exist, or a symbolic link leads out of the folder or in a circle.
     """
-    return scan(Path(path))[0]
+    return scan(Path(path)).images
 
 
-def scan(path: Path, within: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """`find_images`, and the files that are no pictures. Links may lead anywhere in `within` (default: `path`)."""
+def scan(path: Path, within: Path | None = None) -> Found:
+    """`find_images`, and what else there is. Links may lead anywhere in `within` (default: `path`)."""
     if path.is_file():
-        return [path], []
+        return Found([path], [], [])
     if not path.is_dir():
         raise ValueError(f"there is no file or folder {str(path)!r}")
-    images: list[Path] = []
-    others: list[Path] = []
+    found = Found([], [], [])
     top = (within or path).resolve()
-    _check_link(path, top)
-    _walk(path, top, (), images, others)
-    return sorted(images, key=Path.as_posix), sorted(others, key=Path.as_posix)
+    check_link(path, top)
+    _walk(path, top, (), found)
+    return Found(*(sorted(paths, key=Path.as_posix) for paths in found))
 
 
-def _walk(folder: Path, within: Path, above: tuple[Path, ...], images: list[Path], others: list[Path]) -> None:
+def folders_in(path: Path) -> list[Path]:
+    """The folders right below `path`, sorted, but for hidden ones and those of other programs."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_helper(p.name))
+
+
+def is_helper(name: str) -> bool:
+    """Whether a folder of this name is another program's."""
+    return name.casefold() in HELPERS
+
+
+def _walk(folder: Path, within: Path, above: tuple[Path, ...], found: Found) -> None:
     above = (*above, folder.resolve())
     try:
         with os.scandir(folder) as listing:  # its entries know their kind without another look at the disk
@@ -49,22 +89,26 @@ def _walk(folder: Path, within: Path, above: tuple[Path, ...], images: list[Path
         raise ValueError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from error
     for entry in entries:
         path = folder / entry.name
+        if is_helper(entry.name) and entry.is_dir():
+            found.helpers.append(path)
+            continue
         linked = entry.is_symlink()
         if linked:
-            _check_link(path, within)
+            check_link(path, within)
             if path.resolve() in above:
                 raise ValueError(f"{str(path)!r} is a symbolic link to a folder that it lies in")
         if entry.is_dir():
-            _walk(path, within, above, images, others)
+            _walk(path, within, above, found)
         elif not entry.is_file() and not (linked and not path.exists()):
-            others.append(path)  # a pipe or a device: opening one could wait for ever
-        elif path.suffix.lower() in SUFFIXES or _looks_like_picture(path):
-            images.append(path)  # also a dangling link: decoding lists it as unreadable
+            found.others.append(path)  # a pipe or a device: opening one could wait for ever
+        elif (suffix := path.suffix.lower()) in SUFFIXES or suffix in UNREAD or _looks_like_picture(path):
+            found.images.append(path)  # also a dangling link or an unread format: decoding lists it as unreadable
         else:
-            others.append(path)
+            found.others.append(path)
 
 
-def _check_link(path: Path, within: Path) -> None:
+def check_link(path: Path, within: Path) -> None:
+    """Raise ValueError if `path` is a symbolic link that leads out of `within` (resolved)."""
     if path.is_symlink() and not path.resolve().is_relative_to(within):
         raise ValueError(f"{str(path)!r} is a symbolic link that leaves {str(within)!r}; copy what it points to")
 
@@ -72,8 +116,6 @@ def _check_link(path: Path, within: Path) -> None:
 def _looks_like_picture(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            return shown_by(file.read(HEAD))
     except OSError:
         return False
-    magic = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
-    return head.startswith(magic) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")

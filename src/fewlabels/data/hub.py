@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from fewlabels.data.archives import DataUnavailable
-from fewlabels.data.listing import Listing, Row
+from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.data.pictures import Blob
 from fewlabels.data.source import first
 
@@ -40,19 +42,16 @@ def list_hub(name: str) -> Listing:
     if "train" not in parts:
         raise ValueError(f"{name} has no split 'train', only {first(list(parts))}")
     picture, label = _columns(name, parts["train"].features)
+    folders = _folders(datasets, repository)
     names: list[str] | None = getattr(parts["train"].features[label], "names", None)
 
     def rows(part: str) -> list[Row]:
         table = parts[part].cast_column(picture, datasets.Image(decode=False))
         out: list[Row] = []
         for i, row in enumerate(table):
-            value, content = row.get(label), row[picture]
-            known = value is not None and value != -1 and part not in ("unlabeled", "unsupervised")
-            data = content.get("bytes")
-            if data is None:
-                with open(content["path"], "rb") as file:
-                    data = file.read()
-            out.append((Blob(f"{part}[{i}]", data), (names[value] if names else str(value)) if known else None))
+            what = f"picture {i} of the split {part!r} of {name}"
+            truth = None if part in ("unlabeled", "unsupervised") else _truth(what, row.get(label), names)
+            out.append((Blob(f"{part}[{i}]", _content(what, row[picture], folders)), truth))
         return out
 
     train = [row for part in ("train", "unlabeled", "unsupervised") if part in parts for row in rows(part)]
@@ -69,6 +68,43 @@ def list_hub(name: str) -> Listing:
         classes=tuple(names) if names else (),
         notes=notes,
     )
+
+
+def _truth(what: str, value: Any, names: list[str] | None) -> str | None:
+    """The class that a label means, None for unlabeled. Raises ValueError where it is neither."""
+    if value is None or value != value or str(value) in UNLABELED:  # NaN is not itself
+        return None
+    if names is None and isinstance(value, str | int | float):
+        return str(value)
+    if names is not None and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    allowed = "one text or number" if names is None else f"0 to {len(names) - 1}"
+    raise ValueError(
+        f"{what} has the label {short(str(value))}; allowed are {allowed}, and -1 for an unlabeled picture"
+    )
+
+
+def _content(what: str, cell: Any, folders: list[Path]) -> bytes:
+    """The picture file of a cell; a path in it leads no further than where the hub's package keeps its files."""
+    if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
+        raise ValueError(f"{what} is missing: its cell is empty")
+    if cell.get("bytes"):
+        return bytes(cell["bytes"])
+    path = Path(cell["path"])
+    if not any(path.resolve().is_relative_to(folder) for folder in folders):
+        raise ValueError(f"{what} is said to be {str(path)!r}, which is not in {first(folders)}")
+    if not path.is_file():
+        raise ValueError(f"{what} is said to be {str(path)!r}, and there is no such file")
+    return path.read_bytes()
+
+
+def _folders(datasets: Any, repository: str) -> list[Path]:
+    """Where files of the data set may lie: the package's own folders, and the data set itself if it is a folder."""
+    config = getattr(datasets, "config", None)
+    kept = ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH")
+    folders = [getattr(config, name, None) for name in kept]
+    folders += [os.environ.get("HF_HUB_CACHE"), repository if Path(repository).is_dir() else None]
+    return list(dict.fromkeys(Path(folder).expanduser().resolve() for folder in folders if folder))
 
 
 def _columns(name: str, features: Any) -> tuple[str, str]:

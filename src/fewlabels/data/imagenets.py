@@ -3,15 +3,15 @@ or comes from one place only."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from fewlabels.data.archives import DataUnavailable
+from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Listing, Row
-from fewlabels.data.pictures import scan
+from fewlabels.data.table import rows_of
 
 FOLDERS = {
     "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),
@@ -62,11 +62,11 @@ def _mini(folder: Path) -> Listing:
                 by_class.setdefault(label, []).append(path)
     else:
         parts = [folder / part for part in ("train", "val", "test") if (folder / part).is_dir()]
-        classes = [{p.name for p in part.iterdir() if p.is_dir()} for part in parts]
+        classes = [{p.name for p in folders_in(part)} for part in parts]
         if len(parts) < 2 or classes[0] & set().union(*classes[1:]):
             return list_folder(folder)
         for part in parts:
-            for path in scan(part, folder)[0]:
+            for path in scan(part, folder).images:
                 by_class.setdefault(path.relative_to(part).parts[0], []).append(path)
     random = np.random.RandomState(0)
     train: list[Row] = []
@@ -82,14 +82,17 @@ def _mini(folder: Path) -> Listing:
 
 
 def _table(table: Path) -> list[tuple[Path, str]]:
+    files = []
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+        for line, (name, label, _) in rows_of(read_text(table), "filename", "label"):
+            if not name or Path(name).name != name:
+                raise ValueError(f"line {line} names {name!r}, which is no plain file name")
+            if not label:
+                raise ValueError(f"line {line} has no label")
+            files.append((table.parent / "images" / name, label))
+            check_link(files[-1][0], table.parent.resolve())
     except OSError as error:
         raise DataUnavailable(f"mini_imagenet needs {table}, which cannot be read: {error.strerror}") from error
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is no table with the columns filename and label") from error
-    outside = [name for name, _ in rows if not name or Path(name).name != name]
-    if outside:
-        raise ValueError(f"{table} names {outside[0]!r}, which is no plain file name")
-    return [(table.parent / "images" / name, label) for name, label in rows]
+    except ValueError as error:
+        raise ValueError(f"{table} is no table with the columns filename and label: {error}") from error
+    return files

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from fewlabels.data.pictures import Blob, Fit
+from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import name_of, read_pictures
-from fewlabels.data.source import Images, OnDemand, Progress, Source, Style, first, own_style
+from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, first, mark, own_style
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""
+
+
+UNLABELED = ("", "-1", "-1.0")
+"""Labels that mean unlabeled, as for `fit`."""
+
+MISSING = frozenset(
+    {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "?", "unlabeled", "unlabelled", "unknown"}
+)
+"""Words by which programs write that a value is missing, and which may be the name of a class as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How pictures are read; see `reading.read_pictures`."""
 
-    image_size: int | None = None
-    fit: Fit = "crop"
+    image_size: Size | None = None
+    how: Decoding = PLAIN
     skip_corrupt: bool = False
     progress: Progress | None = None
     stream: bool | None = False
@@ -47,14 +60,16 @@ class Listing:
     def __post_init__(self) -> None:
         found = {label for _, label in self.train if label is not None}
         if not self.classes:
-            self.classes = tuple(sorted(found, key=_order))
+            self.classes = tuple(sorted(found, key=class_order))
         if not found:
             raise ValueError(f"{self.where} holds no labeled pictures")
         if len(self.classes) == 1:
             raise ValueError(f"{self.where} has one class only ({self.classes[0]}); at least 2 are needed")
-        new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=_order)
+        new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=class_order)
         if new:
             raise ValueError(f"the test part has classes that {self.where} has not: {first(new)}")
+        if pairs := alike(self.classes):
+            self.notes.append(f"classes of {self.where} that look like one are told apart: {first(pairs)}")
 
     def read(self, options: Options, style: Style | None = None) -> Source:
         """Decode everything. `style`: default `own_style` of the pictures' height."""
@@ -64,7 +79,7 @@ class Listing:
         read = read_pictures(
             files,
             image_size=options.image_size,
-            fit=options.fit,
+            how=options.how,
             skip_corrupt=options.skip_corrupt,
             progress=options.progress,
             base=self.base,
@@ -78,12 +93,10 @@ class Listing:
         if gone:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
         notes = [*self.notes, *read.notes]
-        labeled = np.flatnonzero(labels[:train] >= 0)
         if isinstance(read.images, OnDemand):
-            notes.append("the pictures were not compared with the test pictures, as they are not decoded yet")
-        elif twice := _in_both(read.images, labeled, range(train, len(kept))):
-            pairs = first([f"{name_of(kept[a][0], self.base)} = {name_of(kept[b][0], self.base)}" for a, b in twice])
-            notes.append(f"{len(twice)} test pictures are labeled ones too, so the test accuracy is too good: {pairs}")
+            notes.append("the pictures were not compared with each other, as they are not decoded yet")
+        else:
+            notes += self._twins(read.images, labels, kept, train)
         return Source(
             name=self.name,
             classes=self.classes,
@@ -93,22 +106,61 @@ class Listing:
             test_labels=labels[train:],
             style=style or own_style(read.images.shape[1]),
             notes=tuple(notes),
+            pictures=(mark(map(self._told, kept[:train])), mark(map(self._told, kept[train:]))),
         )
 
+    def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:
+        """Sentences about labeled pictures whose decoded pixels are those of another class's or of a test picture's.
 
-def _order(label: str) -> tuple[bool, int, str]:
-    number = label.isascii() and label.isdigit()
-    return (not number, int(label) if number else 0, label)
+        A picture of one colour says nothing about where it came from.
+        """
+        seen: dict[bytes, int] = {}
+        mixed, tested = [], []
+        for row in np.flatnonzero(labels >= 0).tolist():
+            key = hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
+            other = seen.setdefault(key, row) if row < train else seen.get(key, row)
+            if other == row or images[row].min() == images[row].max():
+                continue
+            a, b = (name_of(kept[r][0], self.base) for r in (other, row))
+            if row >= train:
+                tested.append(f"{a} = {b}")
+            if labels[row] != labels[other]:
+                mixed.append(f"{a} ({kept[other][1]}) = {b} ({kept[row][1]})")
+        notes = []
+        if tested:
+            some = f"{len(tested)} test pictures are labeled ones too, so the test accuracy is too good"
+            notes.append(f"{some}: {first(tested)}")
+        if mixed:
+            notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
+        return notes
+
+    def _told(self, row: Row) -> bytes:
+        """What tells a picture from others without decoding it: name and size, or content; and a class of its own."""
+        file, label = row
+        state = file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
+        name = name_of(file, self.base)
+        return mark([os.fsencode(name), state, os.fsencode(label or "")]).encode()
 
 
-def _in_both(images: Images, some: np.ndarray[tuple[int], np.dtype[np.int64]], others: range) -> list[tuple[int, int]]:
-    """Pairs of a row of `some` and one of `others` whose decoded pixels are equal.
+def short(text: str) -> str:
+    """A text for a sentence: quoted, and cut where it is long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
-    A picture of one colour says nothing about where it came from.
-    """
 
-    def key(row: int) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
+def class_order(label: str) -> tuple[bool, float, str]:
+    """Key that sorts class names: numbers by value, before all others; these by their characters."""
+    number = re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", label) is not None
+    return (not number, float(label) if number else 0.0, label)
 
-    seen = {key(int(row)): int(row) for row in some} if others else {}
-    return [(seen[k], row) for row in others if (k := key(row)) in seen and images[row].min() < images[row].max()]
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Pairs of class names that differ in capital letters, spaces or the way characters are composed only."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in classes:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+        other = seen.setdefault(plain, name)
+        if other != name:
+            look = ascii if unicodedata.normalize("NFKC", other) == unicodedata.normalize("NFKC", name) else repr
+            pairs.append(f"{look(other)} and {look(name)}")
+    return pairs

@@ -55,8 +55,8 @@ class DataName:
 
 def is_folder(text: str) -> bool:
     """Whether `text` means a folder or a file: it has a path separator, starts with ``.`` or ``~``, ends with
-    ``.csv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
-    special = text.startswith((".", "~", "hf:")) or text.endswith((".csv", ".tfrecord"))
+    ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
+    special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".csv", ".tsv", ".tfrecord"))
     return special or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
 
 

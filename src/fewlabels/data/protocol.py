@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
+from fewlabels.data import rules
 from fewlabels.data.rules import Indices, interleaved_order, long_tail
 from fewlabels.data.source import Labels, Source, first
 
@@ -66,9 +67,9 @@ class Options(NamedTuple):
         given = self.given()
         if "prior" in given:
             given[f"prior {self.prior}"] = True
-        for name, rules in _GOES_WITH.items():
-            if name in given and rule not in rules:
-                these = f"rule{'s' * (len(rules) > 1)} {' and '.join(rules)}"
+        for name, allowed in _GOES_WITH.items():
+            if name in given and rule not in allowed:
+                these = f"rule{'s' * (len(allowed) > 1)} {' and '.join(allowed)}"
                 raise ValueError(f"{name} goes with the {these}, not with {rule}")
         for name in ("imbalance", "imbalance_unlabeled", "imbalance_test"):
             if name in given and not given[name] >= 1:
@@ -143,6 +144,7 @@ def restrict(source: Source, options: Options) -> Source:
     return replace(
         source,
         classes=tuple(source.classes[c] for c in kept),
+        folders=tuple(source.folders[c] for c in kept if source.folders),
         labels=number[source.labels],
         test_labels=number[source.test_labels],
         whole=whole,
@@ -156,3 +158,54 @@ def _test_rows(source: Source, options: Options) -> Indices:
         return rows
     shares = long_tail(len(source.classes), options.imbalance_test, reverse=options.reverse)
     return np.sort(rows[interleaved_order(source.test_labels[rows], shares, leftovers=False)])
+
+
+def usb_counts(labels: int, classes: int, options: Options) -> tuple[Indices, Indices | None]:
+    """Labeled and unlabeled images of each class under USB's rule; None: all that are left."""
+    if options.imbalance is None:
+        few = np.full(classes, labels // classes)
+    else:
+        few = rules.tail_counts(labels, classes, options.imbalance)
+    if options.head_unlabeled is None:
+        return few, None
+    gamma = options.imbalance_unlabeled or 1.0
+    return few, rules.tail_counts(options.head_unlabeled, classes, gamma, reverse=options.reverse)
+
+
+def check_size(source: Source, labels: int | None, rule: Rule, options: Options) -> None:
+    """Raises ValueError where a source has fewer images than the rule needs for `labels`."""
+    if labels is None:
+        return
+    histogram, total = source.histogram(), int((source.labels >= 0).sum())
+    classes = len(histogram)
+    if labels < 1:
+        raise ValueError(f"labels must be at least 1, got {labels}")
+    if options.candidates is not None:
+        total = min(total, int((source.labels[: options.candidates] >= 0).sum()))
+    if labels > total:
+        raise ValueError(
+            f"labels={labels} is more than {source.name} has: {total} images have a known label"
+            + ("" if options.candidates is None else f" among the first {options.candidates}")
+        )
+    need: Indices | None = None
+    if rule == "usb":
+        if options.imbalance is None and labels % classes:
+            raise ValueError(
+                f"rule 'usb' takes the same number of each class: labels must be a multiple of the {classes} "
+                f"classes, got {labels}"
+            )
+        few, more = usb_counts(labels, classes, options)
+        need = few if more is None else np.add(few, more)
+    elif options.imbalance is not None:
+        need = rules.head_counts(labels, rules.long_tail(classes, options.imbalance))
+    elif rule == "balanced":
+        need = np.full(classes, labels // classes)
+    if need is not None and (need > histogram).any():
+        c = int((need - histogram).argmax())
+        raise ValueError(
+            f"labels={labels} needs {need[c]} images of each class of {source.name}, but class "
+            f"{source.classes[c]!r} has {histogram[c]}"
+            if rule == "balanced"
+            else f"labels={labels} under rule {rule} needs {need[c]} images of class {source.classes[c]!r} of "
+            f"{source.name}, labeled and unlabeled, and there are {histogram[c]}"
+        )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import PIL
@@ -12,14 +14,33 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewlabels.data import cache
-from fewlabels.data.pictures import LARGEST_SIDE, Blob, Fit, Header, Unreadable, decode, header
+from fewlabels.data.kinds import formats
+from fewlabels.data.pictures import (
+    LARGEST_SIDE,
+    PLAIN,
+    Blob,
+    Decoding,
+    Fit,
+    Header,
+    Size,
+    Unreadable,
+    decode,
+    header,
+    is_grey,
+    pixels_of,
+    upright_size,
+)
+from fewlabels.data.remarks import About, sentences
 from fewlabels.data.residency import fits
-from fewlabels.data.source import Images, Progress, first
-from fewlabels.data.stream import Files, PictureFiles, decoded_of
+from fewlabels.data.source import Images, Progress, by_reason
+from fewlabels.data.stream import Files, PictureFiles, decoded_of, faults_of
 from fewlabels.data.workers import workers
 
 CHUNK = 64
-"""Files that a worker takes at a time."""
+"""Files that a worker takes at a time, at most."""
+
+CHUNK_BYTES = 1 << 25
+"""Bytes, at most, that it gives back at a time, of large images."""
 
 
 class Pictures(NamedTuple):
@@ -36,8 +57,8 @@ class Pictures(NamedTuple):
 def read_pictures(
     files: PictureFiles,
     *,
-    image_size: int | None = None,
-    fit: Fit = "crop",
+    image_size: Size | None = None,
+    how: Decoding = PLAIN,
     skip_corrupt: bool = False,
     progress: Progress | None = None,
     base: Path | None = None,
@@ -45,30 +66,36 @@ def read_pictures(
 ) -> Pictures:
     """Decode files in parallel to a common form, or take what `cache` has of them.
 
-    Channels: 1 if every picture is grey, else 3. Size: a square of `image_size`, or the shape that all
+    Channels: 1 if every picture is grey, else 3. Size: `image_size`, or the shape that all
     share if it is within `LARGEST_SIDE`, or else a square of at most `LARGEST_SIDE`, of the median shorter side
     (fit "pad": longer side; "centre": the shortest side of all). See `pictures.fit`.
 
     Args:
+        how: see `pictures.Decoding`.
         base: sentences name files relative to this folder.
-        stream: leave the pictures in their files, and look at their headers only; None: if the cache has them not
-            and they would take more than half of the free memory.
+        stream: leave the pictures in their files, and look at their headers only (with `skip_corrupt` each is
+            decoded once, or the cache knows what came of it); None: if the cache has them not and they would take
+            more than half of the free memory.
 
     Raises:
         ValueError: files cannot be read (the count and the first ten), unless `skip_corrupt`, then a note
             says so; or none can.
     """
-    if image_size is not None and image_size < 4:
+    if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     names = [name_of(file, base) for file in files]
-    entry = _entry(files, names, base, image_size, fit)
+    entry = _entry(files, names, base, image_size, how)
     images: Images | Files | None
-    if not stream and (found := _remembered(entry, files)) is not None:
+    if not stream and (found := _remembered(entry, files, how)) is not None:
         images, broken, notes = found
         if progress is not None:
             progress(len(files), len(files))
     else:
-        images, broken, notes = _read(files, image_size, fit, progress, stream)
+        images, broken, abouts, notes = _read(files, image_size, how, progress, stream)
+        if isinstance(images, Files) and skip_corrupt:
+            more, abouts = _checked(entry, files, images, how, progress)
+            broken = more | broken
+        notes = (*notes, *sentences(abouts, names, how.bits))
         if isinstance(images, np.ndarray) and (skip_corrupt or not broken):
             facts = {"broken": [[row, reason] for row, reason in broken.items()], "notes": list(notes)}
             entry.store(images, facts)
@@ -76,7 +103,7 @@ def read_pictures(
     kept = np.ones(len(files), bool)
     kept[list(broken)] = False
     if broken:
-        which = first([f"{names[row]} ({broken[row]})" for row in sorted(broken)])
+        which = by_reason({names[row]: broken[row] for row in sorted(broken)})
         some = f"{len(broken)} of {len(files)} pictures cannot be read"
         if not skip_corrupt or not kept.any():
             raise ValueError(f"{some}: {which}; repair or remove them, or leave them out (--data.skip-corrupt)")
@@ -84,6 +111,23 @@ def read_pictures(
         images, notes = images[kept], (*notes, f"{some} and were left out: {which}")
     assert images is not None
     return Pictures(cast(Images, images), kept, notes)
+
+
+def read_open(pictures: Sequence[Image.Image], *, image_size: Size | None = None, how: Decoding = PLAIN) -> Pictures:
+    """The same for pictures that Pillow has opened or made. Raises ValueError for one without a defined range."""
+    headers = [Header(*upright_size(picture), is_grey(picture)) for picture in pictures]
+    channels = 1 if all(one.grey for one in headers) else 3
+    shape, notes = common_size(headers, image_size, how.fit)
+    images = np.empty((len(pictures), *shape, channels), np.uint8)
+    abouts: dict[int, About] = {}
+    for row, picture in enumerate(pictures):
+        abouts[row] = About()
+        try:
+            images[row] = pixels_of(picture, channels, shape, how, abouts[row])
+        except (ValueError, OSError) as error:
+            raise ValueError(f"picture {row} cannot be read: {error}") from error
+    names = [f"picture {row}" for row in range(len(pictures))]
+    return Pictures(images, np.ones(len(pictures), bool), (*notes, *sentences(abouts, names, how.bits)))
 
 
 def name_of(file: Path | Blob, base: Path | None) -> str:
@@ -96,13 +140,15 @@ def name_of(file: Path | Blob, base: Path | None) -> str:
 # ---- what was read before
 
 
-def _entry(files: PictureFiles, names: list[str], base: Path | None, image_size: int | None, fit: Fit) -> cache.Entry:
+def _entry(
+    files: PictureFiles, names: list[str], base: Path | None, image_size: Size | None, how: Decoding
+) -> cache.Entry:
     """The cache's place for these files and options, and their present state.
 
     The state of a file on the disk is its name, size, and the times of its last change (st_mtime_ns, and
     st_ctime_ns, which also changes when a file is replaced by an older one).
     """
-    state: list[object] = [f"fewlabels 1, Pillow {PIL.__version__}"]
+    state: list[object] = [f"fewlabels 2, Pillow {PIL.__version__}, {formats()}"]
     for file, name in zip(files, names, strict=True):
         state.append(name)
         if isinstance(file, Blob):
@@ -114,36 +160,45 @@ def _entry(files: PictureFiles, names: list[str], base: Path | None, image_size:
         except OSError:
             state.append("missing")
     where = base.resolve() if base is not None else cache.digest(names)
-    return cache.Entry(cache.digest([where, image_size, fit]), cache.digest(state))
+    return cache.Entry(cache.digest([where, image_size, *how]), cache.digest(state))
 
 
-def _remembered(entry: cache.Entry, files: PictureFiles) -> tuple[Images, dict[int, str], tuple[str, ...]] | None:
+def _remembered(
+    entry: cache.Entry, files: PictureFiles, how: Decoding
+) -> tuple[Images, dict[int, str], tuple[str, ...]] | None:
     if (found := entry.load()) is None or len(found[0]) != len(files):
         return None
     images, facts = found
     broken: dict[int, str] = dict(facts["broken"])
-    if any(_decoded(files[row], 1, None, "crop") is not None for row in broken):
-        return None  # what could not be read can be now: its disk was away, or its permissions were changed
+    if _mended(files, broken, how):
+        return None
     return images, broken, tuple(facts["notes"])
 
 
-def _decoded(file: Path | Blob, *options: Any) -> Images | None:
-    try:
-        return decode(file, *options)
-    except Unreadable:
-        return None
+def _mended(files: PictureFiles, broken: dict[int, str], how: Decoding) -> bool:
+    """Whether what could not be read can be now: its disk was away, or its permissions were changed."""
+
+    def reads(file: Path | Blob) -> bool:
+        try:
+            decode(file, 1, None, how, About(look=False))
+        except Unreadable:
+            return False
+        return True
+
+    return any(reads(files[row]) for row in broken)
 
 
 # ---- reading
 
 
 def _read(
-    files: PictureFiles, image_size: int | None, fit: Fit, progress: Progress | None, stream: bool | None
-) -> tuple[Images | Files | None, dict[int, str], tuple[str, ...]]:
-    """Images ``[N, H, W, C]`` (zeros where a file is broken; None if all are), reasons by row, notes."""
+    files: PictureFiles, image_size: Size | None, how: Decoding, progress: Progress | None, stream: bool | None
+) -> tuple[Images | Files | None, dict[int, str], dict[int, About], tuple[str, ...]]:
+    """Images ``[N, H, W, C]`` (zeros where a file is broken; None if all are), reasons and remarks by row, notes."""
     Image.init()  # loads the format readers now: threads would race for it
-    chunks = [(files[start : start + CHUNK],) for start in range(0, len(files), CHUNK)]
+    chunks = [(files[start : start + CHUNK], how) for start in range(0, len(files), CHUNK)]
     broken: dict[int, str] = {}
+    abouts: dict[int, About] = {}
     headers: list[Header] = []
     with workers(len(files)) as run:
         row = 0
@@ -157,38 +212,71 @@ def _read(
             if progress is not None:
                 progress(row // 2, len(files))
         if not headers:
-            return None, broken, ()
+            return None, broken, abouts, ()
         channels = 1 if all(one.grey for one in headers) else 3
-        shape, notes = _common_size(headers, image_size, fit)
+        shape, notes = common_size(headers, image_size, how.fit)
         if stream or (stream is None and not fits(len(files) * channels * shape[0] * shape[1])):
-            return Files(files, channels, shape, fit), broken, notes
+            return Files(files, channels, shape, how), broken, abouts, notes
         images = np.zeros((len(files), *shape, channels), np.uint8)
+        size = max(1, min(CHUNK, CHUNK_BYTES // images[0].nbytes))
+        parts = [files[start : start + size] for start in range(0, len(files), size)]
         row = 0
-        for pixels, wrong in run(decoded_of, [(chunk, channels, shape, fit) for (chunk,) in chunks]):
+        for pixels, wrong, told in run(decoded_of, [(part, channels, shape, how) for part in parts]):
             images[row : row + len(pixels)] = pixels
             for offset, reason in wrong.items():
                 broken.setdefault(row + offset, reason)
+            abouts |= {row + offset: about for offset, about in told.items()}
             row += len(pixels)
             if progress is not None:
                 progress((len(files) + row) // 2, len(files))
-    return images, broken, notes
+    return images, broken, abouts, notes
 
 
-def headers_of(files: PictureFiles) -> list[Header | str]:
+def _checked(
+    entry: cache.Entry, files: PictureFiles, images: Files, how: Decoding, progress: Progress | None
+) -> tuple[dict[int, str], dict[int, About]]:
+    """Decode each file once: which are broken, and remarks; what the cache knows is not done again.
+
+    So a set has the same rows streamed or not, on every rank and after a resume.
+    """
+    entry = entry.beside("checked")
+    broken: dict[int, str] = {}
+    abouts: dict[int, About] = {}
+    if (found := entry.load()) is not None:
+        broken, abouts = dict(found[1]["broken"]), {row: About(**about) for row, about in found[1]["abouts"]}
+        if not _mended(files, broken, how):
+            return broken, abouts
+        broken, abouts = {}, {}
+    options = images.shape[3], images.shape[1:3], how
+    with workers(len(files)) as run:
+        row = 0
+        chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+        for chunk, (wrong, told) in zip(chunks, run(faults_of, [(chunk, *options) for chunk in chunks]), strict=True):
+            broken |= {row + offset: reason for offset, reason in wrong.items()}
+            abouts |= {row + offset: about for offset, about in told.items()}
+            row += len(chunk)
+            if progress is not None:
+                progress(row, len(files))
+    facts = {"broken": [*broken.items()], "abouts": [(row, asdict(about)) for row, about in abouts.items()]}
+    entry.store(np.zeros(0, np.uint8), facts)
+    return broken, abouts
+
+
+def headers_of(files: PictureFiles, how: Decoding) -> list[Header | str]:
     """The header of each file, or why it has none."""
     out: list[Header | str] = []
     for file in files:
         try:
-            out.append(header(file))
+            out.append(header(file, how))
         except Unreadable as error:
             out.append(error.reason)
     return out
 
 
-def _common_size(headers: list[Header], image_size: int | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
+def common_size(headers: list[Header], image_size: Size | None, fit: Fit) -> tuple[tuple[int, int], tuple[str, ...]]:
     shapes = {(header.height, header.width) for header in headers}
     if image_size is not None:
-        return (image_size, image_size), ()
+        return (image_size if isinstance(image_size, tuple) else (image_size, image_size)), ()
     if len(shapes) == 1 and max(shape := next(iter(shapes))) <= LARGEST_SIDE:
         return shape, ()
     sides = sorted((max if fit == "pad" else min)(header.height, header.width) for header in headers)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -112,11 +114,16 @@ class Source:
     style: Style
     notes: tuple[str, ...] = ()
     """Sentences that the run prints."""
+    folders: tuple[str, ...] = ()
+    """What the classes are called in the data, where `classes` are display names."""
     folds: tuple[Labels, ...] = ()
     """Official sets of labeled rows (STL-10's ten), each int64; a source that has them follows the published
     protocol though some labels are unknown."""
     whole: Source | None = None
     """The source as it was read, where classes or test images were left out (`protocol.restrict`)."""
+    pictures: tuple[str, ...] = ()
+    """What tells these pictures from others (`mark` of the training and of the test pictures, by name and size);
+    (): the pixels do, or the name where the set is a known one."""
 
     def __post_init__(self) -> None:
         _check_images(f"the training images of {self.name}", self.images)
@@ -151,6 +158,15 @@ class Source:
         _, h, w, c = self.images.shape
         return c, h, w
 
+    @cached_property
+    def identity(self) -> tuple[str, ...]:
+        """`pictures`, or marks of the pixels and test labels of arrays; () for a known set with its own class names."""
+        in_memory = isinstance(self.images, np.ndarray) and isinstance(self.test_images, np.ndarray)
+        if self.pictures or self.name in FACTS or not in_memory:
+            return self.pictures
+        tests = zip(self.test_images, self.test_labels, strict=True)
+        return mark(x.tobytes() for x in self.images), mark(x.tobytes() + y.tobytes() for x, y in tests)
+
     def histogram(self) -> Labels:
         """Training images with a known label per class, int64 ``[K]``; unknown labels are not counted."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).astype(np.int64)
@@ -180,10 +196,28 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(stds)
 
 
+def mark(items: Iterable[bytes]) -> str:
+    """``COUNT DIGEST`` of items in their order."""
+    digest, count = hashlib.blake2b(digest_size=16), 0
+    for item in items:
+        digest.update(len(item).to_bytes(8, "little") + item)
+        count += 1
+    return f"{count} {digest.hexdigest()}"
+
+
 def first(items: Sequence[object], most: int = 10) -> str:
     """The first items for a sentence: ``a, b, c and 7 more``."""
     text = ", ".join(str(item) for item in items[:most])
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
+
+
+def by_reason(broken: Mapping[str, str], most: int = 10) -> str:
+    """The first files that are no use, and why, for a sentence: ``a.png, b.png (cut off), c.png (empty) and 7 more``"""
+    files: dict[str, list[str]] = {}
+    for file, reason in list(broken.items())[:most]:
+        files.setdefault(reason, []).append(file)
+    text = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in files.items())
+    return text if len(broken) <= most else f"{text} and {len(broken) - most} more"
 
 
 def _shape(images: Images) -> str:

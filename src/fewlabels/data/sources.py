@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import numpy as np
 from PIL import Image
 
 from fewlabels.data.archives import READERS, DataUnavailable, default_root
-from fewlabels.data.folder import LabelFrom, list_folder
+from fewlabels.data.contents import LabelFrom
+from fewlabels.data.find import read_text
+from fewlabels.data.folder import list_folder
 from fewlabels.data.hub import PREFIX, list_hub
 from fewlabels.data.imagenets import list_imagenet
-from fewlabels.data.listing import Listing, Options
+from fewlabels.data.listing import Listing, Options, class_order
 from fewlabels.data.names import DataName
-from fewlabels.data.pictures import Fit
+from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
 from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
-from fewlabels.data.table import list_table
+from fewlabels.data.table import ENDINGS, list_table
 from fewlabels.data.tfrecord import list_records
 
 __all__ = ["DataUnavailable", "default_root", "load"]
@@ -30,8 +32,10 @@ def load(
     name: DataName,
     *,
     root: Path | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     fit: Fit = "crop",
+    bits: int = 16,
+    max_pixels: int = MAX_PIXELS,
     label_from: LabelFrom = "folder",
     labeled: Path | None = None,
     unlabeled: Path | None = None,
@@ -46,8 +50,9 @@ def load(
     Args:
         root: folder of the named sources; default `default_root()`. A folder of pictures is where it is; the
             paths in a table start from its own folder, or from `root`.
-        image_size: side in pixels; None: the source's own.
+        image_size: side in pixels, or (H, W); None: the source's own.
         fit: how pictures of other sizes are brought to it; see `pictures.fit`.
+        bits, max_pixels: see `pictures.Decoding`.
         label_from, labeled, unlabeled, test: see `folder.list_folder`.
         classes: JSON file of display names; see `renamed`.
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
@@ -58,34 +63,36 @@ def load(
         DataUnavailable: a named source is absent and cannot be downloaded.
         ValueError: what is named is not what it should be.
     """
-    if image_size is not None and image_size < 4:
+    if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     path = Path(name.base).expanduser()
-    plain = not name.folder or name.base.startswith(PREFIX) or path.suffix in (".csv", ".tfrecord")
+    ending = path.suffix.lower()
+    plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord")
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
-    options = Options(image_size=image_size, fit=fit, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
+    how = Decoding(fit, bits, max_pixels)
+    options = Options(image_size=image_size, how=how, skip_corrupt=skip_corrupt, progress=progress, stream=stream)
     if not name.folder:
         source = _named(name.base, root or default_root(), options)
     else:
         listing: Listing
         if name.base.startswith(PREFIX):
             listing = list_hub(name.base)
-        elif path.suffix == ".csv" and not path.is_dir():
+        elif ending in ENDINGS and not path.is_dir():
             listing = list_table(path, root)
-        elif path.suffix == ".tfrecord" and not path.is_dir():
+        elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
         else:
             listing = list_folder(path, label_from=label_from, labeled=labeled, unlabeled=unlabeled, test=test)
         source = listing.read(options)
-    return source if classes is None else renamed(source, classes)
+    return source if classes is None else replace(renamed(source, classes), folders=source.classes)
 
 
 def _named(name: str, root: Path, options: Options) -> Source:
     if name in READERS or name == "digits":
         source = _digits() if name == "digits" else READERS[name](name, root)
-        return source if options.image_size is None else _resized(source, options.image_size, options.fit)
+        return source if options.image_size is None else _resized(source, options.image_size, options.how.fit)
     facts = FACTS[name]
     return list_imagenet(name, root).read(
         replace(options, image_size=options.image_size or facts.shape[1]), style=facts.style
@@ -117,15 +124,17 @@ def _digits() -> Source:
     )
 
 
-def _resized(source: Source, side: int, how: Fit) -> Source:
+def _resized(source: Source, size: Size, how: Fit) -> Source:
+    height, width = size if isinstance(size, tuple) else (size, size)
+
     def resize(images: Images) -> Images:
-        out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
+        out = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
         for row, image in enumerate(images):
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            out[row] = np.asarray(fitted(picture, side, how)).reshape(out.shape[1:])
+            out[row] = np.asarray(fitted(picture, (height, width), how)).reshape(out.shape[1:])
         return out
 
-    if source.shape[1:] == (side, side):
+    if source.shape[1:] == (height, width):
         return source
     return replace(source, images=resize(source.images), test_images=resize(source.test_images))
 
@@ -134,32 +143,60 @@ def renamed(source: Source, path: Path) -> Source:
     """The source with the display names of a JSON file.
 
     It holds a list of names in the order of the classes, or an object from class name or number to display
-    name, or (as RealMix writes it) from display name to class number. Classes that it leaves out keep theirs.
+    name, or (as RealMix writes it) from display name to class number. Classes that it leaves out keep theirs. Where
+    class names are numbers a number means a name, not a place; a place means nothing where the classes' order may
+    not be the one that a reader thinks of (class_10 before class_2).
 
     Raises:
         ValueError: the file cannot be read, or names a class that is not there.
     """
     try:
-        content: Any = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        content: Any = json.loads(read_text(path.expanduser()), object_pairs_hook=tuple)
     except OSError as error:
         raise ValueError(f"the class names {str(path)!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
-    if isinstance(content, list) and len(content) == len(source.classes):
-        content = dict(enumerate(content))
-    if not isinstance(content, Mapping):
-        count = len(source.classes)
+    count, in_turn = len(source.classes), isinstance(content, list)
+    if not isinstance(content, list | tuple) or (in_turn and len(content) != count):
         raise ValueError(f"{path} must hold an object from class to display name, or a list of {count} names")
-    names = list(source.classes)
-    for key, value in content.items():
+    names: dict[int, str] = {}
+    for key, value in enumerate(content) if in_turn else content:
         old, new = (value, key) if isinstance(value, int) and not isinstance(key, int) else (key, value)
-        if old in source.classes:
-            row = source.classes.index(old)
-        elif str(old).isdecimal() and int(old) < len(names):
-            row = int(old)
-        else:
-            raise ValueError(f"{path} names the class {old!r}, which {source.name} has not")
+        row = _unsure(path, source, key) if in_turn else _row_of(path, source, old)
         if not isinstance(new, str) or not new:
             raise ValueError(f"{path} gives the class {old!r} the name {new!r}, which is no text")
-        names[row] = new
-    return replace(source, classes=tuple(names))
+        if names.setdefault(row, new) != new:
+            raise ValueError(f"{path} gives the class {source.classes[row]!r} two names: {names[row]!r} and {new!r}")
+    classes = tuple(names.get(row, name) for row, name in enumerate(source.classes))
+    told = (f"0 {source.name}", f"0 {source.name}")  # a named set with names of its own
+    return replace(source, classes=classes, pictures=source.identity or told)
+
+
+def _row_of(path: Path, source: Source, old: object) -> int:
+    """The class that a name or number means."""
+    if str(old) in source.classes:
+        return source.classes.index(str(old))
+    if str(old).isdecimal():
+        if all(name.isdecimal() for name in source.classes):  # "7" is the class "007"
+            same = [row for row, name in enumerate(source.classes) if int(name) == int(str(old))]
+        else:
+            same = [_unsure(path, source, int(str(old)))] if int(str(old)) < len(source.classes) else []
+        if len(same) == 1:
+            return same[0]
+    raise ValueError(f"{path} names the class {old!r}, which {source.name} has not")
+
+
+def _unsure(path: Path, source: Source, row: int) -> int:
+    """`row`, if the place of a class is sure. Raises ValueError where sorted names are not in a reader's order."""
+
+    def natural(name: str) -> list[Any]:
+        return [int(part) if part.isdecimal() else part.casefold() for part in re.split("([0-9]+)", name)]
+
+    expected = sorted(source.classes, key=natural)
+    if sorted(source.classes, key=class_order) == list(source.classes) != expected:
+        i = next(i for i, name in enumerate(source.classes) if name != expected[i])
+        raise ValueError(
+            f"{path} names classes by their place, and class {i} of {source.name} is {source.classes[i]!r} where one "
+            f'may expect {expected[i]!r}; name them: {{"{source.classes[i]}": "...", ...}}'
+        )
+    return row

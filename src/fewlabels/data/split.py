@@ -3,11 +3,10 @@ one of the rules of `fewlabels.data.rules`."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fewlabels.data import rules
+from fewlabels.data.find import read_text
 from fewlabels.data.names import MAX_SEED
-from fewlabels.data.protocol import Options, Rule, of_classes
+from fewlabels.data.packed import pack, row_numbers, typed, unpack
+from fewlabels.data.protocol import Options, Rule, check_size, of_classes, usb_counts
 from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
 from fewlabels.data.source import FACTS, Source, first
 
@@ -49,9 +50,21 @@ class Split:
     """Sentences that the run prints; no part of the meaning."""
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """What the rule was told beside labels, seed and valid (`Options.given`, with class numbers)."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in their order; () where `pictures` is."""
+    pictures: tuple[str, ...] = ()
+    """`Source.identity`; () for a known set, whose name says all, and in files that are older than this field."""
 
     @cached_property
     def fingerprint(self) -> str:
+        """sha256 (hex) over `drawn`, and of own pictures the names of the classes and `pictures`."""
+        if not self.pictures:
+            return self.drawn
+        told = json.dumps([self.drawn, self.classes, self.pictures])
+        return hashlib.sha256(f"fewlabels split 2\n{told}".encode()).hexdigest()
+
+    @cached_property
+    def drawn(self) -> str:
         """sha256 (hex) over the rule, its parameters, the three index lists and the labels of the labeled images."""
         told = " " + json.dumps(dict(self.parameters), sort_keys=True) if self.parameters else ""
         digest = hashlib.sha256(f"fewlabels split 1\n{self.rule}{told}\n".encode())
@@ -79,6 +92,8 @@ class Split:
                 "valid": self.valid,
                 "class_counts": self.class_counts,
                 "fingerprint": self.fingerprint,
+                "classes": self.classes,
+                "pictures": self.pictures,
                 "notes": self.notes,
                 "labeled": self.labeled.tolist(),
                 "targets": self.targets.tolist(),
@@ -98,26 +113,48 @@ class Split:
             raw = json.loads(text)
             if raw["format"] != 1:
                 raise ValueError(f"format {raw['format']!r} is not known")
+            if not isinstance(raw.get("parameters", {}), dict):
+                raise ValueError("parameters must be named values")
             ordered, counts = raw.get("validation_order"), raw["class_counts"]
             split = cls(
-                source=raw["source"],
-                rule=raw["rule"],
-                seed=raw["seed"],
-                labels=raw["labels"],
-                valid=raw["valid"],
-                labeled=np.array(raw["labeled"], np.int64),
-                targets=np.array(raw["targets"], np.int64),
-                validation=_unpack(ordered) if ordered else np.array(raw["validation"], np.int64),
-                unlabeled=_unpack(raw["unlabeled"]),
-                class_counts=tuple(counts.values() if isinstance(counts, dict) else counts),
-                notes=tuple(raw["notes"]),
-                parameters=raw.get("parameters", {}),
+                source=typed(str, raw["source"]),
+                rule=typed(str, raw["rule"]),
+                seed=typed(int, raw["seed"]),
+                labels=None if raw["labels"] is None else typed(int, raw["labels"]),
+                valid=typed(int, raw["valid"]),
+                labeled=row_numbers(raw["labeled"]),
+                targets=row_numbers(raw["targets"]),
+                validation=unpack(ordered) if ordered else row_numbers(raw["validation"]),
+                unlabeled=unpack(raw["unlabeled"]),
+                class_counts=tuple(row_numbers(list(counts.values() if isinstance(counts, dict) else counts)).tolist()),
+                notes=tuple(typed(str, note) for note in raw["notes"]),
+                parameters=typed(dict, raw.get("parameters", {})),
+                classes=tuple(typed(str, name) for name in raw.get("classes", ())),
+                pictures=tuple(typed(str, text) for text in raw.get("pictures", ())),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+            fits = 0 < len(split.targets) == len(split.labeled) and split.targets.max() < len(split.class_counts)
+            if not fits or tuple(np.bincount(split.targets, minlength=len(split.class_counts))) != split.class_counts:
+                raise ValueError("its labels are not those of its counts")
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError, zlib.error) as error:
             raise ValueError("this is not the JSON of a split") from error
         if split.fingerprint != raw.get("fingerprint"):
             raise ValueError("the split was changed after it was written: its fingerprint does not fit its indices")
         return split
+
+    def difference(self, source: Source) -> str | None:
+        """What of the classes and pictures of `source` is not as it was when the split was made: a clause, or None.
+
+        A file that is older than the fields `classes` and `pictures` says nothing about them.
+        """
+        if self.classes and (clause := _other_classes(self.classes, source.classes)):
+            return clause
+        for part, was, now in zip(("training", "test"), self.pictures, source.identity, strict=False):
+            count, count_now = was.partition(" ")[0], now.partition(" ")[0]
+            if count != count_now:
+                return f"there are {count_now} {part} pictures now, and there were {count}"
+            if was != now:
+                return f"the {part} pictures are others now (by name, size, class or order)"
+        return None
 
     def check_fit(self, source: Source) -> None:
         """Raises ValueError where the split was not made from such a source."""
@@ -129,6 +166,8 @@ class Split:
                 f"the split does not fit {source.name}: it names image {rows.max()} and {len(self.class_counts)} "
                 f"classes, and there are {len(source.labels)} images of {len(source.classes)} classes"
             )
+        if clause := self.difference(source):
+            raise ValueError(f"the split does not fit {source.name}: {clause}")
         if (
             not np.array_equal(source.labels[self.labeled], self.targets)
             or source.labels[self.validation].min(initial=0) < 0
@@ -136,26 +175,30 @@ class Split:
             raise ValueError(f"the split does not fit {source.name}: images have other labels than when it was made")
 
 
+def _other_classes(was: Sequence[str], now: Sequence[str]) -> str | None:
+    if len(was) != len(now):
+        return f"there are {len(now)} classes now ({first(now)}), and there were {len(was)} ({first(was)})"
+    i = next((i for i, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]), None)
+    return None if i is None else f"class {i} is {now[i]!r} now, and was {was[i]!r}"
+
+
 def read_split(path: Path | str) -> Split:
     """The split in a JSON file. Raises ValueError where there is none."""
     path = Path(path).expanduser()
     try:
-        return Split.from_json(path.read_text())
+        return Split.from_json(read_text(path))
     except OSError as error:
         raise ValueError(f"the split file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"the split file {path}: {error}") from None
 
 
-def pack(rows: Indices) -> dict[str, Any]:
-    """Row numbers for JSON: how many, and zlib in base64 of their int64 bytes."""
-    packed = base64.b64encode(zlib.compress(rows.astype("<i8").tobytes(), 6)).decode()
-    return {"count": len(rows), "zlib_int64_base64": packed}
-
-
-def _unpack(packed: dict[str, Any]) -> Indices:
-    content = zlib.decompress(base64.b64decode(packed["zlib_int64_base64"], validate=True))
-    return np.frombuffer(content, "<i8").astype(np.int64)
+def source_in(path: Path | str) -> str:
+    """The named set that a split file was made from. Raises ValueError for other data: a file opens no folder."""
+    source = read_split(path).source
+    if source not in FACTS:
+        raise ValueError(f"the split file {path} was made from own pictures ({source!r}): say where they are (--data)")
+    return source
 
 
 def make_split(
@@ -201,7 +244,7 @@ def make_split(
         raise ValueError(f"seed must lie in 0 .. {MAX_SEED}, got {seed}")
     if valid < 0:
         raise ValueError(f"valid must be at least 0, got {valid}")
-    _check_size(whole, labels, rule, options)
+    check_size(whole, labels, rule, options)
 
     picked, stream = _pick(whole, labels, seed, rule, options)
     validation = _validation(whole, picked, stream, valid, rule, labels, options)
@@ -249,6 +292,8 @@ def make_split(
         class_counts=tuple(int(n) for n in counts),
         notes=tuple(notes),
         parameters=options.given(),
+        classes=source.classes if source.identity else (),
+        pictures=source.identity,
     )
 
 
@@ -265,7 +310,7 @@ def _pick(source: Source, labels: int | None, seed: int, rule: Rule, options: Op
     if rule == "usb":
         if labels is None:
             return picked, np.arange(len(source.labels))
-        few, more = _usb_counts(labels, classes, options)
+        few, more = usb_counts(labels, classes, options)
         chosen, others = rules.usb_pick(y, few, more, seed)
         return known[chosen], np.concatenate([known[others], unknown])
 
@@ -307,18 +352,6 @@ def _fold(source: Source, seed: int) -> Indices:
     return source.folds[seed]
 
 
-def _usb_counts(labels: int, classes: int, options: Options) -> tuple[Indices, Indices | None]:
-    """Labeled and unlabeled images of each class under USB's rule; None: all that are left."""
-    if options.imbalance is None:
-        few = np.full(classes, labels // classes)
-    else:
-        few = rules.tail_counts(labels, classes, options.imbalance)
-    if options.head_unlabeled is None:
-        return few, None
-    gamma = options.imbalance_unlabeled or 1.0
-    return few, rules.tail_counts(options.head_unlabeled, classes, gamma, reverse=options.reverse)
-
-
 def _validation(
     source: Source, picked: Indices, stream: Indices, valid: int, rule: Rule, labels: int | None, options: Options
 ) -> Indices:
@@ -337,41 +370,3 @@ def _validation(
             + ("are there" if len(pool) == len(known) else f"are left after {labels} were picked")
         )
     return pool[:valid]
-
-
-def _check_size(source: Source, labels: int | None, rule: Rule, options: Options) -> None:
-    if labels is None:
-        return
-    histogram, total = source.histogram(), int((source.labels >= 0).sum())
-    classes = len(histogram)
-    if labels < 1:
-        raise ValueError(f"labels must be at least 1, got {labels}")
-    if options.candidates is not None:
-        total = min(total, int((source.labels[: options.candidates] >= 0).sum()))
-    if labels > total:
-        raise ValueError(
-            f"labels={labels} is more than {source.name} has: {total} images have a known label"
-            + ("" if options.candidates is None else f" among the first {options.candidates}")
-        )
-    need: Indices | None = None
-    if rule == "usb":
-        if options.imbalance is None and labels % classes:
-            raise ValueError(
-                f"rule 'usb' takes the same number of each class: labels must be a multiple of the {classes} "
-                f"classes, got {labels}"
-            )
-        few, more = _usb_counts(labels, classes, options)
-        need = few if more is None else np.add(few, more)
-    elif options.imbalance is not None:
-        need = rules.head_counts(labels, rules.long_tail(classes, options.imbalance))
-    elif rule == "balanced":
-        need = np.full(classes, labels // classes)
-    if need is not None and (need > histogram).any():
-        c = int((need - histogram).argmax())
-        raise ValueError(
-            f"labels={labels} needs {need[c]} images of each class of {source.name}, but class "
-            f"{source.classes[c]!r} has {histogram[c]}"
-            if rule == "balanced"
-            else f"labels={labels} under rule {rule} needs {need[c]} images of class {source.classes[c]!r} of "
-            f"{source.name}, labeled and unlabeled, and there are {histogram[c]}"
-        )

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from fewlabels.data.pictures import Blob, Fit, Unreadable, decode
+from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, Unreadable, decode
 from fewlabels.data.source import Images, Labels, OnDemand
 from fewlabels.data.workers import Map, count, workers
 
@@ -28,18 +28,28 @@ class Files(OnDemand):
     """Steps: the decoders go on while a batch is gathered and uploaded."""
 
     def __init__(
-        self, files: PictureFiles, channels: int, size: tuple[int, int], fit: Fit = "crop", *, pool: Pool | None = None
+        self,
+        files: PictureFiles,
+        channels: int,
+        size: tuple[int, int],
+        how: Decoding = PLAIN,
+        *,
+        pool: Pool | None = None,
     ) -> None:
-        """channels, size, fit: see `pictures.decode`."""
+        """channels, size, how: see `pictures.decode`."""
         self.shape = (len(files), *size, channels)
-        self._files, self._fit = files, fit
+        self._files, self._how = files, how
         self._pool = pool or Pool(len(files))
 
     def __getitem__(self, key: Any) -> Files | Images:
         if isinstance(key, int | np.integer):
-            return decode(self._files[int(key)], self.shape[3], self.shape[1:3], self._fit)
+            return decode(self._files[int(key)], self.shape[3], self.shape[1:3], self._how, About(look=False))
         files = [self._files[row] for row in np.arange(len(self))[key]]
-        return Files(files, self.shape[3], self.shape[1:3], self._fit, pool=self._pool)
+        return Files(files, self.shape[3], self.shape[1:3], self._how, pool=self._pool)
+
+    def of(self, channels: int) -> Files:
+        """The same pictures with this number of channels, 1 or 3."""
+        return Files(self._files, channels, self.shape[1:3], self._how, pool=self._pool)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Images:
         out = np.empty(self.shape, np.uint8)
@@ -50,12 +60,15 @@ class Files(OnDemand):
         share = max(1, min(64, -(-len(rows) // (2 * count()))))  # two jobs a worker: pictures differ in size
         files = [self._files[row] for row in rows]
         jobs = [files[start : start + share] for start in range(0, len(files), share)]
-        options = self.shape[3], self.shape[1:3], self._fit
+        options = self.shape[3], self.shape[1:3], self._how, False
         start = 0
-        for pixels, broken in self._pool.run(decoded_of, [(job, *options) for job in jobs]):
+        for pixels, broken, _ in self._pool.run(decoded_of, [(job, *options) for job in jobs]):
             for offset, reason in broken.items():
                 file = files[start + offset]
-                raise Unreadable(file.name if isinstance(file, Blob) else file, reason)
+                raise Unreadable(
+                    file.name if isinstance(file, Blob) else file,
+                    f"{reason}; mend it and resume (--data.skip-corrupt leaves such out before a training begins)",
+                )
             out[start : start + len(pixels)] = pixels
             start += len(pixels)
 
@@ -76,13 +89,35 @@ class Pool:
         return self._run
 
 
-def decoded_of(files: PictureFiles, channels: int, shape: tuple[int, int], fit: Fit) -> tuple[Images, dict[int, str]]:
-    """Images ``[n, H, W, C]``, zeros where a file is broken, and the reasons by row."""
+Faults: TypeAlias = tuple[dict[int, str], dict[int, About]]
+"""Why files cannot be read, and what is to be said of the others; by row."""
+
+
+def decoded_of(
+    files: PictureFiles, channels: int, shape: tuple[int, int], how: Decoding = PLAIN, look: bool = True
+) -> tuple[Images, dict[int, str], dict[int, About]]:
+    """Images ``[n, H, W, C]``, zeros where a file is broken, and its `Faults`; without `look` nothing is said."""
     images = np.zeros((len(files), *shape, channels), np.uint8)
     broken: dict[int, str] = {}
+    abouts: dict[int, About] = {}
     for row, file in enumerate(files):
+        about = About(look=look)
         try:
-            images[row] = decode(file, channels, shape, fit)
+            images[row] = decode(file, channels, shape, how, about)
         except Unreadable as error:
             broken[row] = error.reason
-    return images, broken
+        else:
+            if about:
+                abouts[row] = about
+    return images, broken, abouts
+
+
+def faults_of(files: PictureFiles, channels: int, shape: tuple[int, int], how: Decoding) -> Faults:
+    """What `decoded_of` says of the files, without the images."""
+    broken: dict[int, str] = {}
+    abouts: dict[int, About] = {}
+    for row, file in enumerate(files):  # one at a time: images of any size need no memory together
+        _, wrong, told = decoded_of([file], channels, shape, how)
+        broken |= {row + one: reason for one, reason in wrong.items()}
+        abouts |= {row + one: about for one, about in told.items()}
+    return broken, abouts

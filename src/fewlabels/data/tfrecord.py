@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from fewlabels.data.listing import Listing, Row
 from fewlabels.data.pictures import Blob
 
+MOST_CLASSES = 100_000
+"""Classes that labels may ask for: a label is the number of its class, and all classes below it are made too."""
+
 
 class Example(NamedTuple):
     """One record."""
@@ -30,6 +33,10 @@ class Example(NamedTuple):
 
 def read(path: Path) -> list[Example]:
     """All records of a file. Raises ValueError for a damaged one, with the number of the record (from 0)."""
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {str(path)!r}" if not path.exists() else f"{str(path)!r} is no regular file"
+        )
     data = path.read_bytes()
     lengths: list[bytes] = []
     bodies: list[bytes] = []
@@ -196,12 +203,10 @@ def list_records(path: Path) -> Listing:
     of the unlabeled file are not looked at.
 
     Raises:
-        ValueError: a file is missing or damaged.
+        ValueError: a file is missing or damaged, or a label would make more than `MOST_CLASSES` classes.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
-    examples = read(path)
-    stem = path.name.removesuffix(".tfrecord")
+    examples = _labeled(path)
+    stem = path.stem
     unlabeled: list[Example] = []
     train: list[Row]
     if not stem.endswith("-label"):
@@ -214,15 +219,27 @@ def list_records(path: Path) -> Listing:
         pool = next((p for p in pools if p.is_file()), None)
         if pool is None:
             raise ValueError(f"{path} has no unlabeled file beside it: neither {pools[0].name} nor {pools[1].name}")
-        unlabeled = read(pool)
+        unlabeled = _labeled(pool)
         train = _merged(_rows(path, examples), _rows(pool, unlabeled))
         held = path.parent.parent / f"{base}-test.tfrecord"
-    tested = read(held) if held.is_file() and held != path else []
+    tested = _labeled(held) if held.is_file() and held != path else []
     notes = [] if tested else [f"there is no {held}; there is no test accuracy"]
     count = 1 + max((e.label for e in (*examples, *unlabeled, *tested)), default=-1)
     classes = tuple(str(c) for c in range(count))
     test = _rows(held, tested)
     return Listing(name=stem, where=str(path), train=train, test=test, classes=classes, notes=notes)
+
+
+def _labeled(path: Path) -> list[Example]:
+    """`read`, for records whose labels are numbers of classes."""
+    examples = read(path)
+    for number, example in enumerate(examples):
+        if not -1 <= example.label < MOST_CLASSES:
+            raise ValueError(
+                f"record {number} of {path} has the label {example.label}; allowed are 0 to {MOST_CLASSES - 1}, and -1 "
+                "for an unlabeled picture"
+            )
+    return examples
 
 
 def _rows(path: Path, examples: list[Example]) -> list[Row]:

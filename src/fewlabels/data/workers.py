@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
+
+from fewlabels import children
+from fewlabels.allocator import keep_freed_memory
 
 T = TypeVar("T")
 Map = Callable[[Callable[..., T], Iterable[tuple[Any, ...]]], Iterator[T]]
@@ -37,6 +39,7 @@ def workers(files: int) -> Iterator[Map[Any]]:
     `function` is a function of a module; it and its arguments travel as pickles. A process that dies is
     replaced by this one, which then shows the error.
     """
+    keep_freed_memory()
     mine = threading.local()
     started: list[subprocess.Popen[bytes]] = []
 
@@ -64,13 +67,13 @@ def workers(files: int) -> Iterator[Map[Any]]:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fewlabels.data.workers import serve; serve()"
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = children.command("fewlabels.data.workers", "serve")
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=children.environment())
 
 
 def serve() -> None:
     """Work until the input ends, or a job fails: the parent does that one itself, and shows the error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    keep_freed_memory()
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land among the results
     while True:

@@ -20,6 +20,7 @@ from fewlabels.nets.weights import adopt, read
 from fewlabels.nets.wrn import WideResNet, WideResNetTF
 from fewlabels.nets.zoo import PREFIXES, elsewhere, is_zoo, normalization, synchronized
 from fewlabels.nets.zoo import build as build_zoo
+from fewlabels.nets.zoo import check as check_zoo
 
 __all__ = [
     "CNN13",
@@ -32,6 +33,7 @@ __all__ = [
     "WideResNet",
     "WideResNetTF",
     "build",
+    "check",
     "frozen_statistics",
     "glorot_normal_",
     "is_zoo",
@@ -121,13 +123,9 @@ def build(
             patch=patch,
             pretrained=pretrained,
         )
-    plan = _plan(name)
+    check(name, stages=stages, blocks=blocks, width=width, slope=slope, patch=patch, pretrained=pretrained is True)
     given = {"stages": stages, "blocks": blocks, "width": width, "slope": slope}
-    _check_options(name, given, plan.options)
-    if patch is not None:
-        raise ValueError(f"Net.patch is for nets of timm, not for {name!r}")
-    if pretrained is True:
-        raise ValueError(f"net {name!r} has no pretrained weights; give a file, or a net of timm: or torchvision:")
+    plan = _plan(name)
     settings = plan.settings | {option: value for option, value in given.items() if value is not None}
     _check_size(name, shape, settings)
     if bn_momentum is not None and plan.make is not ConvNet:  # which has no batch normalisation
@@ -135,9 +133,35 @@ def build(
     if plan.make is SmallCNN:
         settings["size"] = min(shape[1:])
     net = plan.make(classes, shape[0], dropout=dropout, **settings)
-    if pretrained:
+    if isinstance(pretrained, str):
         adopt(net, read(pretrained), name)
     return net
+
+
+def check(
+    name: str,
+    *,
+    stages: int | None = None,
+    blocks: int | None = None,
+    width: int | None = None,
+    slope: float | None = None,
+    patch: int | None = None,
+    pretrained: bool | str = False,
+) -> None:
+    """Raises the ValueError of `build` for what has nothing to do with the images, so that it comes before they are
+    read: the name, the options, the weights, which are fetched to the library's cache if they are to be."""
+    given = {"stages": stages, "blocks": blocks, "width": width, "slope": slope}
+    if is_zoo(name):
+        _check_options(name, given, ())
+        check_zoo(name, pretrained=pretrained)
+        return
+    _check_options(name, given, _plan(name).options)
+    if patch is not None:
+        raise ValueError(f"Net.patch is for nets of timm, not for {name!r}")
+    if pretrained is True:
+        raise ValueError(f"net {name!r} has no pretrained weights; give a file, or a net of timm: or torchvision:")
+    if isinstance(pretrained, str):
+        read(pretrained)
 
 
 def _plan(name: str) -> _Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 
 from fewlabels.nets.complaints import hub, sentence, unknown
@@ -82,6 +83,23 @@ def facts(name: str) -> Any:
     except RuntimeError:
         known = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         raise ValueError(unknown(name, tag, known, "weights")) from None
+
+
+def own_shape(name: str) -> tuple[int, int, int]:
+    """The (C, H, W) that the net was made for. Raises ValueError for a name that timm does not know."""
+    c, h, w = facts(name).input_size
+    return c, h, w
+
+
+def check_names(name: str, weights: Weights) -> None:
+    """Raises ValueError where the weights are, by their names, not those of the net."""
+    import timm
+
+    config = facts(name)
+    heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ("head",))
+    with torch.device("meta"):
+        net = timm.create_model(name.removeprefix("timm:"), num_classes=0)
+    _check(net, weights, heads, name)
 
 
 def _check(net: nn.Module, weights: Weights, heads: tuple[str, ...], name: str) -> None:

@@ -72,6 +72,13 @@ def facts(name: str) -> Any:
     return models.get_model_weights(plain)
 
 
+def own_shape(name: str) -> tuple[int, int, int]:
+    """A (C, H, W) that the net takes. Raises ValueError for a name that torchvision does not know."""
+    known = facts(name)
+    height, width = known["DEFAULT"].meta["min_size"] if name.startswith("torchvision:vit_") else (224, 224)
+    return 3, height, width
+
+
 @torch.no_grad()
 def _adapt_stem(name: str, net: nn.Module, channels: int, *, learned: bool) -> None:
     """Let the first convolution take `channels` channels, with its learned weights summed or repeated as timm does.

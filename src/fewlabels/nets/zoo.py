@@ -122,6 +122,19 @@ def build(
     return net
 
 
+def check(name: str, *, pretrained: bool | str = False) -> None:
+    """Raises the ValueError of `build` for a name that the library does not know, weights that are not to be had, a
+    file that is none of weights, or not of such a net."""
+    library = from_timm if name.startswith("timm:") else from_torchvision
+    shape = library.own_shape(name)
+    if pretrained is True:
+        library.backbone(name, shape, None, True)
+    elif pretrained:
+        weights = read(pretrained)
+        if library is from_timm and "linear.weight" not in weights.tensors:
+            from_timm.check_names(name, weights)
+
+
 @torch.no_grad()
 def _try(name: str, backbone: nn.Module, shape: tuple[int, int, int]) -> int:
     """Width of the features, after one image. Raises ValueError where the network cannot have such images."""

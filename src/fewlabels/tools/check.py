@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fewlabels.data.pictures import LARGEST_SIDE, Unreadable, decode
+from fewlabels.data.folder import list_folder
+from fewlabels.data.listing import alike
+from fewlabels.data.pictures import About, Fit, Header, Unreadable, decode
+from fewlabels.data.reading import common_size
+from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
-from fewlabels.tools.layout import layout
+from fewlabels.tools.layout import in_order, layout
 
 Report = dict[str, Any]
 """What `data check --json` prints; plain values."""
@@ -45,11 +49,16 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
     found = layout(root)
     Image.init()
 
+    abouts: dict[int, About] = {}
+
     def look(row: int) -> tuple[tuple[int, int], int, bytes] | str:
+        about = About()
         try:
-            pixels = decode(found.pictures[row].path, 3, None)
+            pixels = decode(found.pictures[row].path, 3, None, about=about)
         except Unreadable as error:
             return error.reason
+        if about:
+            abouts[row] = about
         grey = bool((pixels == pixels[..., :1]).all())
         return pixels.shape[:2], 1 if grey else 3, digest(pixels)
 
@@ -64,24 +73,32 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
             if progress is not None and (done % 64 == 0 or done == len(found.pictures)):
                 progress(done, len(found.pictures))
 
-    problems, notes = [], []
-    if corrupt:
-        problems.append(f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
+    problems = [found.plain] * bool(found.plain)
+    notes = [*found.notes, *sentences(abouts, [p.within.as_posix() for p in found.pictures])]
     loose = [p.within.as_posix() for p in found.pictures if p.label is None and p.part != "unlabeled"]
     if loose:
         problems.append(f"{len(loose)} pictures lie outside the class folders: {first(loose)}")
     if found.empty:
         problems.append(f"class folders without pictures: {first(found.empty)}")
-    labeled = {p.label for p in found.pictures if p.part == "labeled" and p.label is not None}
+    labeled = found.labeled_classes
     if len(labeled) < 2:
         problems.append(f"at least 2 classes of labeled pictures are needed, there are {len(labeled)}")
-    new = sorted({p.label for p in found.pictures if p.part == "test" and p.label is not None} - labeled)
+    new = in_order(p.label for p in found.pictures if p.part == "test" and p.label not in labeled)
     if new:
         problems.append(f"the test part has classes that the labeled part has not: {first(new)}")
+    if not problems:
+        try:
+            list_folder(root)
+        except ValueError as error:  # whatever else stops a training
+            problems.append(str(error))
+    if corrupt:
+        problems.insert(0, f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
     if found.others:
         names = first([p.relative_to(found.root).as_posix() for p in found.others])
-        notes.append(f"{len(found.others)} files are no pictures, or lie beside the parts: {names}")
-    return report(str(root), seen, sorted(labeled), corrupt=corrupt, problems=problems, notes=notes)
+        notes.append(f"{len(found.others)} files are no pictures: {names}")
+    if pairs := alike(labeled):
+        notes.append(f"classes that look like one are told apart: {first(pairs)}")
+    return report(str(root), seen, labeled, corrupt=corrupt, problems=problems, notes=notes)
 
 
 def check_source(name: str, source: Source, split: Split) -> Report:
@@ -212,15 +229,12 @@ def suggestion(seen: Sequence[Seen], *, centre: bool = False) -> dict[str, Any]:
     """
     if not seen:
         return {"image_size": None, "fit": "crop", "batch": None}
-    shapes = {s.shape for s in seen}
-    longest = max(max(shape) for shape in shapes)
-    size: int | None = None
-    if len(shapes) > 1 or longest > LARGEST_SIDE:
-        shorter = sorted(min(s.shape) for s in seen)
-        size = min(shorter[0 if centre else len(shorter) // 2], LARGEST_SIDE)
-        size -= size % 4 if size > 8 else 0
+    how: Fit = "centre" if centre else "crop"
+    sides, notes = common_size([Header(*s.shape, grey=s.channels == 1) for s in seen], None, how)
+    size = sides[0] if notes else None
+    longest = max(max(s.shape) for s in seen)
     labeled = sum("labeled" in s.parts for s in seen)
     batch = 64 if (size or longest) <= 48 else 32
     while batch > max(labeled, 1):
         batch //= 2
-    return {"image_size": size, "fit": "centre" if centre else "crop", "batch": batch}
+    return {"image_size": size, "fit": how, "batch": batch}

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,15 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from fewlabels.allocator import keep_freed_memory
 from fewlabels.data import tfrecord
-from fewlabels.data.arrays import from_arrays
-from fewlabels.data.pictures import Blob, decode
+from fewlabels.data.arrays import check_archive, from_arrays
+from fewlabels.data.find import is_helper
+from fewlabels.data.pictures import PLAIN, Blob, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
-from fewlabels.tools.layout import Layout, check_absent, fresh_folder, write_new
+from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""
@@ -75,12 +78,17 @@ def class_folders(classes: Sequence[str]) -> list[str]:
     Raises ValueError for a class name that cannot be the name of a folder.
     """
     for name in classes:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name != name.strip():
+        if (
+            not name
+            or name.startswith(".")
+            or is_helper(name)
+            or any(c in name for c in "/\\\0")
+            or name != name.strip()
+        ):
             raise ValueError(f"the class name {name!r} cannot be the name of a folder")
-    if all(name.isdecimal() for name in classes):
-        width = max(map(len, classes))
-        return [name.zfill(width) for name in classes]
-    return list(classes)
+    padded = [name.zfill(max(map(len, classes))) for name in classes]
+    numbers = all(name.isdecimal() for name in classes)
+    return padded if numbers and len(set(padded)) == len(classes) else list(classes)  # "1" and "01" stay apart
 
 
 def _png_maker(images: Images, row: int) -> Callable[[], tuple[bytes, str]]:
@@ -120,6 +128,7 @@ def read_npz(path: Path) -> Source:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
@@ -146,8 +155,9 @@ def to_source(
     image_size: int | None = None,
     skip_corrupt: bool = False,
     progress: Progress | None = None,
+    how: Decoding = PLAIN,
 ) -> Source:
-    """The pictures of a folder as arrays of one size; classes in sorted order, unlabeled ones have -1.
+    """The pictures of a folder as arrays of one size; classes in the order of a training's, unlabeled ones have -1.
 
     Raises ValueError for pictures that cannot be read, and for labeled ones outside class folders.
     """
@@ -159,13 +169,15 @@ def to_source(
         skip_corrupt=skip_corrupt,
         progress=progress,
         base=found.root,
+        how=how,
     )
     labels = np.array([-1 if p.part == "unlabeled" else number[str(p.label)] for p in found.pictures], np.int64)
     test = np.array([p.part == "test" for p in found.pictures])[read.kept]
     labels = labels[read.kept]
-    return from_arrays(
+    source = from_arrays(
         read.images[~test], labels[~test], read.images[test], labels[test], classes, name=found.root.resolve().name
     )
+    return replace(source, notes=(*read.notes, *source.notes))
 
 
 # ---- TFRecord
@@ -197,7 +209,7 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
 
     For ``DIR/NAME.tfrecord`` these are the names that FixMatch gives to its files: DIR/NAME-train.tfrecord, or, if
     there is an unlabeled part, DIR/SSL2/NAME.1@SIZE-label.tfrecord and DIR/SSL2/NAME-unlabel.tfrecord; and
-    DIR/NAME-test.tfrecord.
+    DIR/NAME-test.tfrecord. Labels are the places of the classes in their order.
     """
     classes = labeled_classes(found)
     parts: dict[str, list[tuple[Path, int]]] = {"labeled": [], "unlabeled": [], "test": []}
@@ -211,44 +223,43 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
     return {to.parent / f"{file}.tfrecord": rows for file, rows in zip(names, parts.values(), strict=True) if rows}
 
 
-def write_records(files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Progress | None = None) -> None:
+def write_records(
+    files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Progress | None = None, how: Decoding = PLAIN
+) -> None:
     """Write `record_files`; nothing is replaced, and nothing written if a picture cannot be read (Unreadable)."""
+    keep_freed_memory()
     total, done = sum(map(len, files.values())), 0
     contents: dict[Path, list[tfrecord.Example]] = {}
     for path, rows in files.items():
         check_absent(path)
         contents[path] = []
         for picture, label in rows:
-            contents[path].append(tfrecord.Example(encoded(picture), label))
+            contents[path].append(tfrecord.Example(encoded(picture, how), label))
             done += 1
             if progress is not None:
                 progress(done, total)
-    for path, examples in contents.items():
-        path.parent.mkdir(exist_ok=True)
-        write_new(path, partial(tfrecord.write, examples=examples))
+    write_all({path: partial(tfrecord.write, examples=examples) for path, examples in contents.items()})
 
 
 def labeled_classes(found: Layout) -> list[str]:
-    """Sorted names of the class folders of the labeled and test part.
+    """Names of the class folders of the labeled and test part, in the order of a training's.
 
     Raises ValueError for pictures there that lie in none.
     """
     loose = [p.within.as_posix() for p in found.pictures if p.part != "unlabeled" and p.label is None]
     if loose:
         raise ValueError(f"{len(loose)} pictures of {found.root} lie outside class folders: {first(loose)}")
-    return sorted({str(p.label) for p in found.pictures if p.part != "unlabeled"})
+    return in_order(p.label for p in found.pictures if p.part != "unlabeled")
 
 
-def encoded(path: Path) -> bytes:
+def encoded(path: Path, how: Decoding = PLAIN) -> bytes:
     """The bytes of a PNG or JPEG file that every reader takes for the same pixels, others as a new PNG file.
 
     Palettes, 16 bits, transparency and EXIF rotation are resolved as training does. Raises Unreadable.
     """
-    pixels = decode(path, 3, None)
-    with Image.open(path) as picture:
-        plain = picture.format in ("PNG", "JPEG") and picture.mode in ("L", "RGB")
-        if plain and picture.getexif().get(0x0112, 1) == 1:
-            return path.read_bytes()
+    pixels = decode(path, 3, None, how)
+    if is_plain(path, how):
+        return path.read_bytes()
     grey = bool((pixels == pixels[..., :1]).all())
     return png(pixels[..., :1] if grey else pixels)
 

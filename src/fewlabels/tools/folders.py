@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 
 from fewlabels import files
 from fewlabels.config import nearest
-from fewlabels.data.pictures import Fit, decode, fit
+from fewlabels.data.find import read_text
+from fewlabels.data.pictures import Decoding, decode, fit
 from fewlabels.data.source import first
 from fewlabels.tools.layout import Layout, Picture, Step, check_distinct
 
@@ -49,15 +51,15 @@ def crop_steps(found: Layout, suffix: str) -> list[Step]:
     return steps
 
 
-def crop(path: Path, to: Path, size: int, how: Fit) -> None:
+def crop(path: Path, to: Path, size: int, how: Decoding) -> None:
     """Write one picture as a square of `size` pixels, see `pictures.fit`; "pad" is RealMix's
     scripts/preprocess_crops.py.
 
     Grey stays grey, transparency and EXIF rotation are resolved. Raises Unreadable.
     """
-    pixels = decode(path, 3, None)
+    pixels = decode(path, 3, None, how)
     grey = bool((pixels == pixels[..., :1]).all())
-    image = fit(Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels), size, how)
+    image = fit(Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels), size, how.fit)
     image.save(to, quality=95) if to.suffix == ".jpg" else image.save(to)
 
 
@@ -105,14 +107,21 @@ def undo(log: Path, *, dry_run: bool = False) -> list[tuple[str, str]]:
     """Give the pictures their old names back; returns the pairs (new, old). The log becomes ``LOG.undone``.
 
     A renaming that was broken off is undone as far as it went. Raises ValueError before anything is renamed if
-    the log is none, or if a picture is gone or its old name taken.
+    the log is none, or says anything that `rename_in_place` does not write: a folder that is not beside it, names that
+    leave that folder; or if a picture is gone or its old name taken.
     """
     try:
-        content: Any = json.loads(log.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_text(log))
         root = Path(content["root"])
         pairs = [(str(new), str(old)) for old, new in content["renamed"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ValueError(f"the log {str(log)!r} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{log} is not the log of a renaming") from error
+    beside = log.resolve().parent
+    if "\0" in str(root) or root.resolve().parent != beside or not root.is_dir():
+        raise ValueError(f"{log} is of the folder {str(root)!r}, which is not beside it in {beside}; put both together")
+    _check_names(log, root.resolve(), pairs)
     todo = [pair for pair in pairs if not (os.path.lexists(root / pair[1]) and not os.path.lexists(root / pair[0]))]
     gone = [new for new, _ in todo if not os.path.lexists(root / new)]
     taken = [old for _, old in todo if os.path.lexists(root / old)]
@@ -126,6 +135,20 @@ def undo(log: Path, *, dry_run: bool = False) -> list[tuple[str, str]]:
         _move(root, todo)
         log.rename(done)
     return todo
+
+
+def _check_names(log: Path, root: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError unless each pair is two names in one folder in `root`, links followed, and none comes twice."""
+    for pair in pairs:
+        parents = {Path(name).parent for name in pair}
+        folder = root / parents.pop()
+        plain = all("\0" not in name and Path(name).name and ".." not in Path(name).parts for name in pair)
+        if not plain or parents or not folder.resolve().is_relative_to(root):
+            raise ValueError(f"{log} names {pair[0]!r} and {pair[1]!r}, which are not in one folder in {root}")
+    for names in zip(*pairs, strict=True):
+        twice = next((name for name, n in Counter(names).items() if n > 1), None)
+        if twice is not None:
+            raise ValueError(f"{log} names {twice!r} twice; nothing was renamed")
 
 
 def _move(root: Path, pairs: Sequence[Sequence[str]]) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import socket
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fewlabels.data.find import scan
+from fewlabels.data.contents import contents
+from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
-from fewlabels.data.source import Progress, first
-
-PARTS = {"labeled": "labeled", "train": "labeled", "unlabeled": "unlabeled", "test": "test"}
-"""Folder names at the top of own data, and the part that each is."""
+from fewlabels.data.source import Progress, by_reason
 
 
 class Picture(NamedTuple):
@@ -33,51 +34,49 @@ class Layout(NamedTuple):
     pictures: list[Picture]
     """Sorted by path."""
     others: list[Path]
-    """Files that are no pictures."""
+    """Files of the parts that are no pictures."""
     empty: list[str]
     """Class folders without pictures, relative to the root."""
+    plain: str
+    """Why a training does not take plain class folders; empty: these are none."""
+    notes: list[str]
+    """What is passed over or serves as another part."""
 
     @property
     def classes(self) -> list[str]:
-        """Names of the class folders that hold pictures, sorted."""
-        return sorted({p.label for p in self.pictures if p.label is not None})
+        """Names of the class folders that hold pictures, in the order of a training's."""
+        return in_order(p.label for p in self.pictures)
+
+    @property
+    def labeled_classes(self) -> list[str]:
+        """Those of the labeled part."""
+        return in_order(p.label for p in self.pictures if p.part == "labeled")
+
+
+def in_order(labels: Iterable[str | None]) -> list[str]:
+    """The class names among `labels`, each once, in the order of a training's."""
+    return sorted({label for label in labels if label is not None}, key=class_order)
 
 
 def layout(root: Path | str) -> Layout:
     """Look through a folder: own data (``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``) or plain ``CLASS/``.
 
-    The class of a picture is the folder right below the part (or the root), however deep the picture lies.
-    Hidden files are skipped and links that lead out of the folder refused, as when training reads it.
+    It is read as a training reads it (`contents`). The class of a picture is the folder right below the part (or the
+    root), however deep the picture lies.
 
     Raises:
         ValueError: there is no such folder, or no picture in it.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"there is no folder {str(root)!r}" if not root.exists() else f"{str(root)!r} is no folder")
-    found, others = scan(root)
-    if not found:
-        raise ValueError(f"{root} holds no pictures")
-    own = any((root / name).is_dir() for name in ("labeled", "train"))
-    pictures = []
-    for path in found:
-        within = path.relative_to(root)
-        folders = within.parts[:-1]
-        part = PARTS.get(folders[0], "") if own and folders else "" if own else "labeled"
-        if own and not part:
-            others.append(path)  # beside the parts: training does not look there either
-            continue
-        below = folders[1:] if own else folders
-        pictures.append(Picture(path, within, part, below[0] if below else None))
-    tops = [root / name for name in ("labeled", "train", "test") if (root / name).is_dir()] if own else [root]
-    full = {(root / p.within.parts[0] / p.label) if own else root / p.label for p in pictures if p.label is not None}
-    empty = [
-        folder.relative_to(root).as_posix()
-        for top in tops
-        for folder in sorted(top.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".") and folder not in full
-    ]
-    return Layout(root, pictures, others, empty)
+    found = contents(root)
+    root = found.root
+    if not found.pictures:
+        raise ValueError(
+            f"{root} holds no pictures" + (f" in its parts ({'; '.join(found.notes)})" * bool(found.notes))
+        )
+    pictures = [Picture(p.path, p.path.relative_to(root), p.part, p.label) for p in found.pictures]
+    pictures.sort(key=lambda p: p.path.as_posix())
+    empty = [folder.relative_to(root).as_posix() for folder in found.empty]
+    return Layout(root, pictures, found.others, empty, found.plain, found.notes)
 
 
 # ---- new folders
@@ -99,30 +98,80 @@ def check_free(path: Path, root: Path | None = None) -> None:
 
 
 @contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill under a hidden name; it becomes `path` when the block ends well, and is gone otherwise."""
+def _hidden(path: Path) -> Iterator[Path]:
+    """A hidden name to write under; what is there becomes `path` when the block ends well, and is gone otherwise.
+
+    What killed programs left under such names is removed first. An OSError names `path`, not the hidden name, and not
+    the file that was copied when the disk was full.
+    """
     check_free(path)
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    hidden.mkdir()
+    machine = zlib.crc32(socket.gethostname().encode())
+    for left in path.parent.glob(f".tmp-{machine}-*-{glob.escape(path.name)}"):
+        if not _runs(left.name.split("-")[2]):
+            _remove(left)
+    hidden = path.with_name(f".tmp-{machine}-{os.getpid()}-{path.name}")
     try:
         yield hidden
         check_free(path)
         hidden.rename(path)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except OSError as error:
+        if not isinstance(error.filename, str) or error.filename2 or error.filename.startswith(str(hidden)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    finally:
+        _remove(hidden)
+
+
+def _runs(number: str) -> bool:
+    """Whether another process has this number."""
+    try:
+        if int(number) == os.getpid():
+            return False
+        os.kill(int(number), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill under a hidden name; it becomes `path` when the block ends well, and is gone otherwise."""
+    with _hidden(path) as hidden:
+        hidden.mkdir()
+        yield hidden
 
 
 def write_new(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(path)`` for a new file, which appears under its name when it is whole; nothing is replaced."""
     check_free(path)
-    hidden = path.with_name(f".{os.getpid()}.{path.name}")
+    write_all({path: write})
+
+
+def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """`write_new` for several files, which appear when all of them are whole. Folders are made where they are missing
+    (one level), and are gone again if nothing came of it."""
+    made = [folder for folder in {path.parent for path in files} if not folder.is_dir()]
     try:
-        write(hidden)
-        check_free(path)
-        hidden.rename(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+        for folder in made:
+            folder.mkdir()
+        with ExitStack() as stack:
+            for path, write in files.items():
+                write(stack.enter_context(_hidden(path)))
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 class Step(NamedTuple):
@@ -174,6 +223,7 @@ def fill(
             if progress is not None and (done % 64 == 0 or done == len(steps)):
                 progress(done, len(steps))
         if corrupt and (not skip_corrupt or len(corrupt) == len(steps)):
-            names = first([f"{path} ({reason})" for path, reason in corrupt.items()])
-            raise ValueError(f"{len(corrupt)} of {len(steps)} pictures cannot be read: {names}; nothing was written")
+            raise ValueError(
+                f"{len(corrupt)} of {len(steps)} pictures cannot be read: {by_reason(corrupt)}; nothing was written"
+            )
     return corrupt

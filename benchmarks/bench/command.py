@@ -1,4 +1,4 @@
-"""fewlabels bench: how fast, measured on this machine against references in the same process."""
+"""The command line of bench.py: finds the measurement, shows and files it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fewlabels.bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
-from fewlabels.bench.measure import TOLERANCE, NotExact
-from fewlabels.bench.options import Options, Stages
+from bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
+from bench.measure import TOLERANCE, NotExact
+from bench.options import Options, Stages
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import nearest
 from fewlabels.log import bar
 
 HELP = """\
-fewlabels bench: how fast it is on this machine, as ratios to references that are timed in turn in the same process.
+bench: how fast fewlabels is on this machine, as ratios to references that are timed in turn in the same process.
 Results are compared first; a run whose reference does not take as long as itself ({tolerance:.0%}) does not count.
 
-usage: fewlabels bench COMMAND [options]
+usage: python benchmarks/bench.py COMMAND [options]
 
 {commands}
 
-`fewlabels bench COMMAND --help` lists the options of a command; each has --json.
+`python benchmarks/bench.py COMMAND --help` lists the options of a command; each has --json.
 """
 
 
@@ -53,17 +53,20 @@ COMMANDS: dict[str, tuple[type, Run]] = {
 }
 
 
+CLASSES: dict[str, type] = {name: cls for name, (cls, _) in COMMANDS.items()} | {"render": Render}
+
+
 def main(args: list[str]) -> int:
-    classes: dict[str, type] = {name: cls for name, (cls, _) in COMMANDS.items()} | {"render": Render}
+    """Run the command line `args`; returns the exit status. Raises ValueError for what was asked wrongly."""
     if not args or args[0] in ("-h", "--help", "help"):
-        width = max(map(len, classes))
-        lines = [f"  {name:{width}}  {str(cls.__doc__).splitlines()[0]}" for name, cls in classes.items()]
+        width = max(map(len, CLASSES))
+        lines = [f"  {name:{width}}  {str(cls.__doc__).splitlines()[0]}" for name, cls in CLASSES.items()]
         print(HELP.format(commands="\n".join(lines), tolerance=TOLERANCE), end="")
         return 0
     name = args[0]
-    if name not in classes:
-        raise UsageError(f"bench has no command {name!r}{nearest(name, classes)} (known: {', '.join(classes)})")
-    options: object = parse(classes[name], args[1:], prog=f"fewlabels bench {name}")
+    if name not in CLASSES:
+        raise UsageError(f"bench has no command {name!r}{nearest(name, CLASSES)} (known: {', '.join(CLASSES)})")
+    options: object = parse(CLASSES[name], args[1:], prog=f"bench {name}")
     if isinstance(options, Render):
         return render(options.check)
     assert isinstance(options, Options)

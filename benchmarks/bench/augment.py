@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from bench import pillow
+from bench.measure import Work, alternate, worst
+from bench.options import Options, Stages
+from bench.record import Result, result
+from bench.subjects import MEAN, STD, photos
 from fewlabels.augment import Normalize, RandAugment, Weak
 from fewlabels.augment.presets import Preset
-from fewlabels.bench import pillow
-from fewlabels.bench.measure import Work, alternate, worst
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
-from fewlabels.bench.subjects import MEAN, STD, photos
 from fewlabels.checked import Range
 from fewlabels.data.source import Images
 from fewlabels.data.store import Store

@@ -22,7 +22,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from fewlabels.bench import subjects
+from bench import subjects
 
 MANY = 10**9
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
 
-from fewlabels.bench import clones, pillow, subjects
-from fewlabels.bench.measure import Timings, Work, alternate, worst
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Batches, Ours
+from bench import clones, pillow, subjects
+from bench.measure import Timings, Work, alternate, worst
+from bench.options import Options, Stages
+from bench.record import Result, result
+from bench.step import Batches, Ours
 from fewlabels.checked import Range
 
 OURS = "fewlabels"

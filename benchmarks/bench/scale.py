@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fewlabels.bench import subjects
-from fewlabels.bench.e2e import EndToEnd
-from fewlabels.bench.measure import Work, alternate, worst
-from fewlabels.bench.options import Stages
-from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Batches, Ours
+from bench import subjects
+from bench.e2e import EndToEnd
+from bench.measure import Work, alternate, worst
+from bench.options import Stages
+from bench.record import Result, result
+from bench.step import Batches, Ours
 from fewlabels.desk import peak_memory
 
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import torch
 
-from fewlabels.bench import pillow, subjects, work
-from fewlabels.bench.augment import one_by_one, pairs
-from fewlabels.bench.measure import Timings, Work, alternate, worst
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Ours, fixed
+from bench import pillow, subjects, work
+from bench.augment import one_by_one, pairs
+from bench.measure import Timings, Work, alternate, worst
+from bench.options import Options, Stages
+from bench.record import Result, result
+from bench.step import Ours, fixed
 from fewlabels.checked import Range
 
 

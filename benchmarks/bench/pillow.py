@@ -19,12 +19,12 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 from torchvision.transforms import v2
 
+from bench.measure import NotExact, Tick
 from fewlabels.augment import PRESETS, RandAugment, Weak, unpack
 from fewlabels.augment.ops import Op
 from fewlabels.augment.pixels import pack
 from fewlabels.augment.presets import Preset
 from fewlabels.augment.randaugment import RandDraw
-from fewlabels.bench.measure import NotExact, Tick
 from fewlabels.data.source import Images
 from fewlabels.rng import Rng
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from fewlabels.bench import pillow, subjects
-from fewlabels.bench.measure import Work, alternate, worst
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
-from fewlabels.bench.step import Batches
+from bench import pillow, subjects
+from bench.measure import Work, alternate, worst
+from bench.options import Options, Stages
+from bench.record import Result, result
+from bench.step import Batches
 from fewlabels.checked import Range
 
 WITHOUT = "DataLoader, 0 workers"

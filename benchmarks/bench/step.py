@@ -10,11 +10,11 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import nn
 
-from fewlabels.bench import subjects
-from fewlabels.bench.ladder import Inputs, Step, Training, difference, lockstep, rungs
-from fewlabels.bench.measure import NotExact, alternate
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
+from bench import subjects
+from bench.ladder import Inputs, Step, Training, difference, lockstep, rungs
+from bench.measure import NotExact, alternate
+from bench.options import Options, Stages
+from bench.record import Result, result
 from fewlabels.checked import Range
 from fewlabels.step import Trainer
 

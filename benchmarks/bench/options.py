@@ -1,4 +1,4 @@
-"""What the sub-commands of `bench` have in common."""
+"""What the measurements have in common."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, TypeAlias
 
 import torch
 
+from bench.measure import Tick
 from fewlabels.allocator import keep_freed_memory
-from fewlabels.bench.measure import Tick
 from fewlabels.checked import Checked, Range
 from fewlabels.step import pick_device
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, cast
 import torch
 from torch import nn
 
+from bench import loader, pillow, subjects
+from bench.ladder import Inputs, Step, Switches
+from bench.measure import Work, alternate, worst
+from bench.options import Options, Stages
+from bench.record import Result, result
 from fewlabels.augment import View
-from fewlabels.bench import loader, pillow, subjects
-from fewlabels.bench.ladder import Inputs, Step, Switches
-from fewlabels.bench.measure import Work, alternate, worst
-from fewlabels.bench.options import Options, Stages
-from fewlabels.bench.record import Result, result
 from fewlabels.checked import Range
 from fewlabels.data.split import make_split
 from fewlabels.data.store import draw_rows

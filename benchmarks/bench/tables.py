@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fewlabels.bench.record import Result
-from fewlabels.bench.step import OWN
+from bench.record import Result
+from bench.step import OWN
 
 DOCUMENTS = (Path("README.md"), Path("docs") / "performance.md")
 """What holds rendered tables, from the root of a checkout."""

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 import fewlabels
+from bench.measure import TOLERANCE, valid
 from fewlabels import files
-from fewlabels.bench.measure import TOLERANCE, valid
 from fewlabels.desk import peak_memory
 
 PACKAGE = Path(fewlabels.__file__).parent
+HERE = Path(__file__).parent
 FOLDER = Path("results") / "bench"
 """Where results lie, from the root of a checkout."""
 
@@ -60,7 +61,10 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the package lies in, marked where it was changed since; None elsewhere."""
+    """The commit of the checkout that the package and the benchmarks lie in, marked where either was changed since.
+
+    None where they are of no checkout, or not of the same one.
+    """
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", *args], cwd=PACKAGE, capture_output=True, check=True, text=True)
@@ -69,7 +73,9 @@ def commit() -> str | None:
     try:
         if not git("ls-files", "__init__.py"):  # installed beside some other project's files
             return None
-        return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--", ".", str(HERE)) else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -1,0 +1,203 @@
+"""What a folder of one's own pictures consists of: the one place that knows its form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from fewlabels.data.find import check_link, folders_in, read_text, scan
+from fewlabels.data.kinds import SUFFIXES
+from fewlabels.data.source import first
+
+LabelFrom: TypeAlias = Literal["folder", "suffix"]
+"""Whether a picture's class is the folder it lies in, or the last part of its name (RealMix's 12_cat.png)."""
+
+WORDS = {
+    "labeled": ("labeled", "labelled", "train", "training"),
+    "unlabeled": ("unlabeled", "unlabelled"),
+    "test": ("test", "testing"),
+    "validation": ("val", "valid", "validation", "dev", "eval"),
+}
+"""What the folder of a part may be called, in small or capital letters; validation serves where there is no test."""
+
+
+class Picture(NamedTuple):
+    path: Path
+    part: str
+    """labeled, unlabeled or test."""
+    label: str | None
+    """The folder right below the part that it lies in, or what else says its class; None without one. In the unlabeled
+    part it says nothing."""
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """A folder of own pictures, whether or not a training can take it."""
+
+    root: Path
+    labeled: Path
+    unlabeled: Path | None
+    test: Path | None
+    plain: str
+    """Why a training does not take it, where no folder is the labeled part and its own folders may be the classes."""
+    pictures: list[Picture] = field(default_factory=list)
+    """Those of each part sorted by path."""
+    others: list[Path] = field(default_factory=list)
+    """Files of the parts that are no pictures."""
+    empty: list[Path] = field(default_factory=list)
+    """Class folders without pictures."""
+    beside: list[Path] = field(default_factory=list)
+    """Folders and pictures at the top that are no part, and are not read."""
+    annotated: bool = False
+    """The classes of the test part are those of a file, whose order it has."""
+    notes: list[str] = field(default_factory=list)
+
+    def names(self, paths: list[Path]) -> str:
+        """The first of some paths for a sentence, relative to the folder."""
+        root = self.root
+        return first([p.relative_to(root).as_posix() if p.is_relative_to(root) else str(p) for p in sorted(paths)])
+
+
+def part_of(name: str) -> str | None:
+    """The part that a folder of this name is: labeled, unlabeled, test or validation; None: none."""
+    return next((part for part, words in WORDS.items() if name.casefold() in words), None)
+
+
+def contents(
+    path: Path | str,
+    *,
+    labeled: Path | None = None,
+    unlabeled: Path | None = None,
+    test: Path | None = None,
+    label_from: LabelFrom = "folder",
+) -> Contents:
+    """The pictures of ``labeled/CLASS/**``, ``unlabeled/**`` and ``test/CLASS/**``, with the names of `WORDS`.
+
+    The last two may be missing. `labeled`, `unlabeled` and `test` name other folders for the parts. A folder of
+    validation pictures serves as the test part where there is no other; one with Tiny-ImageNet's
+    ``val_annotations.txt`` always does, because the test part of such a set has no labels. With `label_from` "suffix"
+    the pictures lie flat in their part, and ``12_cat.png`` is a cat. Without a labeled part the folders at the top are
+    the classes (`plain`).
+
+    Raises:
+        ValueError: there is no such folder, two folders are the same part, or a link leads out of the folder.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(_no_folder(root))
+    given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
+    for what, folder in given.items():
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"there is no folder {str(folder)!r}, which was given as the {what} part")
+    named: dict[str, list[Path]] = {part: [] for part in WORDS}
+    for folder in folders_in(root):
+        if part := part_of(folder.name):
+            named[part].append(folder)
+    files = [f / "val_annotations.txt" for f in named["validation"] if test is None]
+    annotations = next((file for file in files if file.is_file()), None)
+    if annotations:
+        named["test"], named["validation"] = [annotations.parent], []
+    elif test is not None or named["test"]:
+        named["validation"] = []
+    for part, folders in named.items():
+        if len(folders) > 1 and given.get(part) is None:
+            a, b = folders[:2]
+            raise ValueError(f"{root} has both a folder {a.name!r} and a folder {b.name!r}; keep one of them")
+
+    def chosen(part: str) -> Path | None:
+        return given[part] or next(iter(named[part]), None)
+
+    found = Contents(root=root, labeled=root, unlabeled=chosen("unlabeled"), test=chosen("test"), plain="")
+    if labeled := chosen("labeled"):
+        found.labeled = labeled
+    else:
+        found.plain = _no_labeled(root, [f for f in folders_in(root) if part_of(f.name) is None])
+    if found.test is None and named["validation"]:
+        found.test = named["validation"][0]
+        found.notes.append(f"{root} has no folder 'test'; {found.test} serves as the test part")
+    if annotations:
+        found.notes.append(f"the test images are those of {annotations.parent}, which have labels")
+
+    helpers = _read(found, "labeled", found.labeled, label_from)
+    if found.unlabeled is not None:
+        helpers += _read(found, "unlabeled", found.unlabeled, label_from)
+    if annotations:
+        found.pictures += _annotated(annotations, found)
+        found.annotated = True
+    elif found.test is not None:
+        helpers += _read(found, "test", found.test, label_from)
+    _look_beside(found)
+    if helpers:
+        found.notes.append(f"{len(helpers)} folders of other programs were passed over: {found.names(helpers)}")
+    return found
+
+
+def _read(found: Contents, part: str, folder: Path, label_from: LabelFrom) -> list[Path]:
+    """Add the pictures of a part; returns the folders of other programs in it, which were passed over."""
+    # Links may lead anywhere in the data's folder, or in a part that lies elsewhere.
+    images, others, helpers = scan(folder, found.root if folder.is_relative_to(found.root) else folder.resolve())
+    apart = {f for f in folders_in(folder) if part_of(f.name) and folder.resolve() == found.root.resolve()}
+    images, others, helpers = ([p for p in paths if not apart & {*p.parents}] for paths in (images, others, helpers))
+    found.others += others
+    for path in images:
+        within = path.parts[len(folder.parts) : -1]
+        label: str | None = within[0] if within else None
+        if label_from == "suffix":
+            label = path.stem.rpartition("_")[2] or None if "_" in path.stem else None
+        found.pictures.append(Picture(path, part, label))
+    if part != "unlabeled" and label_from == "folder":
+        full = {p.label for p in found.pictures if p.part == part}
+        found.empty += [f for f in folders_in(folder) if f.name not in full and f not in apart]
+    return helpers
+
+
+def _look_beside(found: Contents) -> None:
+    """Find what lies at the top and is not read, and say so."""
+    parts = [p.resolve() for p in (found.labeled, found.unlabeled, found.test) if p is not None]
+    found.beside = [f for f in folders_in(found.root) if not any(p.is_relative_to(f.resolve()) for p in parts)]
+    if found.root.resolve() in parts:  # its other folders are classes
+        found.beside = [f for f in found.beside if part_of(f.name)]
+    else:
+        pictures = [f for f in found.root.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file()]
+        found.beside += [f for f in pictures if not f.name.startswith(".")]
+    if found.beside:
+        found.notes.append(f"not read, as they are no part of {found.root}: {found.names(found.beside)}")
+
+
+def _annotated(file: Path, found: Contents) -> list[Picture]:
+    """Tiny-ImageNet's test pictures: lines of file name, class and a box, separated by tabs."""
+    pictures, known = [], {p.label for p in found.pictures if p.part == "labeled"}
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        fields = line.split("\t")
+        if len(fields) < 2 or fields[1] not in known or Path(fields[0]).name != fields[0]:
+            raise ValueError(
+                f"line {number} of {file} is not a file name and a class of the training part: {line[:60]!r}"
+            )
+        path = file.parent / "images" / fields[0]
+        check_link(path, found.root.resolve())
+        pictures.append(Picture(path, "test", fields[1]))
+    return pictures
+
+
+def _no_folder(root: Path) -> str:
+    if root.exists():
+        return (
+            f"{str(root)!r} is a file; own data are a folder with labeled/CLASS/ in it, a .csv, .tsv or .tfrecord file"
+        )
+    sentence = f"there is no folder {str(root)!r}"
+    # photos/@40 or ./photos.1@40-5: the split of a named set, put behind a folder
+    bare = str(root).split("@")[0].rstrip("/")
+    if "@" in str(root) and bare and (Path(bare).is_dir() or Path(bare).with_suffix("").is_dir()):
+        sentence += "; a folder's name carries no split, give labels, seed and valid as options"
+    return sentence
+
+
+def _no_labeled(root: Path, folders: list[Path]) -> str:
+    sentence = (
+        f"{root} has no folder 'labeled' (or 'train'); own pictures lie in {root}/labeled/CLASS/, "
+        "and beside it in unlabeled/ and test/CLASS/ if there are such"
+    )
+    if len(folders) > 1:
+        sentence += f"; --data.labeled {root} takes its folders for the classes: {first([f.name for f in folders])}"
+    return sentence
