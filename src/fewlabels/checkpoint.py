@@ -49,6 +49,12 @@ class Checkpoint(NamedTuple):
                     "run they are of: go on with that version, or train the run again"
                 )
             raise RunError(f"{damaged}meta.json has changed since it was written")
+        if meta.get("format", 1) != records.FORMAT:
+            raise RunError(
+                f"checkpoint {self.path} is of {'an earlier' if meta.get('format', 1) < records.FORMAT else 'a later'} "
+                f"version of fewlabels, whose checkpoints have another format ({meta.get('format', 1)}, here "
+                f"{records.FORMAT}): go on with that version, or train the run again"
+            )
         records.check_own(meta, self.path.parent.parent, f"checkpoint {self.path}")
         if (meta["step"], meta["best"]) != (self.step, self.best):
             raise RunError(f"{damaged}it was renamed from {checkpoint_name(meta['step'], meta['best'])}")
@@ -66,7 +72,7 @@ class Checkpoint(NamedTuple):
             raise RunError(f"checkpoint {self.path} is damaged: {name} cannot be read: {error.strerror}") from None
 
     def weights(self, which: str) -> dict[str, Tensor]:
-        """State dict of the net; `which` is "ema" or "raw". Raises RunError."""
+        """State dict of the model; `which` is "ema" or "raw". Raises RunError."""
         try:
             tensors = safetensors.torch.load(self._bytes("weights.safetensors"))
         except (SafetensorError, KeyError, ValueError) as error:

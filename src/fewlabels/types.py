@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewlabels.rng import Rng
 
@@ -69,7 +69,7 @@ class Info(NamedTuple):
     shape: tuple[int, int, int]
     """(C, H, W) of the images."""
     features: int
-    """Width D of the net's features, for heads of the algorithm's own."""
+    """Width D of the net's features, for heads that the algorithm asks for."""
     labeled_counts: Tensor
     """Labeled images per class, ``[K]`` int64."""
     unlabeled: int
@@ -84,10 +84,12 @@ class Info(NamedTuple):
 
 
 class Net(Protocol):
-    """The network protocol: ``net(x) == net.head(net.features(x))``."""
+    """A model as algorithms and rules see it: ``net(x) == net.head(net.features(x))``."""
 
     dim: int
     """Width D of the features."""
+    heads: nn.ModuleDict
+    """Those that the algorithm asked for, by name; each takes features ``[N, D]`` float32."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits, ``[N, C, H, W] -> [N, K]``."""
@@ -100,3 +102,7 @@ class Net(Protocol):
     def head(self, f: Tensor) -> Tensor:
         """``[N, D] -> [N, K]``."""
         ...
+
+
+Rule = Callable[[Net, Tensor], Tensor]
+"""``(model, features [N, D]) -> logits [N, K]``: how a model predicts. A plain function, without state of its own."""

@@ -76,7 +76,7 @@ def step_without_norm() -> dict[str, Any]:
             trainer = Trainer(config, toy(), split, device=cpu, mean=half, std=half)
             for step in (1, 3, STEPS - 1):
                 trainer.step(step)
-            state = {**trainer.net.state_dict(), **trainer.algorithm.state_dict()}
+            state = {**trainer.model.state_dict(), **trainer.algorithm.state_dict()}
             after[name] = {"log": trainer.read_log(), "state": {k: v.clone() for k, v in state.items()}}
     return after
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fewlabels.types import Batch, Losses, Net, Views
+from fewlabels.types import Batch, Losses, Net, Rule, Views
+
+
+def by_head(net: Net, features: Tensor) -> Tensor:
+    """Rule: the logits of the net's own head, ``[N, D] -> [N, K]``."""
+    return net.head(features)
 
 
 class Algorithm(nn.Module):
-    """Batch to losses. Buffers are its state, parameters its own heads, `state_dict()` its checkpoint."""
+    """Batch to losses. Buffers are its state, `state_dict()` its checkpoint. It has no parameters: what is trained
+    besides the net are the `heads` that it asks for, which are part of the model."""
 
     views: Views = Views()
     """The views of labeled and unlabeled images that `forward` finds in the batch."""
+
+    heads: Mapping[str, nn.Module] = MappingProxyType({})
+    """What the model is to have beside the net, by name: made here, at its start; trained, averaged and saved there.
+    `forward` and `rule` find it in ``net.heads``. A plain mapping, so that no head is registered in the algorithm."""
+
+    rule: Rule = staticmethod(by_head)
+    """How the model predicts; what it needs, such as a second head or a prior, is one of the `heads`."""
 
     draws: ClassVar[bool] = False
     """Whether `forward` draws from `Batch.rng`."""
@@ -34,7 +49,7 @@ class Algorithm(nn.Module):
         return weight
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
-        """The losses of one training step; `ema` is the averaged copy of `net`."""
+        """The losses of one training step; `net` is the model with its heads, `ema` its averaged copy."""
         raise NotImplementedError
 
 

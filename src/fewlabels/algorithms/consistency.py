@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.base import Algorithm, by_head, log
 from fewlabels.algorithms.slots import (
     Divergence,
     Seen,
@@ -20,7 +20,7 @@ from fewlabels.algorithms.slots import (
     hard,
 )
 from fewlabels.nets import frozen_statistics
-from fewlabels.types import Batch, Losses, Net, Outputs, Views
+from fewlabels.types import Batch, Losses, Net, Outputs, Rule, Views
 
 Teacher = Literal["student", "ema", "ema-batch"]
 """Whose pseudo-labels: the net's own, those of its running average in evaluation mode, or of the average with
@@ -51,6 +51,10 @@ class Consistency(Algorithm):
             passes through the net apart from the labeled images, without moving the running statistics.
         teacher: what guesses; with the averaged net, the net itself sees labeled and strong images only.
         bn: whether the weak images share a forward pass with the others; they never do with another teacher.
+        heads: what the model is to have beside the net, by name; slots and terms find it in ``seen.net.heads``.
+        rule: how the model predicts, from features ``[N, D]`` to logits ``[N, K]``; default: by the net's own head.
+        weak_gradient: the setting that needs the gradient of the weak images, as ``CLASS.FIELD VALUE``; None: none
+            does, and `Seen.weak` is without gradient. Raises ValueError where `teacher` or `bn` leaves it out.
     """
 
     def __init__(
@@ -66,15 +70,28 @@ class Consistency(Algorithm):
         views: Views | None = None,
         teacher: Teacher = "student",
         bn: Passes = "joint",
+        heads: Mapping[str, nn.Module] | None = None,
+        rule: Rule = by_head,
+        weak_gradient: str | None = None,
     ) -> None:
         super().__init__()
+        self.views = views or Views(labeled=("weak",), unlabeled=("weak", "strong"))
+        if weak_gradient is not None and len(self.views.unlabeled) > 1:
+            owner = weak_gradient.split(".")[0]
+            for field, value, has_it in (("bn", bn, "joint"), ("teacher", teacher, "student")):
+                if value != has_it:
+                    raise ValueError(
+                        f"{weak_gradient} needs the gradient of the weak views, which {owner}.{field} {value} "
+                        "leaves out: set one of them otherwise"
+                    )
         self.align, self.target, self.select = align, target, select
         self.labeled, self.unlabeled, self.lambda_u = labeled, unlabeled, lambda_u
         self.terms = {name: weight for name, (weight, _) in (terms or {}).items()}
         for name, (_, term) in (terms or {}).items():
             setattr(self, f"term_{name}", term)  # a module is registered by that
         self.teacher, self.bn = teacher, bn
-        self.views = views or Views(labeled=("weak",), unlabeled=("weak", "strong"))
+        self.heads, self.rule = dict(heads or {}), rule
+        self.weak_gradient = weak_gradient is not None
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         seen = self.see(batch, net, ema)
@@ -89,6 +106,9 @@ class Consistency(Algorithm):
         total = loss_x + weight * loss_u
         terms = {name: getattr(self, f"term_{name}")(seen, target, mask) for name in self.terms}
         for name, value in terms.items():
+            assert value.requires_grad or not self.terms[name] or not torch.is_grad_enabled(), (
+                f"the term {name} trains nothing; if it is about the weak views, it needs weak_gradient"
+            )
             total = total + self.terms[name] * value
         confidence = seen.probs.amax(1).mean()
         logged = {
@@ -103,9 +123,9 @@ class Consistency(Algorithm):
         return Losses(total, log(**logged, **seen.log), pseudo=pseudo, kept=mask)
 
     def see(self, batch: Batch, net: Net, ema: Net) -> Seen:
-        """The forward passes of a step; the outputs of a teacher or of a separate weak pass are without gradient."""
+        """The forward passes of a step."""
         weak, *strong = batch.u
-        labeled = len(batch.x)
+        labeled, teacher = len(batch.x), net if self.teacher == "student" else ema
         if not strong:
             seen = passed(net, batch.x)
             with frozen_statistics(net):
@@ -115,13 +135,15 @@ class Consistency(Algorithm):
             guessed, trained = seen[labeled], seen[labeled + 1 :]
         else:
             # a pass of the weak images alone leaves the running statistics of batch normalisation as they are
-            teacher, frozen = (net, True) if self.teacher == "student" else (ema, self.teacher == "ema-batch")
+            frozen = self.teacher != "ema"
             with torch.no_grad(), frozen_statistics(teacher) if frozen else nullcontext():
                 (guessed,) = passed(teacher, [weak])
             seen = passed(net, [*batch.x, *strong])
             trained = seen[labeled:]
+        if not self.weak_gradient:
+            guessed = Outputs(guessed.features.detach(), guessed.logits.detach())
         probs = guessed.logits.detach().softmax(1)
-        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, {})
+        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {})
 
 
 def passed(net: Net, groups: Sequence[Tensor]) -> list[Outputs]:

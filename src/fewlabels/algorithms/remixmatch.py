@@ -85,8 +85,9 @@ class ReMixMatchLoss(Algorithm):
         self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak",) + ("strong",) * config.strong_views)
         self.align = DistributionAlignment(info.classes, known=config.p_unlabeled) if config.align else None
         if config.w_rot > 0:
-            self.rotation = nn.Linear(info.features, 4)
-            glorot_normal_(self.rotation)
+            rotation = nn.Linear(info.features, 4)
+            glorot_normal_(rotation)
+            self.heads = {"rotation": rotation}
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         config = self.config
@@ -144,7 +145,8 @@ class ReMixMatchLoss(Algorithm):
         rotated = torch.cat([turn(part, k) for k, part in enumerate(torch.split(images, counts))])
         with frozen_statistics(net):
             features = net.features(rotated)
-        return cross_entropy(self.rotation(features), quarter.to(images.device, non_blocking=True)).mean()
+        logits = net.heads["rotation"](features)
+        return cross_entropy(logits, quarter.to(images.device, non_blocking=True)).mean()
 
 
 def turn(images: Tensor, label: int) -> Tensor:

@@ -22,13 +22,15 @@ class Seen(NamedTuple):
     labeled: tuple[Outputs, ...]
     """Of each labeled view, with gradient."""
     weak: Outputs
-    """Of the view that is guessed about; with gradient where it passed together with the others."""
+    """Of the view that is guessed about; with gradient only if the composition asks for it (`weak_gradient`)."""
     strong: tuple[Outputs, ...]
     """Of each view that is trained, with gradient."""
     probs: Tensor
     """``[M, K]``, softmax of the logits of `weak`, detached, after align."""
     batch: Batch
     net: Net
+    teacher: Net
+    """What guesses, the net itself or its average: whose heads fit the features of `weak`."""
     log: dict[str, Tensor]
     """Further values to log, 0-d; a slot may add to them."""
 

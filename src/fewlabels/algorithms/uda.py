@@ -44,11 +44,6 @@ class UDA(Checked):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
 
     def build(self, info: Info) -> Algorithm:
-        if self.bn == "separate-weak" and self.w_entropy > 0:
-            raise ValueError(
-                f"UDA.w_entropy {self.w_entropy:g} needs the gradient of the weak views, which UDA.bn separate-weak "
-                "leaves out: set one of them otherwise"
-            )
         return Consistency(
             labeled=annealed_labels(self.tsa, self.tsa_ramp, info),
             select=at_least(self.tau),
@@ -56,6 +51,7 @@ class UDA(Checked):
             terms={"entropy": (self.w_entropy, mean_entropy)},
             lambda_u=self.lambda_u,
             bn=self.bn,
+            weak_gradient=f"UDA.w_entropy {self.w_entropy:g}" if self.w_entropy > 0 else None,
         )
 
     def divergence(self, seen: Seen, target: Tensor) -> Tensor:
