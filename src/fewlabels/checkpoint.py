@@ -49,11 +49,10 @@ class Checkpoint(NamedTuple):
                     "run they are of: go on with that version, or train the run again"
                 )
             raise RunError(f"{damaged}meta.json has changed since it was written")
-        if meta.get("format", 1) != records.FORMAT:
+        if (form := meta.get("format", 1)) != records.FORMAT:
             raise RunError(
-                f"checkpoint {self.path} is of {'an earlier' if meta.get('format', 1) < records.FORMAT else 'a later'} "
-                f"version of fewlabels, whose checkpoints have another format ({meta.get('format', 1)}, here "
-                f"{records.FORMAT}): go on with that version, or train the run again"
+                f"checkpoint {self.path} is of another version of fewlabels, with weights in format {form!r}, which "
+                f"must be {records.FORMAT} here: go on with that version, or train the run again"
             )
         records.check_own(meta, self.path.parent.parent, f"checkpoint {self.path}")
         if (meta["step"], meta["best"]) != (self.step, self.best):

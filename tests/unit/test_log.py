@@ -99,6 +99,6 @@ def test_a_display_that_cannot_be_made_leaves_the_caller_s_hook(
         raise ValueError("no display")
 
     monkeypatch.setattr("fewlabels.log.display", broken)
-    with pytest.raises(ValueError, match="^no display$"):
+    with pytest.raises(ValueError, match=r"^no display$"):
         fl.train(short(), out=tmp_path / "run")
     assert threading.excepthook is mine

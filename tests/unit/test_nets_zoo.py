@@ -370,5 +370,11 @@ def test_run_with_pretrained_weights(tmp_path: Path, short: Callable[..., fl.Tra
         tuned.backbone.blocks[0].mlp.fc1.weight,
         run.checkpoint("last").weights("ema")["net.backbone.blocks.0.mlp.fc1.weight"],
     )
+    older = {k.replace(".net.", "."): v for k, v in safetensors.torch.load_file(weights).items()}
+    safetensors.torch.save_file(older, tmp_path / "older.safetensors")  # of a run from before models had heads
+    again = nets.build(
+        "timm:test_vit", classes=3, shape=(1, 8, 8), patch=4, pretrained=str(tmp_path / "older.safetensors")
+    )
+    assert torch.equal(again.backbone.blocks[0].mlp.fc1.weight, tuned.backbone.blocks[0].mlp.fc1.weight)
     fresh = fl.train(replace(config, net=replace(net, pretrained=False)), out=tmp_path / "fresh")
     assert fresh.data["mean"] != [0.5]
