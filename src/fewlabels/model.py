@@ -100,7 +100,7 @@ def make_model(
     blank: bool = False,
     dtype: torch.dtype | None = None,
 ) -> tuple[Model, Algorithm]:
-    """The model of a training at its start, and the algorithm that asked for its heads, on the CPU.
+    """The model of a training at its start, in evaluation mode, and the algorithm that asked for its heads; on the CPU.
 
     Args:
         split: the run's own, whose labels are those of its labeled images.
@@ -125,7 +125,11 @@ def make_model(
     algorithm = config.algorithm.build(info)
     own = ", ".join(name for name, _ in algorithm.named_parameters())
     assert not own, f"an algorithm has no parameters, which nobody would average or save: let {own} be one of its heads"
-    return Model(net, algorithm.heads, algorithm.rule, dtype), algorithm
+    model = Model(net, algorithm.heads, algorithm.rule, dtype).eval()
+    with torch.no_grad():
+        predicted = list(model.rule(model, torch.zeros(2, model.dim)).shape)
+    assert predicted == [2, classes], f"the rule gives logits {predicted} for 2 images and {classes} classes"
+    return model, algorithm
 
 
 @torch.no_grad()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from algorithm_cases import toy, toy_training
 from compositions import Contrast, Prior
 from fewlabels.algorithms import Consistency
 from fewlabels.algorithms.slots import Seen, at_least
+from fewlabels.checked import Checked
+from fewlabels.data.split import make_split
 from fewlabels.model import Model, make_model
 from fewlabels.run import Run
 
@@ -208,6 +212,29 @@ def test_a_rule_may_have_settings_and_heads() -> None:
     assert "heads.prior.log" in model.state_dict()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ruled(Checked):
+    """FixMatch whose rule is to be tried."""
+
+    name: ClassVar[str] = "ruled"
+    rule: Any = None
+
+    def build(self, told: Any) -> Any:
+        return Consistency(select=at_least(0.5), rule=self.rule)
+
+
+def wider(net: Any, features: Tensor) -> Tensor:
+    """With a class more, for what is of none."""
+    return nn.functional.pad(net.head(features), (0, 1))
+
+
+@pytest.mark.parametrize(("rule", "shape"), [(wider, "[2, 4]"), (lambda net, f: net.head(f).amax(1), "[2]")])
+def test_a_rule_gives_a_logit_for_each_class(rule: Any, shape: str) -> None:
+    config, split = toy_training(Ruled(rule=rule)), make_split(toy(), labels=12, seed=1)
+    with pytest.raises(AssertionError, match=f"^{re.escape(f'the rule gives logits {shape} for 2 images')}"):
+        make_model(config, split, 3, (3, 8, 8))
+
+
 class WithParameter(Contrast):
     def build(self, told: Any) -> Any:
         algorithm = super().build(told)
@@ -218,7 +245,5 @@ class WithParameter(Contrast):
 def test_an_algorithm_with_parameters_is_refused() -> None:
     config = toy_training(Contrast())
     object.__setattr__(config, "algorithm", WithParameter())
-    from fewlabels.data.split import make_split
-
     with pytest.raises(AssertionError, match=r"let rotation\.weight, rotation\.bias be one of its heads$"):
         make_model(config, make_split(toy(), labels=12, seed=1), 3, (3, 8, 8))
