@@ -5,6 +5,7 @@ An algorithm that joins the union is here by itself; only combinations of option
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS, Algorithm
 from fewlabels.config import Train
+from fewlabels.model import Model
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Info
 
@@ -134,10 +136,15 @@ def opinionated(seed: int = 0) -> PlainNet:
 
 
 def build(config: Any, told: Info) -> Algorithm:
-    """The algorithm, its own heads always with the same weights."""
+    """The algorithm, the heads that it asks for always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return config.build(told).train()
+
+
+def with_heads(net: nn.Module, algorithm: Algorithm) -> Model:
+    """The net as the algorithm sees it, with heads as it asks for."""
+    return Model(net, copy.deepcopy(dict(algorithm.heads)), algorithm.rule)
 
 
 def make_batch(algorithm: Algorithm, rows: int, unlabeled: int, seed: int = 0, progress: float = 0.5) -> Batch:
@@ -151,7 +158,7 @@ def make_batch(algorithm: Algorithm, rows: int, unlabeled: int, seed: int = 0, p
     x, u = look(rows, algorithm.views.labeled), look(unlabeled, algorithm.views.unlabeled)
     y = torch.randperm(max(rows, K), generator=g)[:rows] % K
     index = torch.arange(unlabeled if u else 0)
-    return Batch(x, y, u, index, torch.tensor(progress), Rng(seed, 5))
+    return Batch(x, y, u, index, torch.tensor(progress), Rng(seed, 5), torch.arange(len(y)))
 
 
 @functools.cache

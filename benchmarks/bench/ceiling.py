@@ -74,7 +74,7 @@ def run(options: Ceiling, stages: Stages) -> Result:
     bytes_each = 2 if low else 4
     floors = []
     for separate in (False, True):
-        count = work.step(trainer.net, trainer.shape, batch=batch, uratio=options.uratio, separate=separate)
+        count = work.step(trainer.model.net, trainer.shape, batch=batch, uratio=options.uratio, separate=separate)
         for compiled in (False, True):
             floors.append(
                 {

@@ -112,7 +112,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
         count += 1
         trainer.batch(count)
 
-    losses = trainer.objective(trainer.batch(0), trainer.average.net)
+    losses = trainer.objective(trainer.batch(0), trainer.average.model)
     losses = losses._replace(total=losses.total.detach())
     index = torch.zeros(config.batch * config.uratio, dtype=torch.int64, device=trainer.device)
 
@@ -129,7 +129,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
     return {
         "draw and views": data,
         "draw": draw,
-        "average": lambda: trainer.average.update(trainer.objective.net, trainer.config.ema.decay),
+        "average": lambda: trainer.average.update(trainer.model, trainer.config.ema.decay),
         "log points": log,
     }
 
@@ -158,7 +158,7 @@ def run(options: EndToEnd, stages: Stages) -> Result:
         with stages("comparing with Pillow") as tick:
             policy = pillow.POLICIES["kekmodel"]
             exact = pillow.check("kekmodel", policy, images.images, device, count=options.check, tick=tick)
-    usual = {"usual": Usual(options, trainer.net, device)} if options.usual else {}
+    usual = {"usual": Usual(options, trainer.model.net, device)} if options.usual else {}
     with logging(trainer, images) as desk:
         candidates: dict[str, Work] = {**usual, "fewlabels": Logged(trainer, desk, options.log_every)}
         with stages("timing whole steps") as tick:

@@ -96,7 +96,7 @@ class Ours:
 
     @property
     def net(self) -> nn.Module:
-        return self.trainer.net
+        return self.trainer.model.net
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -134,7 +134,7 @@ def run(options: Steps, stages: Stages) -> Result:
     ]
     for trainer in trainers:
         batches = fixed(trainer, 4)  # the same in all: they follow from the seed
-    net, dtype = trainers[0].net, trainers[0].dtype
+    net, dtype = trainers[0].model.net, trainers[0].dtype
     usual = {r.name: Step(net, r.switches, batches, device) for r in ladder}
     ours = {rung.name: Ours(trainer) for rung, trainer in zip(own, trainers, strict=True)}
     near = ladder[0] if dtype is None else next(r for r in ladder if r.switches.bf16)

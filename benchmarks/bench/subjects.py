@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from fewlabels.algorithms import FixMatch
-from fewlabels.algorithms.base import Passes
+from fewlabels.algorithms.consistency import Passes
 from fewlabels.config import Data, Ema, Net, Train
 from fewlabels.data.source import Images, Source, Style
 from fewlabels.data.split import make_split

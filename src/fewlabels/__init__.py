@@ -24,13 +24,14 @@ if TYPE_CHECKING:
         MixMatch,
         MixUp,
         PiModel,
-        PseudoLabel,
         PseudoLabeling,
         ReMixMatch,
         Supervised,
         SupervisedMixUp,
     )
     from fewlabels.algorithms.base import Algorithm
+    from fewlabels.algorithms.consistency import Consistency
+    from fewlabels.algorithms.slots import Seen
     from fewlabels.classifier import Classifier, fit, load
     from fewlabels.config import Data, Ema, Net, Optim, Train
     from fewlabels.data.arrays import from_arrays
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from fewlabels.recipes import recipe
     from fewlabels.run import Run
     from fewlabels.training import resume, train
-    from fewlabels.types import Batch, Guess, Info, Losses, Views
+    from fewlabels.types import Batch, Info, Losses, Outputs, Views
 
 _MODULES = {
     "algorithms": (
@@ -48,7 +49,6 @@ _MODULES = {
         "MixMatch",
         "MixUp",
         "PiModel",
-        "PseudoLabel",
         "PseudoLabeling",
         "ReMixMatch",
         "Supervised",
@@ -57,6 +57,8 @@ _MODULES = {
         "VAT",
     ),
     "algorithms.base": ("Algorithm",),
+    "algorithms.consistency": ("Consistency",),
+    "algorithms.slots": ("Seen",),
     "classifier": ("Classifier", "fit", "load"),
     "config": ("Data", "Ema", "Net", "Optim", "Train"),
     "data.arrays": ("from_arrays",),
@@ -64,7 +66,7 @@ _MODULES = {
     "recipes": ("recipe",),
     "run": ("Run",),
     "training": ("resume", "train"),
-    "types": ("Batch", "Guess", "Info", "Losses", "Views"),
+    "types": ("Batch", "Info", "Losses", "Outputs", "Views"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -75,10 +77,10 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Classifier",
+    "Consistency",
     "Data",
     "Ema",
     "FixMatch",
-    "Guess",
     "Info",
     "Losses",
     "MeanTeacher",
@@ -86,11 +88,12 @@ __all__ = [
     "MixUp",
     "Net",
     "Optim",
+    "Outputs",
     "PiModel",
-    "PseudoLabel",
     "PseudoLabeling",
     "ReMixMatch",
     "Run",
+    "Seen",
     "Source",
     "Supervised",
     "SupervisedMixUp",

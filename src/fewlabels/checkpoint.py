@@ -49,6 +49,11 @@ class Checkpoint(NamedTuple):
                     "run they are of: go on with that version, or train the run again"
                 )
             raise RunError(f"{damaged}meta.json has changed since it was written")
+        if (form := meta.get("format", 1)) != records.FORMAT:
+            raise RunError(
+                f"checkpoint {self.path} is of another version of fewlabels, with weights in format {form!r}, which "
+                f"must be {records.FORMAT} here: go on with that version, or train the run again"
+            )
         records.check_own(meta, self.path.parent.parent, f"checkpoint {self.path}")
         if (meta["step"], meta["best"]) != (self.step, self.best):
             raise RunError(f"{damaged}it was renamed from {checkpoint_name(meta['step'], meta['best'])}")
@@ -66,7 +71,7 @@ class Checkpoint(NamedTuple):
             raise RunError(f"checkpoint {self.path} is damaged: {name} cannot be read: {error.strerror}") from None
 
     def weights(self, which: str) -> dict[str, Tensor]:
-        """State dict of the net; `which` is "ema" or "raw". Raises RunError."""
+        """State dict of the model; `which` is "ema" or "raw". Raises RunError."""
         try:
             tensors = safetensors.torch.load(self._bytes("weights.safetensors"))
         except (SafetensorError, KeyError, ValueError) as error:

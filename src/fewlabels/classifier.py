@@ -22,7 +22,7 @@ from fewlabels.data.arrays import (
 )
 from fewlabels.data.pictures import PLAIN, pixels_of
 from fewlabels.data.source import first
-from fewlabels.model import Model, decoding_of, load_model
+from fewlabels.model import Predictor, decoding_of, load_predictor
 from fewlabels.predict import predict
 from fewlabels.run import Run
 from fewlabels.step import pick_device
@@ -37,7 +37,7 @@ class Classifier:
     to these. Grey images become colours, or colours grey, where the run was trained on such.
     """
 
-    def __init__(self, model: Model, run: Run | None = None) -> None:
+    def __init__(self, model: Predictor, run: Run | None = None) -> None:
         self.model, self.run = model, run
         values = run.data.get("values") if run else None
         self.classes_: NDArray[Any] = np.asarray(values or model.classes)
@@ -158,4 +158,4 @@ def load(
     package that the run's config.json names.
     """
     run = Run(path, algorithms)
-    return Classifier(load_model(run, checkpoint=checkpoint, weights=weights, device=pick_device(device)), run)
+    return Classifier(load_predictor(run, checkpoint=checkpoint, weights=weights, device=pick_device(device)), run)

@@ -76,7 +76,7 @@ def complete(data: Data) -> Data:
             f"Data.unlabeled must be 'all', 'rest' or a folder (with a path separator, such as more/), "
             f"got {unlabeled!r}"
         )
-    seed = 1 if data.seed is None else data.seed
+    seed = names.DEFAULT_SEED if data.seed is None else data.seed
     return replace(data, rule=rule, unlabeled=unlabeled, seed=seed, valid=data.valid or 0)
 
 

@@ -144,7 +144,7 @@ class Desk:
                 "accuracy_raw": last["raw"]["accuracy"],
                 "geometric_mean": last["ema"]["geometric_mean"],
                 **curve([r[part]["ema"]["accuracy"] for r in evals]),
-                "parameters": parameters(self.trainer.net),
+                "parameters": parameters(self.trainer.model.net),
                 "seconds": time.perf_counter() - self.start,
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,

@@ -67,7 +67,7 @@ def estimate(config: Train) -> Estimate:
     form = "x".join(map(str, shape))
     lines = {
         "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels}",
-        "net": f"{config.net.name}, {parameters(trainer.net):,} parameters",
+        "net": f"{config.net.name}, {parameters(trainer.model.net):,} parameters",
         "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
         f"{each[0]} labeled and {each[1]} unlabeled views",
         "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "
@@ -121,7 +121,7 @@ def _activations(trainer: Trainer, share: float) -> int:
 
     batch = trainer.batch(0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        losses = trainer.objective(batch, trainer.average.net)
+        losses = trainer.objective(batch, trainer.average.model)
     weights = {p.untyped_storage().data_ptr() for p in trainer.objective.parameters()}
     used = sum(size for pointer, size in kept.items() if pointer not in weights)
     losses.total.backward()

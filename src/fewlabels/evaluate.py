@@ -1,4 +1,4 @@
-"""Measuring a net: while it trains (`Evaluator`) and afterwards (`evaluate`)."""
+"""Measuring a model: while it trains (`Evaluator`) and afterwards (`evaluate`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split
 from fewlabels.metrics import scores, summary, tally
-from fewlabels.model import load_model, logits_of
+from fewlabels.model import Model, load_predictor, logits_of
 from fewlabels.run import Run
-from fewlabels.step import Autocast, Trainer
+from fewlabels.step import Trainer
 
 TRAIN_EXAMPLES = 10_000
 """Labeled images, at most, on which the training accuracy is measured (as google-research/fixmatch does)."""
@@ -48,9 +48,9 @@ def pixel_statistics(config: Train, source: Source) -> tuple[tuple[float, ...], 
 
 
 class Evaluator:
-    """Scores of the averaged and the raw net on the test, validation and labeled training images.
+    """Scores of the averaged and the raw model on the test, validation and labeled training images.
 
-    Both nets see each batch of images while it is there, in the precision of the training, and the device is waited
+    Both see each batch of images while it is there, in the precision of the training, and the device is waited
     for once, at the end.
     """
 
@@ -58,7 +58,7 @@ class Evaluator:
         self.trainer, self.classes = trainer, source.classes
         device = trainer.device
         self.parts: dict[str, tuple[AnyStore, torch.Tensor, torch.Tensor]] = {}
-        self.nets = {"ema": self._net(trainer.average.net), "raw": self._net(trainer.objective.net)}
+        self.models = {"ema": self._twin(trainer.average.model), "raw": self._twin(trainer.model)}
         if len(source.test_labels):
             test = make_store(source.test_images, device, trainer.feed.place.kind)
             rows = torch.arange(len(test), device=test.rows_device)
@@ -68,9 +68,9 @@ class Evaluator:
                 rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.feed.store.rows_device)
                 self.parts[name] = trainer.feed.store, rows, trainer.feed.labels[rows.to(device)]
 
-    def _net(self, net: Autocast) -> Autocast:
-        """The same net, compiled apart if at all: what is compiled for training shall not be made anew for this."""
-        twin = Autocast(net.net, self.trainer.device, self.trainer.dtype).train(net.training)
+    def _twin(self, model: Model) -> Model:
+        """The same one, compiled apart if at all: what is compiled for training shall not be made anew for this."""
+        twin = model.twin()
         if self.trainer.config.compile:
             twin.compile_features()
         return twin
@@ -89,13 +89,13 @@ class Evaluator:
         """``record[part][weights]`` holds `metrics.scores`; ``record["score"]`` is what `best` goes by."""
         trainer, counts = self.trainer, {}
         for part, (store, rows, labels) in self.parts.items():
-            both = list(self.nets.values())
+            both = list(self.models.values())
             logits = logits_of(both, trainer.feed.normalize, store, rows, even=trainer.config.compile)
-            counts[part] = [tally(of_net, labels) for of_net in logits]
+            counts[part] = [tally(of_one, labels) for of_one in logits]
         out: dict[str, Any] = {}
         for part, (_, _, labels) in self.parts.items():
             out[part] = {}
-            for which, counted in zip(self.nets, counts[part], strict=True):
+            for which, counted in zip(self.models, counts[part], strict=True):
                 values = summary(counted, labels, self.classes)
                 out[part][which] = {k: v for k, v in values.items() if k != "confusion"}
         return {**out, "score": out[self.chooser]["ema"]["accuracy"]}
@@ -115,7 +115,7 @@ def evaluate(
     during training), `step`, `weights` and `measured_on`. Grey images become colours, or colours grey, where the run
     was trained on such. Raises ValueError where the classes, or height and width, are not the run's.
     """
-    model = load_model(run, checkpoint=checkpoint, weights=weights, device=device)
+    model = load_predictor(run, checkpoint=checkpoint, weights=weights, device=device)
     if source.classes != model.classes:
         extra = sorted(set(source.classes) - set(model.classes))
         what = f"classes that the run does not know ({', '.join(extra)})" if extra else "other classes than the run"

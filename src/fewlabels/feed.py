@@ -167,6 +167,7 @@ class Feed:
             index=places[1] if self.wanted.unlabeled else places[0].new_empty(0),
             progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),
             rng=rng,
+            labeled_index=places[0],
         )
 
     def learn(self, step: int, proximity: Tensor) -> None:

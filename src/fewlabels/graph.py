@@ -83,11 +83,14 @@ class _NoRng:
 
 def _clone(batch: Batch) -> Batch:
     x, u = (tuple(view.clone() for view in views) for views in (batch.x, batch.u))
-    y, index, progress = batch.y.clone(), batch.index.clone(), batch.progress.clone()
-    return Batch(x=x, y=y, u=u, index=index, progress=progress, rng=cast(Any, _NoRng()))
+    y, index, rows = batch.y.clone(), batch.index.clone(), batch.labeled_index.clone()
+    rng = cast(Any, _NoRng())
+    return Batch(x=x, y=y, u=u, index=index, progress=batch.progress.clone(), rng=rng, labeled_index=rows)
 
 
 def _copy(to: Batch, batch: Batch) -> None:
-    for old, new in zip((*to.x, *to.u, to.y, to.index), (*batch.x, *batch.u, batch.y, batch.index), strict=True):
+    def tensors(b: Batch) -> tuple[torch.Tensor, ...]:
+        return *b.x, *b.u, b.y, b.index, b.labeled_index, b.progress
+
+    for old, new in zip(tensors(to), tensors(batch), strict=True):
         old.copy_(new, non_blocking=True)
-    to.progress.copy_(batch.progress, non_blocking=True)

@@ -42,7 +42,6 @@ class Recorder:
             files.write_file(path, kept)
             self.file = path.open("ab")
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
-        threading.excepthook = _said_once
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -99,7 +98,6 @@ class Recorder:
             self.board.flush()
 
     def close(self) -> None:
-        threading.excepthook = threading.__excepthook__
         with self._disk(), contextlib.closing(self.board), self.file:
             pass
 
@@ -116,10 +114,24 @@ def _in_order(folder: Path) -> None:
             later = new
 
 
-def _said_once(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands an error of the disk to our next call; Python would print it besides."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Inside, an error of the disk in TensorBoard's thread, which hands it to our next call, is not printed besides.
+
+    All else that threads raise goes to the caller's `threading.excepthook`, which is back afterwards.
+    """
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        ours = type(args.thread).__module__.startswith("tensorboard.")
+        if not (ours and isinstance(args.exc_value, OSError)):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Display(Protocol):

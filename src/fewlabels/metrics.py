@@ -77,10 +77,3 @@ def summary(counts: Tally, labels: Tensor, classes: Sequence[str]) -> dict[str, 
             out[f"{average}_{name}"] = 100 * float(value)
     out["confusion"] = confusion.tolist()
     return out
-
-
-@torch.no_grad()
-def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Accuracy in percent and mean cross entropy."""
-    accuracy = 100 * (logits.argmax(1) == labels).double().mean().item()
-    return accuracy, F.cross_entropy(logits.float(), labels).item()

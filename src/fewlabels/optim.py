@@ -12,7 +12,7 @@ from fewlabels import nets
 from fewlabels.config import Ema, Optim
 from fewlabels.functional import cosine
 
-N = TypeVar("N", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module)
 
 
 def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
@@ -40,11 +40,11 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
     return config.lr + (config.lr_end - config.lr) * share
 
 
-class Average(Generic[N]):
-    """Exponential moving average of a net."""
+class Average(Generic[M]):
+    """Exponential moving average of a model: the net and all heads."""
 
-    def __init__(self, net: N, config: Ema) -> None:
-        self.net: N = copy.deepcopy(net).requires_grad_(False).eval()
+    def __init__(self, model: M, config: Ema) -> None:
+        self.model: M = copy.deepcopy(model).requires_grad_(False).eval()
         self.config = config
 
     def decay(self, step: int) -> float:
@@ -52,12 +52,12 @@ class Average(Generic[N]):
         return min(self.config.decay, (1 + step) / (10 + step)) if self.config.warmup else self.config.decay
 
     @torch.no_grad()
-    def update(self, net: nn.Module, decay: float | Tensor) -> None:
-        """Take in the weights of `net`; `decay` is a number, or one on the device, float32 ``[]``."""
-        _approach(list(self.net.parameters()), list(net.parameters()), decay)
+    def update(self, model: nn.Module, decay: float | Tensor) -> None:
+        """Take in the weights of `model`; `decay` is a number, or one on the device, float32 ``[]``."""
+        _approach(list(self.model.parameters()), list(model.parameters()), decay)
         for fractions in (True, False):  # apart, as only tensors of one dtype are worked on at once
-            old = [b for b in self.net.buffers() if b.is_floating_point() == fractions]
-            new = [b for b in net.buffers() if b.is_floating_point() == fractions]
+            old = [b for b in self.model.buffers() if b.is_floating_point() == fractions]
+            new = [b for b in model.buffers() if b.is_floating_point() == fractions]
             if fractions and self.config.buffers == "averaged" and old:
                 _approach(old, new, decay)
             elif old:

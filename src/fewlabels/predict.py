@@ -18,7 +18,7 @@ from fewlabels.allocator import keep_freed_memory
 from fewlabels.data.pictures import About, Unreadable, decode, find_images
 from fewlabels.data.remarks import sentences
 from fewlabels.data.workers import count
-from fewlabels.model import Model
+from fewlabels.model import Predictor
 
 CHUNK = 256
 """Files, at most, that are decoded before they go through the net together."""
@@ -118,7 +118,7 @@ def targets(path: Path, *, probabilities: bool = False) -> list[Path]:
 
 
 def predict(
-    model: Model, paths: Sequence[Path | str], *, progress: Callable[[int, int], None] | None = None
+    model: Predictor, paths: Sequence[Path | str], *, progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
     """Classify image files and all images under folders.
 

@@ -19,6 +19,9 @@ from fewlabels import regular
 FREE_TO_CHANGE = ("device", "keep")
 """Settings that a resumed run may have otherwise than it began: they do not touch the result."""
 
+FORMAT = 2
+"""Of checkpoints: weights.safetensors holds the whole model, net and heads. In 1, which was not written: the net."""
+
 FORMAT_1 = {"step", "world", "split", "sha256"}
 """Keys of a meta.json from before there were seals."""
 

@@ -5,8 +5,8 @@
     tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
     result.json     written when the training is complete
 
-A checkpoint is a folder that appears whole or not at all: weights.safetensors (the nets, `raw.*` and
-`ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
+A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
+its average `ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
 `fewlabels.records`). Who trains owns the folder: `fewlabels.owner`.
 """
 
@@ -264,7 +264,7 @@ class Run:
             content["state.pt"] = buffer.getvalue()
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         sizes = {name: len(data) for name, data in content.items()}
-        whole = {"step": step, "best": best, **meta, "bytes": sizes, "sha256": digests}
+        whole = {"format": records.FORMAT, "step": step, "best": best, **meta, "bytes": sizes, "sha256": digests}
         whole = records.sealed(whole, self.identity)
         content["meta.json"] = json.dumps(whole, indent=1).encode()
         try:

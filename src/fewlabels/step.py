@@ -1,10 +1,10 @@
-"""One training step and everything that it touches: data, views, net, average, optimizer."""
+"""One training step and everything that it touches: data, views, model, average, optimizer."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any, cast
 
@@ -20,51 +20,24 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.feed import Feed
 from fewlabels.graph import CudaRecorder, Recorder, StepGraph
+from fewlabels.model import Model, make_model
 from fewlabels.optim import Average, learning_rate, make_optimizer
 from fewlabels.rng import philox
-from fewlabels.types import Batch, Info, Losses
+from fewlabels.types import Batch, Losses
 
 KEPT, RIGHT = "pseudo/kept", "pseudo/right"
 """Among the sums of the log: what `pseudo_accuracy` is made of."""
 
 
-class Autocast(nn.Module):
-    """A net whose features are computed in lower precision and leave, like the logits, in float32."""
-
-    def __init__(self, net: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
-        super().__init__()
-        self.net, self.kind, self.dtype = net, device.type, dtype
-        self.dim: int = net.dim  # type: ignore[assignment]
-        self.compiled: Callable[[Tensor], Tensor] | None = None
-
-    def compile_features(self) -> None:
-        """Compile what costs the time, the features; the rules around them stay as they are."""
-        # the batches of a step differ in size, but each one has the same size in every step
-        self.compiled = torch.compile(self.net.features, dynamic=False)  # type: ignore[arg-type]
-
-    def features(self, x: Tensor) -> Tensor:
-        # casts of weights are for this pass only; a recorded step must not meet those of another one
-        with torch.autocast(self.kind, self.dtype, self.dtype is not None, cache_enabled=False):
-            f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
-        return f.float()
-
-    def head(self, f: Tensor) -> Tensor:
-        logits: Tensor = self.net.head(f)  # type: ignore[operator]
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
 class Objective(nn.Module):
-    """Net and algorithm as one module, so that both take part in distributed training and in compilation."""
+    """Model and algorithm as one module, so that both take part in distributed training and in compilation."""
 
-    def __init__(self, net: Autocast, algorithm: Algorithm) -> None:
+    def __init__(self, model: Model, algorithm: Algorithm) -> None:
         super().__init__()
-        self.net, self.algorithm = net, algorithm
+        self.model, self.algorithm = model, algorithm
 
-    def forward(self, batch: Batch, ema: nn.Module) -> Losses:
-        losses: Losses = self.algorithm(batch, self.net, ema)
+    def forward(self, batch: Batch, ema: Model) -> Losses:
+        losses: Losses = self.algorithm(batch, self.model, ema)
         return losses
 
 
@@ -145,40 +118,29 @@ class Trainer:
         self.mean, self.std = mean, std
 
         torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
-        net = config.net.build(len(source.classes), self.shape, blank=blank)
-        if config.sync_bn:
-            if device.type != "cuda":
-                raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
-            net = nets.synchronized(net)
-        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        known = torch.from_numpy(source.labels[split.labeled])
-        counts = torch.bincount(known, minlength=len(source.classes))
+        if config.sync_bn and device.type != "cuda":
+            raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
         self.dtype = dtype = pick_precision(config.precision, device)
         """Of autocast; None for float32."""
-        info = Info(
-            classes=len(source.classes),
-            shape=self.shape,
-            features=net.dim,
-            labeled_counts=counts,
-            unlabeled=len(split.unlabeled),
-            steps=config.steps,
-            batch=config.batch,
-            unlabeled_batch=config.batch * config.uratio,
-            coarse=dtype is not None or config.precision == "tf32",
-        )
-        algorithm = config.algorithm.build(info).to(device)
+        model, algorithm = make_model(config, split, len(source.classes), self.shape, blank=blank, dtype=dtype)
+        if config.sync_bn:
+            model.net = nets.synchronized(model.net)
+            for name, head in dict(model.heads.items()).items():
+                model.heads[name] = nets.synchronized(head)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        algorithm = algorithm.to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
         self.feed = Feed(config, source, split, algorithm.views, device=device, mean=mean, std=std)
-        self.objective = Objective(Autocast(net, device, dtype), algorithm).train()
-        self.average = Average(self.objective.net, config.ema)
+        self.objective = Objective(model, algorithm).train()
+        self.average = Average(model, config.ema)
         self.optimizer = make_optimizer(self.objective, config.optim, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.forward: nn.Module = self.objective
         if self.world > 1:
             self.forward = distributed(self.objective, device)
         if config.compile:
-            self.objective.net.compile_features()
+            model.compile_features()
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.number = torch.zeros((), dtype=torch.int64, device=device)
@@ -208,14 +170,9 @@ class Trainer:
         return notes
 
     @property
-    def net(self) -> nn.Module:
-        """The net itself, without the autocast around it."""
-        return self.objective.net.net
-
-    @property
-    def ema(self) -> nn.Module:
-        """The averaged net, in evaluation mode."""
-        return self.average.net.net
+    def model(self) -> Model:
+        """What is trained; `average.model` is its average, in evaluation mode."""
+        return self.objective.model
 
     @property
     def algorithm(self) -> Algorithm:
@@ -249,15 +206,15 @@ class Trainer:
 
     def _update(self, batch: Batch) -> None:
         """What the device does with a batch; the host decides nothing here, so that it can be recorded."""
-        losses: Losses = self.forward(batch, self.average.net)
+        losses: Losses = self.forward(batch, self.average.model)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.config.ema.when == "before":
-            self.average.update(self.objective.net, self.decay)
+            self.average.update(self.model, self.decay)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.ema.when == "after":
-            self.average.update(self.objective.net, self.decay)
+            self.average.update(self.model, self.decay)
         self._accumulate(batch.index, losses)
 
     def _graph(self) -> StepGraph:
@@ -283,10 +240,10 @@ class Trainer:
 
     @torch.no_grad()
     def _learn(self, step: int, batch: Batch) -> None:
-        """Show a learning view how well the averaged net knows the labeled images after a probe of the view."""
+        """Show a learning view how well the averaged model knows the labeled images after a probe of the view."""
         if self.feed.probe is not None:
             _, images = self.feed.probe
-            probs = self.average.net(images).softmax(1)
+            probs = self.average.model.predict(images).softmax(1)
             self.feed.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
 
     @torch.no_grad()
@@ -337,13 +294,13 @@ class Trainer:
         """Give every rank the mean batch-norm statistics of all ranks, and the mean sums of the open log window."""
         if self.world > 1:
             self.sums = {name: parallel.mean(value) for name, value in self.sums.items()}
-            for net in (self.objective.net, self.average.net):
-                for buffer in net.buffers():
+            for model in (self.model, self.average.model):
+                for buffer in model.buffers():
                     if buffer.is_floating_point():
                         buffer.copy_(parallel.mean(buffer))
 
     def weights(self) -> dict[str, Mapping[str, Tensor]]:
-        return {"raw": self.net.state_dict(), "ema": self.ema.state_dict()}
+        return {"raw": self.model.state_dict(), "ema": self.average.model.state_dict()}
 
     def state(self) -> dict[str, Any]:
         """All state beside the weights."""
@@ -357,8 +314,8 @@ class Trainer:
         }
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(weights["raw"])
-        self.ema.load_state_dict(weights["ema"])
+        self.model.load_state_dict(weights["raw"])
+        self.average.model.load_state_dict(weights["ema"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):

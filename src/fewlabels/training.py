@@ -24,7 +24,7 @@ from fewlabels.datasets import in_memory, load_source, options_of, resolve, reso
 from fewlabels.desk import Desk, device_name
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.interrupt import Interrupted
-from fewlabels.log import Progressing, reading
+from fewlabels.log import Progressing, reading, said_once
 from fewlabels.owner import Lock, owning
 from fewlabels.ranks import Lost
 from fewlabels.records import FREE_TO_CHANGE
@@ -260,14 +260,14 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
 
 def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
     """What is about to be trained, in a few lines."""
-    config = trainer.config
+    config, net = trainer.config, trainer.model.net
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
-        f"{config.net.name}, {parameters(trainer.net):,} parameters, {precision} on {device_name(trainer.device)}; "
+        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
         settings(config, source, recipe),
         str(trainer.feed.place),
@@ -324,6 +324,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         _removed_unless_begun(run, step) as done,
         _settings(trainer),
         interrupt.catch() as stop,
+        said_once(),
         Desk(trainer, source, split, run, step, output.progress) as desk,
     ):
         while step < steps:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewlabels.rng import Rng
 
@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     progress: Tensor
     """step / steps, 0-d float32 on the device; the last step sees (T - 1) / T."""
     rng: Rng
+    labeled_index: Tensor
+    """Rows of the labeled set, ``[B]`` int64 (for state of each labeled image)."""
 
 
 class Losses(NamedTuple):
@@ -51,23 +53,13 @@ class Losses(NamedTuple):
     """Weights ``[M]`` of the pseudo-labels in the loss; None for 1."""
 
 
-class Guess(NamedTuple):
-    """What the slots of `PseudoLabel` see; K classes."""
+class Outputs(NamedTuple):
+    """What the net gives for N images."""
 
-    weak_logits: Tensor
-    """``[M, K]``, with gradient (CAP needs it by design; everything else reads `probs`)."""
-    strong_logits: Tensor
-    """``[M, K]``, with gradient."""
-    probs: Tensor
-    """``[M, K]``, softmax of `weak_logits`, detached, after `align`."""
-    labeled_logits: Tensor
-    """``[B, K]``, with gradient."""
-    y: Tensor
-    """``[B]`` int64."""
-    index: Tensor  # type: ignore[assignment]  # a batch is no sequence to search
-    """``[M]`` int64, rows of the unlabeled set."""
-    progress: Tensor
-    """0-d float32, step / steps."""
+    features: Tensor
+    """``[N, D]`` float32."""
+    logits: Tensor
+    """``[N, K]`` float32."""
 
 
 class Info(NamedTuple):
@@ -77,7 +69,7 @@ class Info(NamedTuple):
     shape: tuple[int, int, int]
     """(C, H, W) of the images."""
     features: int
-    """Width D of the net's features, for heads of the algorithm's own."""
+    """Width D of the net's features, for heads that the algorithm asks for."""
     labeled_counts: Tensor
     """Labeled images per class, ``[K]`` int64."""
     unlabeled: int
@@ -92,10 +84,12 @@ class Info(NamedTuple):
 
 
 class Net(Protocol):
-    """The network protocol: ``net(x) == net.head(net.features(x))``."""
+    """A model as algorithms and rules see it: ``net(x) == net.head(net.features(x))``."""
 
     dim: int
     """Width D of the features."""
+    heads: nn.ModuleDict
+    """Those that the algorithm asked for, by name; each takes features ``[N, D]`` float32."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits, ``[N, C, H, W] -> [N, K]``."""
@@ -108,3 +102,7 @@ class Net(Protocol):
     def head(self, f: Tensor) -> Tensor:
         """``[N, D] -> [N, K]``."""
         ...
+
+
+Rule = Callable[[Net, Tensor], Tensor]
+"""``(model, features [N, D]) -> logits [N, K]``: how a model predicts. A plain function, without state of its own."""

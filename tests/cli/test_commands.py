@@ -22,7 +22,7 @@ from fewlabels.data.pictures import Decoding
 from fewlabels.data.split import make_split
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
-from fewlabels.model import Model, load_model
+from fewlabels.model import Predictor, load_predictor
 from fewlabels.predict import predict
 
 EVALUATE_KEYS = {
@@ -152,8 +152,8 @@ def test_large_images_are_predicted_in_smaller_pieces(
 ) -> None:
     whole = command("predict", photo_run.path, photos, "--probabilities").out
     sizes: list[int] = []
-    logits = Model.logits
-    monkeypatch.setattr(Model, "logits", lambda model, images: sizes.append(len(images)) or logits(model, images))
+    logits = Predictor.logits
+    monkeypatch.setattr(Predictor, "logits", lambda model, images: sizes.append(len(images)) or logits(model, images))
     monkeypatch.setattr("fewlabels.predict.CHUNK_BYTES", 5 * 16 * 16 * 3 + 1)
     assert command("predict", photo_run.path, photos, "--probabilities").out == whole
     assert sizes == [5, 5, 5, 5, 4]
@@ -167,7 +167,7 @@ def test_predict_reads_the_range_of_the_training_and_says_what_is_dark(
     Image.fromarray((values >> 4).astype(np.uint8)).save(tmp_path / "y.png")
     said = command("predict", photo_run.path, tmp_path)
     assert said.code == 0 and "1 of 2 pictures of 16 bits have values of at most 40" in said.err
-    model = load_model(fl.Run(photo_run.path))
+    model = load_predictor(fl.Run(photo_run.path))
     assert model.how == Decoding("crop", 16, 89_478_485)
     found = predict(replace(model, how=Decoding(bits=12)), [tmp_path])
     assert found.notes == () and np.array_equal(found.probabilities[0], found.probabilities[1])

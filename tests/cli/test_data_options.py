@@ -36,7 +36,7 @@ def test_parts_fit_and_names_from_the_command_line(photos: Path, tmp_path: Path,
 
 def test_prediction_crops_as_the_training_did(photos: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     import fewlabels as fl
-    from fewlabels.model import load_model
+    from fewlabels.model import load_predictor
     from fewlabels.predict import predict
     from fewlabels.run import Run
 
@@ -46,7 +46,7 @@ def test_prediction_crops_as_the_training_did(photos: Path, tmp_path: Path, comm
     picture = tmp_path / "x.png"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(picture)
-    whole = predict(load_model(Run(out)), [picture]).probabilities
+    whole = predict(load_predictor(Run(out)), [picture]).probabilities
     assert np.array_equal(whole, fl.load(out, device="cpu").predict_proba(pixels[None, 6:14, 6:14]))
 
 

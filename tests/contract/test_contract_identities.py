@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
-from algorithm_cases import CASES, MAIN, SHAPE, K, build, info, make_batch, opinionated
+from algorithm_cases import CASES, MAIN, SHAPE, K, build, info, make_batch, opinionated, with_heads
 from fewlabels.algorithms import (
     ICT,
     UDA,
@@ -51,9 +51,9 @@ def outcome(
     config: Any, batch: Batch, ema: nn.Module | None = None, *, norm: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and the gradient of each weight of the net."""
-    net = normalised(0) if norm else opinionated()
-    ema = ema or opinionated(seed=1).eval()
-    loss = build(config, info(ROWS, ROWS))(batch, net, ema).total
+    net, ema = normalised(0) if norm else opinionated(), ema or opinionated(seed=1).eval()
+    algorithm = build(config, info(ROWS, ROWS))
+    loss = algorithm(batch, *(with_heads(each, algorithm) for each in (net, ema))).total
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in net.named_parameters()}
 

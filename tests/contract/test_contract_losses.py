@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch, opinionated, uratio
+from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch, opinionated, uratio, with_heads
 from fewlabels import functional
 from fewlabels.algorithms import Algorithm
 from fewlabels.nets import SmallCNN
@@ -33,12 +33,12 @@ def family(case: Case) -> str:
     return str(case.config.name)
 
 
-def prepared(case: Case, rows: int = ROWS, seed: int = 0) -> tuple[Algorithm, Batch, nn.Module, nn.Module]:
-    """The algorithm, a batch, the net, and an averaged net with other weights."""
+def prepared(case: Case, rows: int = ROWS, seed: int = 0) -> tuple[Algorithm, Batch, Any, Any]:
+    """The algorithm, a batch, the model, and an averaged model with other weights."""
     unlabeled = rows * uratio(case.config)
     algorithm = build(case.config, info(rows, unlabeled))
-    ema = opinionated(seed=1).eval().requires_grad_(False)
-    return algorithm, make_batch(algorithm, rows, unlabeled, seed), opinionated(seed=0), ema
+    net, ema = (with_heads(opinionated(seed=s), algorithm) for s in (0, 1))
+    return algorithm, make_batch(algorithm, rows, unlabeled, seed), net, ema.eval().requires_grad_(False)
 
 
 def tensors(batch: Batch) -> list[Tensor]:
@@ -50,12 +50,11 @@ def same_bits(a: Any, b: Any) -> bool:
     return True
 
 
-def gradients(algorithm: nn.Module, net: nn.Module, losses: Losses) -> dict[str, Tensor]:
-    """Of every parameter of the net and of the algorithm's own."""
-    both = nn.ModuleDict({"net": net, "algorithm": algorithm})
-    both.zero_grad(set_to_none=True)
+def gradients(net: nn.Module, losses: Losses) -> dict[str, Tensor]:
+    """Of every parameter of the net and of the heads."""
+    net.zero_grad(set_to_none=True)
     losses.total.backward()
-    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in both.named_parameters()}
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in net.named_parameters()}
 
 
 @every_case
@@ -63,16 +62,29 @@ def test_the_loss_is_a_finite_scalar_and_trains_the_net_and_the_heads(case: Case
     algorithm, batch, net, ema = prepared(case)
     losses = algorithm(batch, net, ema)
     assert losses.total.shape == () and losses.total.dtype == torch.float32 and losses.total.isfinite()
-    for name, gradient in gradients(algorithm, net, losses).items():
+    for name, gradient in gradients(net, losses).items():
         assert gradient.isfinite().all() and gradient.any(), f"no gradient reaches {name}"
+
+
+@every_case
+def test_what_is_trained_is_part_of_the_model(case: Case) -> None:
+    """An algorithm has buffers alone: a parameter of its own would be neither averaged nor asked nor in the weights."""
+    algorithm, batch, net, _ema = prepared(case)
+    assert not list(algorithm.parameters())
+    assert not {*algorithm.state_dict()} & {*net.state_dict()}
+    assert list(net.heads) == list(algorithm.heads) and all(isinstance(h, nn.Module) for h in algorithm.heads.values())
+    with torch.no_grad():
+        logits, own = net.predict(batch.x[0]), net(batch.x[0])
+    assert logits.shape == own.shape
+    assert torch.equal(logits, own) == (case.config.name != "balanced")  # the example, which predicts otherwise
 
 
 @every_case
 def test_the_unlabeled_images_matter(case: Case) -> None:
     algorithm, batch, net, ema = prepared(case)
     other = batch._replace(u=tuple(u.flip(3) for u in batch.u))
-    found = gradients(algorithm, net, algorithm(batch, net, ema))
-    again = gradients(algorithm, net, build(case.config, algorithm_info(batch))(other, net, ema))
+    found = gradients(net, algorithm(batch, net, ema))
+    again = gradients(net, build(case.config, algorithm_info(batch))(other, net, ema))
     assert bool(batch.u) == any(not torch.equal(found[name], again[name]) for name in found)
     assert bool(batch.u) == bool(algorithm.views.unlabeled)
 
@@ -97,7 +109,7 @@ def has_teacher(case: Case) -> bool:
 def test_the_averaged_net_matters_where_it_teaches(case: Case) -> None:
     algorithm, batch, net, ema = prepared(case)
     found = float(algorithm(batch, net, ema).total.detach())
-    other = opinionated(seed=2).eval()
+    other = with_heads(opinionated(seed=2), algorithm).eval()
     again = float(build(case.config, algorithm_info(batch))(batch, net, other).total.detach())
     assert (found != again) == has_teacher(case)
 
@@ -213,7 +225,7 @@ def test_pseudo_labels(case: Case) -> None:
 def test_the_batch_and_the_nets_are_left_as_they_were(case: Case) -> None:
     """Weights, modes and the average's statistics; one pass alone moves the net's running statistics."""
     algorithm, batch, _, _ = prepared(case)
-    net = SmallCNN(K, SHAPE[0], width=6)
+    net = with_heads(SmallCNN(K, SHAPE[0], width=6), algorithm)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     before = [t.clone() for t in tensors(batch)]
     weights = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -282,9 +294,9 @@ def test_batches_of_any_size(case: Case, rows: int, unlabeled: int) -> None:
             build(case.config, info(rows, unlabeled))
         return
     algorithm = build(case.config, info(rows, unlabeled))
-    net, ema = opinionated(), opinionated(seed=1).eval()
+    net, ema = (with_heads(opinionated(seed=s), algorithm) for s in (0, 1))
     for progress in (0.0, 0.5, 0.99):
-        losses = algorithm(make_batch(algorithm, rows, unlabeled, progress=progress), net, ema)
+        losses = algorithm(make_batch(algorithm, rows, unlabeled, progress=progress), net, ema.eval())
         assert losses.total.isfinite()
 
 
@@ -299,11 +311,11 @@ PERMUTATION = torch.tensor([1, 2, 0])
 """Class c becomes class PERMUTATION[c]."""
 
 
-def permuted(net: nn.Module) -> Any:
+def permuted(net: Any) -> Any:
     other: Any = copy.deepcopy(net)
     with torch.no_grad():
-        other.linear.weight[PERMUTATION] = net.linear.weight
-        other.linear.bias[PERMUTATION] = net.linear.bias
+        other.net.linear.weight[PERMUTATION] = net.net.linear.weight
+        other.net.linear.bias[PERMUTATION] = net.net.linear.bias
     return other
 
 
@@ -329,8 +341,8 @@ def test_permuting_the_classes_permutes_everything(case: Case) -> None:
             expected = value[..., PERMUTATION.argsort()] if by_class else value
             torch.testing.assert_close(dict(other.named_buffers())[name], expected)
     mine, theirs = permuted(net), copy.deepcopy(net)
-    found = gradients(algorithm, theirs, algorithm(batch, theirs, ema))
-    turned = gradients(other, mine, other(renamed, mine, permuted(ema)))
+    found = gradients(theirs, algorithm(batch, theirs, ema))
+    turned = gradients(mine, other(renamed, mine, permuted(ema)))
     for name, gradient in found.items():
         head = name.startswith("net.linear")
         torch.testing.assert_close(turned[name][PERMUTATION] if head else turned[name], gradient, rtol=1e-3, atol=1e-4)

@@ -114,8 +114,9 @@ def test_same_steps_with_every_option(stepped: list[Any], name: str) -> None:
 
 
 def test_the_states_that_were_compared_are_there(worlds: Worlds) -> None:
-    state = Run(worlds.one / "remixmatch").checkpoint().state()
-    assert {"align.recent", "align.p_data", "rotation.weight"} <= set(state["algorithm"])
+    saved = Run(worlds.one / "remixmatch").checkpoint()
+    assert {"align.recent", "align.p_data"} <= set(saved.state()["algorithm"])
+    assert {"net.linear.weight", "heads.rotation.weight"} <= set(saved.weights("ema"))
     rates = [v for k, v in Run(worlds.two / "cta").checkpoint().state()["views"].items() if "rates" in k]
     assert rates and any((r != r.flatten()[0]).any() for r in rates)  # CTAugment has learned something
 

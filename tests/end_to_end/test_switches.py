@@ -60,7 +60,7 @@ def test_a_compiled_step_is_the_plain_one() -> None:
             one.step(step)
         a, b = plain.read_log()["loss"], fast.read_log()["loss"]
         loss = max(loss, abs(a - b) / a)
-        p, q = (torch.cat([w.flatten() for w in one.net.parameters()]) for one in (plain, fast))
+        p, q = (torch.cat([w.flatten() for w in one.model.parameters()]) for one in (plain, fast))
         weight = max(weight, ((p - q).abs().max() / p.abs().max()).item())
     assert 0 < loss < 1e-5 and 0 < weight < 1e-5, (loss, weight)  # 0 would mean that nothing was compiled
 

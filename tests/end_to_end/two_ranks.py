@@ -27,6 +27,7 @@ from fewlabels.step import Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from algorithm_cases import CASES, MAIN, opinionated, toy, toy_training
+from compositions import Contrast
 
 STEPS = 6
 
@@ -50,6 +51,7 @@ def config(name: str, **changes: Any) -> Train:
 SHORT: dict[str, Any] = {"steps": STEPS, "optim": fl.Optim(lr=0.01)}  # no rounding grows into a difference
 SAME: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in MAIN}
 SAME["cta"] = replace(SAME["fixmatch"], strong="cta")
+SAME["contrast"] = toy_training(Contrast(tau=0.42), **SHORT)  # some guesses count in each step
 """Trainings that must not depend on the number of ranks, without batch norm."""
 
 STEPPED: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in CASES if case not in MAIN}
@@ -76,7 +78,7 @@ def step_without_norm() -> dict[str, Any]:
             trainer = Trainer(config, toy(), split, device=cpu, mean=half, std=half)
             for step in (1, 3, STEPS - 1):
                 trainer.step(step)
-            state = {**trainer.net.state_dict(), **trainer.algorithm.state_dict()}
+            state = {**trainer.model.state_dict(), **trainer.algorithm.state_dict()}
             after[name] = {"log": trainer.read_log(), "state": {k: v.clone() for k, v in state.items()}}
     return after
 

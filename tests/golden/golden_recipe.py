@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewlabels.algorithms import Algorithm
+from fewlabels.model import Model
 from fewlabels.nets import CNN13, ResNet18, ShakeNet, WideResNetTF
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Losses
@@ -104,7 +106,8 @@ def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
         pictures = tuple(images(3, unlabeled, views, 32, 32, 3).unbind(1))
     progress = torch.tensor(step / STEPS)
     labels = torch.tensor([0, 3, 6, 4])
-    return Batch((images(2, 4, 32, 32, 3),), labels, pictures, torch.arange(unlabeled), progress, Rng(0, step))
+    rows = torch.arange(unlabeled)
+    return Batch((images(2, 4, 32, 32, 3),), labels, pictures, rows, progress, Rng(0, step), torch.arange(4))
 
 
 class TFAdam(torch.optim.Optimizer):
@@ -136,13 +139,13 @@ class Run:
         self,
         config: dict[str, Any],
         names: list[str],
-        algorithm: nn.Module,
+        algorithm: Algorithm,
         classes: int = 10,
         adam: bool = False,
     ) -> None:
         self.config, self.algorithm = config, algorithm
-        self.net = net(config, classes)
-        self.parameters = [*self.net.parameters(), *algorithm.parameters()]
+        self.net = Model(net(config, classes), algorithm.heads)
+        self.parameters = list(self.net.parameters())
         fill(self.parameters, names)
         self.kernels = [p for p in self.parameters if p.dim() > 1]
         rest = [p for p in self.parameters if p.dim() == 1]
@@ -176,6 +179,6 @@ class Run:
     def ema_model(self) -> nn.Module:
         """The averaged weights with the live running statistics."""
         self.ema_net.load_state_dict(self.net.state_dict())
-        for p, shadow in zip(self.ema_net.parameters(), self.ema, strict=False):
+        for p, shadow in zip(self.ema_net.parameters(), self.ema, strict=True):
             p.copy_(shadow)
         return self.ema_net

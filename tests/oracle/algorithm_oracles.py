@@ -92,7 +92,7 @@ def make_batch(
     x = (torch.randn(rows, *shape, generator=g),)
     u = tuple(torch.randn(unlabeled, *shape, generator=g) for _ in range(views))
     y = torch.randint(K, (rows,), generator=g)
-    return Batch(x, y, u, torch.arange(unlabeled), torch.tensor(progress), Rng(seed, 0))
+    return Batch(x, y, u, torch.arange(unlabeled), torch.tensor(progress), Rng(seed, 0), torch.arange(len(y)))
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -159,4 +159,5 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
         cut(batch.index),
         batch.progress,
         Rng(batch.rng.seed, batch.rng.step, rank=rank, world=world),
+        cut(batch.labeled_index),
     )

@@ -196,7 +196,7 @@ def test_nothing_flows_into_the_teacher() -> None:
 def test_a_confidence_of_exactly_tau_does_not_count() -> None:
     u = torch.zeros(2, 4, 1, 1)
     u[1, 0] = 1e-3
-    batch = Batch((u[:1],), torch.tensor([0]), (u,), torch.arange(2), torch.tensor(0.0), Rng(0, 0))
+    batch = Batch((u[:1],), torch.tensor([0]), (u,), torch.arange(2), torch.tensor(0.0), Rng(0, 0), torch.arange(1))
     losses = PseudoLabeling(tau=0.25).build(info(1, 2))(batch, Identity(), Identity())
     assert losses.kept.tolist() == [0.0, 1.0]
 

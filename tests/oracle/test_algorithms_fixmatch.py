@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, weights
 from torch import Tensor, nn
 
-from fewlabels.algorithms import FixMatch, PseudoLabel, Supervised
-from fewlabels.parts import at_least
+from fewlabels.algorithms import Consistency, FixMatch, Supervised
+from fewlabels.algorithms.slots import Seen, at_least, cross_entropy_of_labels
 from fewlabels.rng import Rng
-from fewlabels.types import Batch, Guess, Views
+from fewlabels.types import Batch, Outputs, Views
 
 
 def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.ndarray) -> Batch:
@@ -25,7 +25,15 @@ def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.n
         return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
 
     index = torch.arange(len(weak))
-    return Batch((images(x),), torch.tensor(y), (images(weak), images(strong)), index, torch.tensor(0.5), Rng(0, 0))
+    return Batch(
+        (images(x),),
+        torch.tensor(y),
+        (images(weak), images(strong)),
+        index,
+        torch.tensor(0.5),
+        Rng(0, 0),
+        torch.arange(len(y)),
+    )
 
 
 def loss(algorithm: nn.Module, batch: Batch) -> dict[str, float]:
@@ -90,7 +98,9 @@ def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None
     weak = torch.tensor([[4.0, 0, 0], [1, 0.5, 0], [0, 6, 0]])
     strong = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 2]])
     x = torch.zeros(1, 3)
-    batch = Batch((x,), torch.tensor([0]), (weak, strong), torch.arange(3), torch.tensor(0.0), Rng(0, 0))
+    batch = Batch(
+        (x,), torch.tensor([0]), (weak, strong), torch.arange(3), torch.tensor(0.0), Rng(0, 0), torch.arange(1)
+    )
     net = Identity()
     log = config.build(info(1, 3))(batch, net, net).log
     assert float(log["loss_u"]) == pytest.approx(expected, abs=2e-7)
@@ -100,8 +110,9 @@ def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None
 
 
 def test_a_confidence_of_exactly_tau_counts() -> None:
-    guess = Guess(*[torch.empty(0)] * 2, torch.tensor([[0.75, 0.25], [0.7499999, 0.25]]), *[torch.empty(0)] * 4)
-    assert at_least(0.75)(guess).tolist() == [1.0, 0.0]
+    nothing, probs = Outputs(torch.empty(0), torch.empty(0)), torch.tensor([[0.75, 0.25], [0.7499999, 0.25]])
+    seen = Seen((nothing,), nothing, (nothing,), probs, make_batch(0, 1, 2, 2), Plain(48), Plain(48), {})
+    assert at_least(0.75)(seen).tolist() == [1.0, 0.0]
 
 
 def test_soft_targets_survive_probabilities_of_zero() -> None:
@@ -150,10 +161,10 @@ class CountingSlot(nn.Module):
         self.name, self.calls, self.value = name, calls, value
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, guess: Guess) -> Tensor:
+    def forward(self, seen: Seen) -> Tensor:
         self.calls.append(self.name)
-        self.seen += len(guess.index)
-        return self.value(guess)
+        self.seen += len(seen.batch.index)
+        return self.value(seen)
 
 
 def test_slots_are_called_in_order_and_see_aligned_probabilities() -> None:
@@ -161,15 +172,15 @@ def test_slots_are_called_in_order_and_see_aligned_probabilities() -> None:
     x, weak, strong = (rng.normal(size=(n, K)) for n in (2, 4, 4))
     y = np.array([1, 3])
     calls: list[str] = []
-    algorithm = PseudoLabel(
-        weigh=CountingSlot("weigh", calls, lambda g: torch.tensor([2.0, 0.5])),
+    algorithm = Consistency(
+        labeled=CountingSlot("labeled", calls, lambda g: torch.tensor([2.0, 0.5]) * cross_entropy_of_labels(g)),
         select=CountingSlot("select", calls, lambda g: g.probs[:, 0]),
         target=CountingSlot("target", calls, lambda g: g.probs.argmax(1)),
         align=CountingSlot("align", calls, lambda g: g.probs.flip(1)),
         lambda_u=3.0,
     )
     got = loss(algorithm, batch_of_logits(x, y, weak, strong))
-    assert calls == ["align", "target", "select", "weigh"]
+    assert calls == ["align", "target", "select", "labeled"]
 
     eye = np.eye(K)
     probs = softmax(weak)[:, ::-1]
@@ -181,7 +192,7 @@ def test_slots_are_called_in_order_and_see_aligned_probabilities() -> None:
     assert got["mask"] == pytest.approx(probs[:, 0].mean(), rel=1e-5)
     state = algorithm.state_dict()
     assert {key: float(value) for key, value in state.items()} == {
-        f"{slot}.seen": 4.0 for slot in ("align", "target", "select", "weigh")
+        f"{slot}.seen": 4.0 for slot in ("align", "target", "select", "labeled")
     }
 
 

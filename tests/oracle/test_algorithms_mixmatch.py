@@ -25,7 +25,8 @@ from torch import nn
 
 from fewlabels.algorithms import MixMatch, ReMixMatch, remixmatch
 from fewlabels.algorithms.mixing import Mix, mix_groups, partners
-from fewlabels.parts import DistributionAlignment
+from fewlabels.algorithms.slots import DistributionAlignment
+from fewlabels.model import Model
 from fewlabels.rng import Rng
 from fewlabels.types import Batch, Views
 
@@ -146,7 +147,8 @@ def test_a_share_of_one_mixes_nothing(config: Any, share: float) -> None:
         algorithm = replace(config, mix=mix).build(info(B, B))
         batch = make_batch(0, B, B, len(algorithm.views.unlabeled))._replace(rng=FixedRng(share))
         net = Plain(48)
-        logs.append(dict(algorithm(batch, net, net).log))
+        model = Model(net, algorithm.heads)
+        logs.append(dict(algorithm(batch, model, model).log))
     torch.testing.assert_close(logs[0], logs[1])
 
 
@@ -181,12 +183,13 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
     config = ReMixMatch(redux=redux, ramp_steps=80, temperature=0.6, **{"w_kl": 0.7, "w_rot": 0.3, **options})
     views = 1 + config.strong_views
     algorithm = config.build(info(B, B, steps=100))
+    model = Model(net, algorithm.heads)
     recent, p_data = [np.full(K, 1 / K)] * 128, np.full(K, 1 / K)
 
     for step in range(3):  # the state of the alignment goes on
         rng = FixedRng(seed=step)
         batch = make_batch(step, B, B, views, 0.4)._replace(rng=rng)
-        losses = algorithm(batch, net, net)
+        losses = algorithm(batch, model, model)
 
         x, onehot, u = arrays(batch)
         own = np.array([[softmax(logits(net, image)) for image in view] for view in u])
@@ -220,7 +223,7 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
             expected["loss_kl"] = np.mean([cross_entropy(guess[j], logits(net, u[1][j])) for j in range(B)])
             expected["loss"] += 0.7 * 0.5 * expected["loss_kl"]
         if config.w_rot:
-            weight = algorithm.rotation.weight.detach().double().numpy()
+            weight = algorithm.heads["rotation"].weight.detach().double().numpy()
             a = net.a.detach().double().numpy()
             terms = []
             for j, label in enumerate([0, 0, 1, 2, 3]):  # 5 images in four consecutive quarters
@@ -241,7 +244,7 @@ def test_distribution_alignment_forgets_after_128_batches() -> None:
         y = rng.integers(0, 2, 4)
         p_data = 0.999 * p_data + 0.001 * np.eye(K)[y].mean(0)
         expected = np.stack([aligned(p, recent, p_data) for p in probs])
-        got = align(torch.tensor(probs).float(), torch.eye(K)[torch.tensor(y)])
+        got = align.aligned(torch.tensor(probs).float(), torch.eye(K)[torch.tensor(y)])
         np.testing.assert_allclose(got, expected, rtol=1e-4, err_msg=str(step))
         recent = [*recent[1:], probs.mean(0)]
     assert all(abs(p - np.full(K, 1 / K)).max() > 0.01 for p in recent), "no uniform start is left"
@@ -268,9 +271,10 @@ def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch)
     rows, net = 6 * world // 2, Plain(48)
     algorithm = config.build(info(rows, rows))
     batch = make_batch(1, rows, rows, len(algorithm.views.unlabeled))
-    copies = [(copy.deepcopy(algorithm), copy.deepcopy(net)) for _ in range(world)]
+    model = Model(net, algorithm.heads)
+    copies = [(copy.deepcopy(algorithm), copy.deepcopy(model)) for _ in range(world)]
 
-    one = algorithm(batch, net, net)
+    one = algorithm(batch, model, model)
     one.total.backward()
 
     def work(rank: int) -> dict[str, torch.Tensor]:
@@ -283,8 +287,8 @@ def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch)
     for name, value in one.log.items():
         torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name)
     for single, *shares in zip(
-        [*net.parameters(), *algorithm.parameters()],
-        *([*my_net.parameters(), *mine.parameters()] for mine, my_net in copies),
+        model.parameters(),
+        *(my_net.parameters() for _, my_net in copies),
         strict=True,
     ):
         torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-4, atol=1e-6)
@@ -300,7 +304,8 @@ def test_the_guesses_are_constants(config: Any) -> None:
     algorithm = config.build(info(B, B))
     batch = make_batch(3, B, B, len(algorithm.views.unlabeled))
     state = copy.deepcopy(algorithm.state_dict())
-    algorithm(batch, net, net).total.backward()
+    model = Model(net, algorithm.heads)
+    algorithm(batch, model, model).total.backward()
     analytic = float((net.b.grad * torch.ones_like(net.b)).sum())
 
     frozen = copy.deepcopy(net)  # what guesses is another net with the same weights
@@ -308,7 +313,7 @@ def test_the_guesses_are_constants(config: Any) -> None:
     class Split(nn.Module):
         """Answers calls without gradient from `frozen`, calls with gradient from `net`."""
 
-        dim = net.dim
+        dim, heads = net.dim, model.heads
 
         def features(self, x: torch.Tensor) -> torch.Tensor:
             return net.features(x)
@@ -334,7 +339,9 @@ def test_guesses_carry_no_gradient(redux: Any, align: bool, monkeypatch: pytest.
     sharpen = remixmatch.sharpen
     monkeypatch.setattr(remixmatch, "sharpen", lambda p, t: guessed.append(p) or sharpen(p, t))
     net = Plain(48)
-    ReMixMatch(redux=redux, align=align).build(info(B, B))(make_batch(0, B, B, 2), net, net)
+    algorithm = ReMixMatch(redux=redux, align=align).build(info(B, B))
+    model = Model(net, algorithm.heads)
+    algorithm(make_batch(0, B, B, 2), model, model)
     assert [p.requires_grad for p in guessed] == [False]
 
 
@@ -366,7 +373,8 @@ def test_which_pass_moves_the_running_statistics(config: Any, passes: list[bool]
     net = Norm()
     algorithm = config.build(info(B, B))
     batch = make_batch(0, B, B, len(algorithm.views.unlabeled))
-    algorithm(batch, net, net).total.backward()
+    model = Model(net, algorithm.heads)
+    algorithm(batch, model, model).total.backward()
     assert net.moves == passes
     assert net.norm.track_running_stats and net.norm.training
 
@@ -395,7 +403,7 @@ def test_rotation_needs_square_images() -> None:
     net = Plain(72)
     losses = algorithm(make_batch(0, 4, 4, 2, shape=(3, 4, 6)), net, net)
     assert "loss_rot" not in losses.log
-    assert not list(algorithm.parameters())
+    assert not algorithm.heads
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.0,) * K])

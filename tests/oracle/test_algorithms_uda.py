@@ -21,7 +21,15 @@ def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.n
         return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
 
     pair = images(weak), images(strong)
-    return Batch((images(x),), torch.tensor(y), pair, torch.arange(len(weak)), torch.tensor(progress), Rng(0, 0))
+    return Batch(
+        (images(x),),
+        torch.tensor(y),
+        pair,
+        torch.arange(len(weak)),
+        torch.tensor(progress),
+        Rng(0, 0),
+        torch.arange(len(y)),
+    )
 
 
 @settings(deadline=None, max_examples=60)

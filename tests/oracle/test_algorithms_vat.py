@@ -13,8 +13,8 @@ from norm_oracle import SHAPE, NormNet, images, logits, moments, weights
 from torch import Tensor, nn
 
 from fewlabels.algorithms import VAT, Supervised, vat
+from fewlabels.model import Model
 from fewlabels.rng import Rng
-from fewlabels.step import Autocast
 from fewlabels.types import Views
 
 B, M, PIXELS = 4, 6, 48
@@ -152,7 +152,7 @@ def test_the_default_step_and_low_precision_give_finite_numbers() -> None:
     batch, loss_u = make_batch(0, B, M, 1), {}
     for dtype in (None, torch.bfloat16):
         for xi in (1e-6, 1.0):
-            net = Autocast(Plain(PIXELS), torch.device("cpu"), dtype)
+            net = Model(Plain(PIXELS), dtype=dtype)
             losses = VAT(xi=xi, eps=1.5).build(info(B, M))(batch, net, net)
             losses.total.backward()
             assert losses.total.isfinite() and losses.total.dtype is torch.float32

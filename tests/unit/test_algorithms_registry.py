@@ -23,7 +23,13 @@ def test_names() -> None:
 
 
 def test_each_algorithm_has_a_file_of_its_name() -> None:
-    files = {path.stem for path in Path(algorithms.__file__).parent.glob("*.py")} - {"__init__", "base", "mixing"}
+    files = {path.stem for path in Path(algorithms.__file__).parent.glob("*.py")} - {
+        "__init__",
+        "base",
+        "mixing",
+        "consistency",
+        "slots",
+    }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}
     for name, cls in ALGORITHMS.items():
         assert cls.__module__ == f"fewlabels.algorithms.{name.replace('-', '_')}"

@@ -214,7 +214,7 @@ def test_training_in_either_words(short: Callable[..., Train]) -> None:
         for step in range(2):
             one.step(step)
             other.step(step)
-        same = [torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True)]
+        same = [torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)]
         assert all(same) == (augment != "ms.ms.aac"), augment  # its last token begins with d, as all policies do
         assert (one.feed.learner is None) == (plain["strong"] != "cta")
 

@@ -253,7 +253,7 @@ def test_the_usual_step_is_our_step() -> None:
     config = subjects.config("tiny", batch=4, uratio=2, device="cpu")
     trainer = subjects.trainer(config, subjects.source(300, 16), CPU)
     fixed = step.fixed(trainer, 2)
-    usual = Step(trainer.net, Switches(), fixed, CPU)
+    usual = Step(trainer.model.net, Switches(), fixed, CPU)
     assert curve(usual, 4) == pytest.approx(curve(step.Ours(trainer), 4), rel=1e-4)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_folders import read_folder
 from PIL import Image
 
 from fewlabels.data import cache, reading, workers
-from fewlabels.data.folder import read_folder
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_folders import read_folder
 from PIL import Image
 
-from fewlabels.data.folder import read_folder
 from fewlabels.data.names import parse
 from fewlabels.data.source import Style
 from fewlabels.data.sources import load

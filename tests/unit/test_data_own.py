@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_folders import read_folder
 from PIL import Image
 from torchvision.transforms import CenterCrop
 
 from fewlabels.data.find import find_images
-from fewlabels.data.folder import read_folder
 from fewlabels.data.names import parse
 from fewlabels.data.pictures import fit
 from fewlabels.data.sources import DataUnavailable, load

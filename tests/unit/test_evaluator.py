@@ -66,13 +66,13 @@ def test_both_nets_on_every_part(short: Callable[..., Train]) -> None:
     for name, rows in (("valid", split.validation), ("train", split.labeled)):
         parts[name] = images.images[rows], images.labels[rows]
     for name, (x, y) in parts.items():
-        for which, net in (("ema", e.trainer.ema), ("raw", e.trainer.net)):
+        for which, net in (("ema", e.trainer.average.model), ("raw", e.trainer.model)):
             accuracy, loss = direct(net, x, y)
             assert record[name][which]["n"] == len(y) and "confusion" not in record[name][which]
             assert record[name][which]["accuracy"] == pytest.approx(accuracy)
             assert record[name][which]["loss"] == pytest.approx(loss, rel=1e-4)
     assert record["test"]["ema"]["loss"] != record["test"]["raw"]["loss"]
-    assert e.trainer.net.training and not e.trainer.ema.training
+    assert e.trainer.model.training and not e.trainer.average.model.training
 
 
 @pytest.mark.parametrize("residency", ["device", "host"])
@@ -117,14 +117,14 @@ def test_the_precision_is_the_training_s(short: Callable[..., Train]) -> None:
     e = evaluator(short, precision="bf16")
     x = pixels(source().test_images).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        features = e.trainer.ema.features(x)  # type: ignore[operator]
+        features = e.trainer.average.model.net.features(x)  # type: ignore[operator]
     expected = torch.nn.functional.cross_entropy(
-        e.trainer.ema.head(features.float()),  # type: ignore[operator]
+        e.trainer.average.model.head(features.float()),  # type: ignore[operator]
         torch.from_numpy(source().test_labels),
     )
     assert features.dtype == torch.bfloat16
     assert e.record()["test"]["ema"]["loss"] == pytest.approx(expected.item(), rel=1e-3)
-    _, single = direct(e.trainer.ema, source().test_images, source().test_labels)
+    _, single = direct(e.trainer.average.model.net, source().test_images, source().test_labels)
     assert e.record()["test"]["ema"]["loss"] != pytest.approx(single, rel=1e-6)
 
 
@@ -152,7 +152,7 @@ def test_compiled_nets_see_one_shape(short: Callable[..., Train], monkeypatch: p
 def test_rows_may_be_chosen_and_repeated(short: Callable[..., Train]) -> None:
     e = evaluator(short)
     store, rows, _ = e.parts["test"]
-    every, raw = logits_of([e.trainer.ema, e.trainer.net], e.trainer.feed.normalize, store, rows)
+    every, raw = logits_of([e.trainer.average.model, e.trainer.model], e.trainer.feed.normalize, store, rows)
     some = torch.tensor([3, 3, 24, 0])
-    (chosen,) = logits_of([e.trainer.ema], e.trainer.feed.normalize, store, some)
+    (chosen,) = logits_of([e.trainer.average.model], e.trainer.feed.normalize, store, some)
     assert chosen.shape == (4, 6) and torch.allclose(chosen, every[some], atol=1e-5) and not torch.equal(every, raw)

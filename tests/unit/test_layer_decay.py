@@ -114,7 +114,7 @@ def test_layers_learn_at_their_own_rates_under_the_schedule(short: Callable[...,
     config = resolve(config, source)
     split = split_of(config.data, source)
     trainer = Trainer(config, source, split, device=CPU, mean=(0.5,), std=(0.5,))
-    depth = len(trainer.net.backbone.blocks)
+    depth = len(trainer.model.net.backbone.blocks)
     for step, rate in ((0, 0.0), (2, 0.25), (8, 0.25)):
         trainer.step(step)
         lrs = {g["lr"] for g in trainer.optimizer.param_groups}

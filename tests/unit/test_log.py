@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fewlabels.log import Recorder
+import fewlabels as fl
+from fewlabels.log import Recorder, said_once
 from fewlabels.run import Run
+from fewlabels.step import Trainer
 
 NOW = 1_800_000_000.0
 
@@ -40,3 +45,67 @@ def test_steps_are_in_order_whatever_the_clock_says(
     expected = [*((s, first + s) for s in (1, 2, 3)), *((s, second + s) for s in (4, 5))]
     assert found == [*expected, *((s, third + s) for s in (6, 7, 8))]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 3
+
+
+def fail(error: Exception, kind: type[threading.Thread] = threading.Thread) -> None:
+    def work() -> None:
+        raise error
+
+    thread = kind(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the caller's own hook is told."""
+    told: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(str(args.exc_value)))
+    return told
+
+
+@pytest.mark.parametrize("bad", [None, ValueError("of the step")])
+def test_a_training_leaves_the_caller_s_hook(
+    short: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[str], bad: Exception | None
+) -> None:
+    mine, step = threading.excepthook, Trainer.step
+
+    def watched(self: Trainer, number: int) -> None:
+        if number == 3:
+            fail(OSError("a disk of the caller's"))
+            fail(KeyError("a name of the caller's"))
+            if bad:
+                raise bad
+        step(self, number)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    try:
+        fl.train(short(), out=tmp_path / "run")
+    except ValueError as error:
+        assert error is bad
+    assert threading.excepthook is mine
+    assert heard == ["a disk of the caller's", '"a name of the caller\'s"']
+
+
+def test_only_the_disk_s_errors_of_tensorboard_s_thread_are_said_elsewhere(heard: list[str]) -> None:
+    writer: Any = type("Writer", (threading.Thread,), {"__module__": "tensorboard.summary.writer.event_file_writer"})
+    with said_once():
+        fail(OSError("full"), writer)
+        fail(ValueError("odd"), writer)
+    fail(OSError("afterwards"), writer)
+    assert heard == ["odd", "afterwards"]
+
+
+def test_a_display_that_cannot_be_made_leaves_the_caller_s_hook(
+    short: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[str]
+) -> None:
+    """Between the opening of the records and the first step."""
+    mine = threading.excepthook
+
+    def broken(*args: Any, **options: Any) -> None:
+        raise ValueError("no display")
+
+    monkeypatch.setattr("fewlabels.log.display", broken)
+    with pytest.raises(ValueError, match=r"^no display$"):
+        fl.train(short(), out=tmp_path / "run")
+    assert threading.excepthook is mine

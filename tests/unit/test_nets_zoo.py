@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import fewlabels as fl
 from fewlabels import nets
-from fewlabels.model import load_model
+from fewlabels.model import load_predictor
 from fewlabels.nets.weights import read
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -361,14 +361,20 @@ def test_run_with_pretrained_weights(tmp_path: Path, short: Callable[..., fl.Tra
     for which in ("raw", "ema"):
         expected = run.checkpoint("last").weights(which)
         assert all(torch.equal(v, expected[k]) for k, v in again.checkpoint("last").weights(which).items())
-    model = load_model(run)
-    assert torch.equal(model.net.state_dict()["linear.weight"], run.checkpoint("last").weights("ema")["linear.weight"])
+    model = load_predictor(run)
+    assert torch.equal(model.model.net.linear.weight, run.checkpoint("last").weights("ema")["net.linear.weight"])
 
     weights = run.path / "checkpoints" / "step-00000012" / "weights.safetensors"
     tuned = nets.build("timm:test_vit", classes=3, shape=(1, 8, 8), patch=4, pretrained=str(weights))
     assert torch.equal(
         tuned.backbone.blocks[0].mlp.fc1.weight,
-        run.checkpoint("last").weights("ema")["backbone.blocks.0.mlp.fc1.weight"],
+        run.checkpoint("last").weights("ema")["net.backbone.blocks.0.mlp.fc1.weight"],
     )
+    older = {k.replace(".net.", "."): v for k, v in safetensors.torch.load_file(weights).items()}
+    safetensors.torch.save_file(older, tmp_path / "older.safetensors")  # of a run from before models had heads
+    again = nets.build(
+        "timm:test_vit", classes=3, shape=(1, 8, 8), patch=4, pretrained=str(tmp_path / "older.safetensors")
+    )
+    assert torch.equal(again.backbone.blocks[0].mlp.fc1.weight, tuned.backbone.blocks[0].mlp.fc1.weight)
     fresh = fl.train(replace(config, net=replace(net, pretrained=False)), out=tmp_path / "fresh")
     assert fresh.data["mean"] != [0.5]

@@ -245,6 +245,26 @@ def test_a_checkpoint_of_an_earlier_version(command: Command, runs: Path) -> Non
     assert said["report"].code == 0
 
 
+@pytest.mark.parametrize("form", [None, 1, 3, "2", [], True])
+def test_a_checkpoint_with_weights_in_another_format(command: Command, runs: Path, form: Any) -> None:
+    """Of the net alone, as before models had heads; or of a version that is yet to come."""
+    stop(runs / "run")
+    for path in (runs / "run" / "checkpoints").iterdir():
+        content = json.loads((path / "meta.json").read_text())
+        assert content["format"] == 2
+        kept = {k: v for k, v in content.items() if k not in ("format", "run", "seal")}
+        whole = kept if form is None else {**kept, "format": form}
+        (path / "meta.json").write_text(json.dumps(records.sealed(whole, content["run"])))
+    said = answers(command, runs / "run")
+    for which in ("resume", "evaluate", "predict"):
+        assert said[which].code == 2
+        assert said[which].sentence.endswith(
+            f"is of another version of fewlabels, with weights in format {1 if form is None else form!r}, which must "
+            "be 2 here: go on with that version, or train the run again"
+        )
+    assert said["report"].code == 0
+
+
 def reseal(path: Path, name: str, data: bytes) -> None:
     """What somebody makes who knows how: a part that is foreign under seals that hold."""
     import hashlib

@@ -50,7 +50,7 @@ def averages(config: Ema, values: list[tuple[float, float, int]]) -> list[tuple[
     for step, value in enumerate(values[1:]):
         net.put(*value)
         average.update(net, average.decay(step))
-        mine: Any = average.net
+        mine: Any = average.model
         out.append((mine.w.item(), mine.running.item(), int(mine.count)))
     return out
 
@@ -82,7 +82,7 @@ def test_average_with_warm_up_by_hand() -> None:
 def test_average_is_not_trained_and_evaluates() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
     average = Average(net, Ema())  # type: ignore[arg-type]
-    assert not average.net.training and not any(p.requires_grad for p in average.net.parameters())
+    assert not average.model.training and not any(p.requires_grad for p in average.model.parameters())
     assert net.training and all(p.requires_grad for p in net.parameters())
 
 
@@ -303,20 +303,20 @@ def test_average_before_and_after_the_step(short: Callable[..., Train]) -> None:
         t = trainer(
             short, ema=Ema(decay=0.0, when=when), optim=Optim(lr=0.5)
         )  # decay 0: the average is the last weights
-        before = [p.detach().clone() for p in t.net.parameters()]
+        before = [p.detach().clone() for p in t.model.parameters()]
         t.step(0)
-        now = [p.detach().clone() for p in t.net.parameters()]
+        now = [p.detach().clone() for p in t.model.parameters()]
         expected = now if when == "after" else before
         assert not any(torch.equal(a, b) for a, b in zip(before, now, strict=True) if a.ndim > 1)
-        for p, q in zip(t.ema.parameters(), expected, strict=True):
+        for p, q in zip(t.average.model.parameters(), expected, strict=True):
             torch.testing.assert_close(p, q)
 
 
 def test_step_uses_the_scheduled_learning_rate(short: Callable[..., Train]) -> None:
     t = trainer(short, optim=Optim(lr=0.5, warmup=2))
-    before = [p.detach().clone() for p in t.net.parameters()]
+    before = [p.detach().clone() for p in t.model.parameters()]
     t.step(0)  # the first step of a warm-up has the rate 0
-    assert all(torch.equal(p, q) for p, q in zip(t.net.parameters(), before, strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(t.model.parameters(), before, strict=True))
     t.step(1)
     assert {g["lr"] for g in t.optimizer.param_groups} == {0.25}
 
@@ -459,9 +459,9 @@ def test_a_recorded_step_is_the_same_step(short: Callable[..., Train], algorithm
     assert "loss" in written[4]
     assert all(written[5][name] is value for name, value in written[4].items())  # a real one writes where it wrote
     assert (recorder.rehearsed, recorder.recorded) == (3, 1)  # also while the average warms up, until step 21
-    for p, q in zip(one.net.parameters(), other.net.parameters(), strict=True):
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)  # a rate on the device is a float32
-    for p, q in zip(one.ema.parameters(), other.ema.parameters(), strict=True):
+    for p, q in zip(one.average.model.parameters(), other.average.model.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
     assert logs[:3] == [pytest.approx(values, rel=1e-4) for values in logs[3:]]
 
@@ -489,7 +489,7 @@ def test_a_recorded_step_finds_its_rate_after_a_resume(short: Callable[..., Trai
     assert all(group["lr"] is rate for group, rate in zip(other.optimizer.param_groups, mine, strict=True))
     one.step(1)
     other.step(1)
-    for p, q in zip(one.net.parameters(), other.net.parameters(), strict=True):
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(p, q)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_folders import read_folder
 from PIL import Image
 
 from fewlabels.augment import strong_view, weak_view
 from fewlabels.data.arrays import from_arrays
-from fewlabels.data.folder import read_folder
 from fewlabels.data.split import make_split
 from fewlabels.tools.check import Seen, check_folder, check_source, digest, report, size_tells_class, suggestion
 from fewlabels.tools.convert import class_folders, encoded, from_records, from_source

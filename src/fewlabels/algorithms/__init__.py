@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from fewlabels.algorithms.base import Algorithm, PseudoLabel
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
@@ -25,12 +26,12 @@ __all__ = [
     "VAT",
     "Algorithm",
     "AnyAlgorithm",
+    "Consistency",
     "FixMatch",
     "MeanTeacher",
     "MixMatch",
     "MixUp",
     "PiModel",
-    "PseudoLabel",
     "PseudoLabeling",
     "ReMixMatch",
     "Supervised",

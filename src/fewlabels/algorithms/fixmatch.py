@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fewlabels.algorithms.base import Algorithm, Passes, PseudoLabel, Teacher
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
+from fewlabels.algorithms.slots import at_least, hard, sharpened, soft
 from fewlabels.checked import Checked, Range
-from fewlabels.parts import at_least, hard, sharpened, soft
-from fewlabels.types import Info
+from fewlabels.types import Info, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,12 @@ class FixMatch(Checked):
             )
         first, second = self.anchoring.split(".")
         sharp = self.target == "hard" and self.temperature != 1
-        return PseudoLabel(
+        return Consistency(
             align=sharpened(self.temperature) if sharp else None,
             target=hard if self.target == "hard" else soft(self.temperature),
             select=at_least(self.tau),
             lambda_u=self.lambda_u,
-            views=(first, second),
+            views=Views(unlabeled=(first, second)),
             teacher=self.teacher,
             bn=self.bn,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fewlabels import parallel
-from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.slots import above
 from fewlabels.checked import Checked, Range
-from fewlabels.functional import cross_entropy, ramp_share
-from fewlabels.nets import frozen_statistics
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.functional import ramp_share
+from fewlabels.types import Info, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +35,8 @@ class PseudoLabeling(Checked):
     google-research/fixmatch's pseudo_label.py runs and the FixMatch paper reports."""
 
     def build(self, info: Info) -> Algorithm:
-        return PseudoLabelingLoss(self)
-
-
-class PseudoLabelingLoss(Algorithm):
-    views = Views(labeled=("weak",), unlabeled=("weak",))
-
-    def __init__(self, config: PseudoLabeling) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
-        config = self.config
-        (x,), (u,) = batch.x, batch.u
-        loss_x = cross_entropy(net(x), batch.y).mean()
-        with frozen_statistics(net):
-            logits = net(u).float()
-        confidence, label = logits.detach().softmax(1).max(1)
-        mask = (confidence > config.tau).float()
-        if config.broadcast:
-            mask = parallel.mean(mask.mean()).expand_as(mask)
-
-        loss_u = (mask * cross_entropy(logits, label)).mean()
-        total = loss_x + config.weight * ramp_share(batch.progress, config.ramp) * loss_u
-        logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, mask=mask.mean(), confidence=confidence.mean())
-        return Losses(total, logged, pseudo=label, kept=mask)
+        return Consistency(
+            select=above(self.tau, broadcast=self.broadcast),
+            lambda_u=lambda progress: self.weight * ramp_share(progress, self.ramp),
+            views=Views(unlabeled=("weak",)),
+        )

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
+from fewlabels.algorithms.slots import DistributionAlignment
 from fewlabels.checked import Checked, Range
 from fewlabels.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.nets import frozen_statistics, glorot_normal_
-from fewlabels.parts import DistributionAlignment
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 
@@ -85,15 +85,16 @@ class ReMixMatchLoss(Algorithm):
         self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak",) + ("strong",) * config.strong_views)
         self.align = DistributionAlignment(info.classes, known=config.p_unlabeled) if config.align else None
         if config.w_rot > 0:
-            self.rotation = nn.Linear(info.features, 4)
-            glorot_normal_(self.rotation)
+            rotation = nn.Linear(info.features, 4)
+            glorot_normal_(rotation)
+            self.heads = {"rotation": rotation}
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         config = self.config
         (x,), views = batch.x, batch.u
         onehot = one_hot(batch.y, self.classes)
         probs, first_strong = self.guesses(views, net)
-        aligned = self.align(torch.cat(probs), onehot) if self.align is not None else torch.cat(probs)
+        aligned = self.align.aligned(torch.cat(probs), onehot) if self.align is not None else torch.cat(probs)
         guessed = list(torch.split(sharpen(aligned, config.temperature), len(x)))
 
         images, labels = [x, *views], [onehot, *guessed]
@@ -144,7 +145,8 @@ class ReMixMatchLoss(Algorithm):
         rotated = torch.cat([turn(part, k) for k, part in enumerate(torch.split(images, counts))])
         with frozen_statistics(net):
             features = net.features(rotated)
-        return cross_entropy(self.rotation(features), quarter.to(images.device, non_blocking=True)).mean()
+        logits = net.heads["rotation"](features)
+        return cross_entropy(logits, quarter.to(images.device, non_blocking=True)).mean()
 
 
 def turn(images: Tensor, label: int) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from fewlabels import parallel
-from fewlabels.algorithms.base import Algorithm, Passes, log, split_logits
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.consistency import Consistency, Passes
+from fewlabels.algorithms.slots import Seen, annealed_labels, at_least
 from fewlabels.checked import Checked, Range
-from fewlabels.functional import annealed, cross_entropy, entropy, kl
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.functional import entropy, kl
+from fewlabels.types import Info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,54 +44,23 @@ class UDA(Checked):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
 
     def build(self, info: Info) -> Algorithm:
-        if self.bn == "separate-weak" and self.w_entropy > 0:
-            raise ValueError(
-                f"UDA.w_entropy {self.w_entropy:g} needs the gradient of the weak views, which UDA.bn separate-weak "
-                "leaves out: set one of them otherwise"
-            )
-        return UDALoss(self, info)
-
-
-class UDALoss(Algorithm):
-    views = Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
-    def __init__(self, config: UDA, info: Info) -> None:
-        super().__init__()
-        self.config, self.info = config, info
-
-    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
-        config = self.config
-        (x,), (weak, strong) = batch.x, batch.u
-        labeled_logits, weak_logits, strong_logits = split_logits(net, x, weak, strong, config.bn)
-
-        counts = self.counts(labeled_logits, batch)
-        share = parallel.mean(counts.mean())
-        # sum over the images that count / their number: over all ranks, and 0 if there are none
-        loss_x = (counts * cross_entropy(labeled_logits, batch.y)).mean() / share.clamp_min(1 / self.info.batch)
-
-        confidence, label = weak_logits.detach().softmax(1).max(1)
-        mask = (confidence >= config.tau).float()
-        loss_u = (mask * kl(weak_logits.detach() / config.temperature, strong_logits)).mean()
-        mean_entropy = entropy(weak_logits).mean()
-
-        total = loss_x + config.lambda_u * loss_u + config.w_entropy * mean_entropy
-        logged = log(
-            loss=total,
-            loss_x=loss_x,
-            loss_u=loss_u,
-            entropy=mean_entropy,
-            mask=mask.mean(),
-            mask_sup=counts.mean(),
-            confidence=confidence.mean(),
-            confidence_strong=strong_logits.detach().softmax(1).amax(1).mean(),
+        return Consistency(
+            labeled=annealed_labels(self.tsa, self.tsa_ramp, info),
+            select=at_least(self.tau),
+            unlabeled=self.divergence,
+            terms={"entropy": (self.w_entropy, mean_entropy)},
+            lambda_u=self.lambda_u,
+            bn=self.bn,
+            weak_gradient=f"UDA.w_entropy {self.w_entropy:g}" if self.w_entropy > 0 else None,
         )
-        return Losses(total, logged, pseudo=label, kept=mask)
 
-    def counts(self, logits: Tensor, batch: Batch) -> Tensor:
-        """1 for the labeled images that the net does not know too well yet, ``[B]`` float32."""
-        config = self.config
-        if config.tsa == "none":
-            return torch.ones(len(logits), device=logits.device)
-        right = logits.detach().softmax(1).gather(1, batch.y[:, None])[:, 0]
-        share = batch.progress * (self.info.steps / config.tsa_ramp)
-        return (right <= annealed(share, config.tsa, self.info.classes)).float()
+    def divergence(self, seen: Seen, target: Tensor) -> Tensor:
+        """``KL(softmax(weak / T) || strong)``, ``[M]``; no gradient through the weak view."""
+        (strong,) = seen.strong
+        seen.log["confidence_strong"] = strong.logits.detach().softmax(1).amax(1).mean()
+        return kl(seen.weak.logits.detach() / self.temperature, strong.logits)
+
+
+def mean_entropy(seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean entropy of the weak views, with gradient, 0-d."""
+    return entropy(seen.weak.logits).mean()

@@ -63,7 +63,6 @@ class CTAugment(View):
         pool: Key of `POOLS`.
     """
 
-    learns: ClassVar[bool] = True
     colours: ClassVar[bool] = True
     rates: Tensor
     """float32 ``[operations, 2, bins]``, in the order of the pool; 0 where an operation has no such bin. On the

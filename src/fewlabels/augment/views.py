@@ -24,8 +24,6 @@ class View(nn.Module):
         shape: (C, H, W) of the images.
     """
 
-    learns: ClassVar[bool] = False
-    """Whether the view has a state that training changes (`CTAugment`)."""
     colours: ClassVar[bool] = False
     """Whether the view has colour operations, which need packed pixels."""
     halves: bool = False

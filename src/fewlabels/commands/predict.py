@@ -12,7 +12,7 @@ import tyro
 from fewlabels import streams
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.log import bar
-from fewlabels.model import load_model
+from fewlabels.model import load_predictor
 from fewlabels.predict import predict, targets
 from fewlabels.run import Run
 from fewlabels.step import pick_device
@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
     if command.max_pixels is not None and command.max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
     device = pick_device(command.device)
-    model = load_model(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
+    model = load_predictor(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
     if command.max_pixels is not None:
         model = replace(model, how=model.how._replace(max_pixels=command.max_pixels))
     with bar("predicting", command.progress) as show:

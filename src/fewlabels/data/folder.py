@@ -5,32 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewlabels.data.contents import Contents, LabelFrom, contents
-from fewlabels.data.listing import MISSING, Listing, Options, Row, class_order
-from fewlabels.data.pictures import Decoding, Fit, Unreadable, decode, find_images
-from fewlabels.data.source import Progress, Source, first
+from fewlabels.data.listing import MISSING, Listing, Row, class_order
+from fewlabels.data.pictures import Unreadable, decode, find_images
+from fewlabels.data.source import first
 from fewlabels.regular import real
 
-__all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder", "read_folder"]
+__all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder"]
 
 NO_CLASS = frozenset({"unlabeled", "unlabelled", "-1"})
 """Names that no class folder can have."""
-
-
-def read_folder(
-    path: Path | str,
-    *,
-    labeled: Path | None = None,
-    unlabeled: Path | None = None,
-    test: Path | None = None,
-    label_from: LabelFrom = "folder",
-    image_size: int | None = None,
-    fit: Fit = "crop",
-    skip_corrupt: bool = False,
-    progress: Progress | None = None,
-) -> Source:
-    """`list_folder`, read; size and channels: see `reading.read_pictures`."""
-    listing = list_folder(path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from)
-    return listing.read(Options(image_size=image_size, how=Decoding(fit), skip_corrupt=skip_corrupt, progress=progress))
 
 
 def list_folder(

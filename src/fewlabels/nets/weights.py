@@ -21,7 +21,7 @@ def read(path: str) -> Weights:
     """The state dict in a ``.safetensors`` or ``torch.save`` file, on the CPU.
 
     Understood are a plain state dict, one under ``state_dict`` or ``model``, names that start with ``module.``, and
-    the checkpoints of runs, of which the averaged weights are taken.
+    the checkpoints of runs, of which the net's averaged weights are taken.
 
     Raises:
         ValueError: when there is no such file, or no such content.
@@ -41,8 +41,10 @@ def read(path: str) -> Weights:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
         raise ValueError(f"Net.pretrained: {path} holds no state dict of tensors")
-    if any(key.startswith("ema.") for key in content):
-        content = {key.removeprefix("ema."): v for key, v in content.items() if key.startswith("ema.")}
+    for prefix in ("ema.net.", "ema."):  # of a run, and of one from before models had heads
+        if own := {key.removeprefix(prefix): v for key, v in content.items() if key.startswith(prefix)}:
+            content = own
+            break
     return Weights(path, {key.removeprefix("module."): v for key, v in content.items()})
 
 

@@ -1,0 +1,159 @@
+"""Parts from which algorithms are put together: the slots of `Consistency`, and state with an owner.
+
+A slot is called with what the net gave in a step. State is a buffer, changed without gradient, equal on all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels import parallel
+from fewlabels.functional import annealed, cross_entropy, one_hot
+from fewlabels.types import Batch, Info, Net, Outputs
+
+
+class Seen(NamedTuple):
+    """A step as the slots of `Consistency` see it: B labeled and M unlabeled images of this rank, K classes."""
+
+    labeled: tuple[Outputs, ...]
+    """Of each labeled view, with gradient."""
+    weak: Outputs
+    """Of the view that is guessed about; with gradient only if the composition asks for it (`weak_gradient`)."""
+    strong: tuple[Outputs, ...]
+    """Of each view that is trained, with gradient."""
+    probs: Tensor
+    """``[M, K]``, softmax of the logits of `weak`, detached, after align."""
+    batch: Batch
+    net: Net
+    teacher: Net
+    """What guesses, the net itself or its average: whose heads fit the features of `weak`."""
+    log: dict[str, Tensor]
+    """Further values to log, 0-d; a slot may add to them."""
+
+
+Slot = Callable[[Seen], Tensor]
+Divergence = Callable[[Seen, Tensor], Tensor]
+"""``(seen, target) -> [M]``: losses of the unlabeled images."""
+Term = Callable[[Seen, Tensor, Tensor], Tensor]
+"""``(seen, target, mask) -> 0-d``: a further loss."""
+
+
+def hard(seen: Seen) -> Tensor:
+    """Target: the most probable class, ``[M]`` int64."""
+    return seen.probs.argmax(1)
+
+
+def soft(temperature: float) -> Slot:
+    """Target: the probabilities, sharpened, ``[M, K]``."""
+
+    def target(seen: Seen) -> Tensor:
+        # From logarithms, as powers of small probabilities underflow.
+        tiny = torch.finfo(seen.probs.dtype).tiny
+        return (seen.probs.clamp_min(tiny).log() / temperature).softmax(1)
+
+    return target
+
+
+def sharpened(temperature: float) -> Slot:
+    """Align: ``softmax(logits / T)`` in place of ``softmax(logits)``, ``[M, K]``."""
+    return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
+
+
+def at_least(tau: float) -> Slot:
+    """Select: 1 where the largest probability is at least `tau`, else 0; ``[M]`` float32."""
+    return lambda seen: (seen.probs.amax(1) >= tau).float()
+
+
+def above(tau: float, *, broadcast: bool = False) -> Slot:
+    """Select: 1 where the largest probability is above `tau`, else 0; ``[M]`` float32.
+
+    `broadcast`: each image counts with the share of the selected ones, over all ranks.
+    """
+
+    def select(seen: Seen) -> Tensor:
+        mask = (seen.probs.amax(1) > tau).float()
+        return parallel.mean(mask.mean()).expand_as(mask) if broadcast else mask
+
+    return select
+
+
+def cross_entropy_of_labels(seen: Seen) -> Tensor:
+    """Labeled: cross-entropy of the first labeled view, ``[B]``."""
+    return cross_entropy(seen.labeled[0].logits, seen.batch.y)
+
+
+def annealed_labels(schedule: str, ramp: int, info: Info) -> Slot:
+    """Labeled: training signal annealing (UDA, Xie et al. 2020), ``[B]``.
+
+    Images whose class has more probability than a threshold do not count; their mean is over those that do, of all
+    ranks, and 0 if there are none. Logs the share of these as `mask_sup`.
+
+    Args:
+        schedule: of `functional.annealed`, or "none": all count.
+        ramp: steps in which the threshold grows.
+    """
+
+    def labeled(seen: Seen) -> Tensor:
+        logits, y = seen.labeled[0].logits, seen.batch.y
+        counts = torch.ones(len(y), device=logits.device)
+        if schedule != "none":
+            right = logits.detach().softmax(1).gather(1, y[:, None])[:, 0]
+            counts = (right <= annealed(seen.batch.progress * (info.steps / ramp), schedule, info.classes)).float()
+        seen.log["mask_sup"] = counts.mean()
+        return counts * cross_entropy(logits, y) / parallel.mean(counts.mean()).clamp_min(1 / info.batch)
+
+    return labeled
+
+
+def cross_entropy_of_views(seen: Seen, target: Tensor) -> Tensor:
+    """Unlabeled: cross-entropy of the trained views against the targets, their mean, ``[M]``."""
+    first, *more = (cross_entropy(view.logits, target) for view in seen.strong)
+    return torch.stack([first, *more]).mean(0) if more else first
+
+
+class DistributionAlignment(nn.Module):
+    """Moves guesses towards the class frequencies of the labels: ``p (eps + p_data) / (eps + p_model)``.
+
+    ReMixMatch (Berthelot et al. 2020, section 3.1) as in google-research/fixmatch, libml/layers.py and
+    remixmatch_no_cta.py: `p_model` is the mean of the last 128 batch means of the guesses, `p_data` the
+    running mean of the labels with decay 0.999; both start uniform. Over all ranks.
+
+    The original leaves open which comes first, reading or updating; running it shows that `p_data` has the
+    newest labels and `p_model` not yet the newest guesses, and so it is here.
+
+    Frequencies that are known beforehand (`known`, of any sum) stay `p_data`.
+    """
+
+    recent: Tensor
+    """Batch means of the guesses, oldest first, ``[128, K]``."""
+    p_data: Tensor
+    """Class frequencies of the labels, ``[K]``."""
+
+    def __init__(
+        self, classes: int, slots: int = 128, decay: float = 0.999, eps: float = 1e-6, known: Sequence[float] = ()
+    ) -> None:
+        super().__init__()
+        self.decay, self.eps = 1.0 if known else decay, eps
+        self.register_buffer("recent", torch.full((slots, classes), 1 / classes))
+        p_data = torch.tensor(known or [1.0] * classes)
+        self.register_buffer("p_data", p_data / p_data.sum())
+
+    def forward(self, seen: Seen) -> Tensor:
+        """Align: the guesses of a step, ``[M, K]``."""
+        return self.aligned(seen.probs, one_hot(seen.batch.y, seen.probs.shape[1]))
+
+    def aligned(self, probs: Tensor, labels: Tensor) -> Tensor:
+        """Guesses ``[M, K]`` and labels as distributions ``[B, K]`` to aligned guesses ``[M, K]``."""
+        with torch.no_grad():
+            p_model = self.recent.mean(0)
+            p_model = p_model / p_model.sum()
+            self.p_data.lerp_(parallel.mean(labels.mean(0)), 1 - self.decay)
+            p_data = self.p_data / self.p_data.sum()
+            aligned = probs * ((self.eps + p_data) / (self.eps + p_model))
+            newest = parallel.mean(probs.mean(0, keepdim=True))
+            self.recent.copy_(torch.cat((self.recent[1:], newest)))
+            return aligned / aligned.sum(1, keepdim=True)

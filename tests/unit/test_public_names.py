@@ -1,0 +1,39 @@
+"""The public interface: what is added to it, or taken from it, is meant."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import fewlabels as fl
+
+ALGORITHMS = (
+    "FixMatch ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch Supervised SupervisedMixUp UDA VAT"
+)
+FUNCTIONS = "fit from_arrays load recipe resume train"
+SETTINGS = "Data Ema Net Optim Train"
+RESULTS = "Classifier Run Source"
+FOR_ALGORITHMS = "Algorithm Batch Consistency Info Losses Outputs Seen Views"
+NAMES = {*" ".join((ALGORITHMS, FUNCTIONS, SETTINGS, RESULTS, FOR_ALGORITHMS)).split()}
+
+
+def test_the_names() -> None:
+    assert set(fl.__all__) == NAMES and len(fl.__all__) == len(NAMES)
+    assert {*dir(fl)} >= NAMES | {"__version__"}
+
+
+def test_each_name_is_what_is_defined_under_it() -> None:
+    for name in NAMES:
+        value = getattr(fl, name)
+        assert value.__name__ == name and value.__module__.startswith("fewlabels.")
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(fl.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imported.keys() == NAMES
+    for name, module in imported.items():
+        assert module is not None and getattr(__import__(module, fromlist=[name]), name) is getattr(fl, name)
