@@ -151,8 +151,7 @@ class Trainer:
                 raise ValueError(f"Train.sync_bn needs GPUs; the device is {device}")
             net = nets.synchronized(net)
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        known = torch.from_numpy(source.labels[split.labeled])
-        counts = torch.bincount(known, minlength=len(source.classes))
+        counts = torch.bincount(torch.from_numpy(split.targets), minlength=len(source.classes))
         self.dtype = dtype = pick_precision(config.precision, device)
         """Of autocast; None for float32."""
         info = Info(
@@ -297,7 +296,7 @@ class Trainer:
         """
         if losses.pseudo is None or not self.feed.truth_known:
             return {}
-        truth = self.feed.labels[self.feed.unlabeled[index]]
+        truth = self.feed.truth[self.feed.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)
         return {KEPT: kept.mean(), RIGHT: (kept * (losses.pseudo == truth)).mean()}
 
