@@ -179,10 +179,12 @@ def as_labels(what: str, x: Any, *, known: bool = False) -> Labels:
     array = np.asarray(x) if mask is not None else _array(what, x, objects=True)
     if array.dtype == object and array.ndim == 1:
         array = np.array([_label(what, value) for value in array], np.int64)
+    if known and not array.size:
+        array = np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{what} must be integers [N], -1 for unlabeled, got {array.dtype} {list(array.shape)}{_way(array)}"
-        )
+        allowed = "integers [N]" if known else "integers [N], -1 for unlabeled"
+        way = "" if known else _way(array)
+        raise ValueError(f"{what} must be {allowed}, got {array.dtype} {list(array.shape)}{way}")
     if array.dtype.kind == "u" and array.size and int(array.max()) == np.iinfo(array.dtype).max:
         raise ValueError(f"{what} hold {array.max()}, which is what -1 becomes in {array.dtype}; give int64")
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
