@@ -14,7 +14,7 @@ from fewlabels.data import names
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.residency import amount, choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
-from fewlabels.data.split import make_split
+from fewlabels.data.split import make_split, read_split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.evaluate import pixel_statistics
 from fewlabels.log import duration
@@ -54,6 +54,8 @@ def estimate(config: Train) -> Estimate:
             shape = shape[0], side, side
         images, test, files = facts.train, facts.test, name.base in FOLDERS
         labels = f"{config.data.labels or 'all'} labels"
+        if config.data.split is not None:  # which may have more than its rule picked
+            labels = f"{len(read_split(config.data.split).labeled)} labels"
     device = pick_device(config.device)
     trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)

@@ -63,10 +63,14 @@ class Evaluator:
             test = make_store(source.test_images, device, trainer.feed.place.kind)
             rows = torch.arange(len(test), device=test.rows_device)
             self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
-        for name, chosen in (("valid", split.validation), ("train", split.labeled[:TRAIN_EXAMPLES])):
+        measured = source.labels[split.validation]  # what is trained on may be a guess, what is measured with is not
+        for name, chosen, labels in (
+            ("valid", split.validation, measured),
+            ("train", split.labeled[:TRAIN_EXAMPLES], split.targets[:TRAIN_EXAMPLES]),
+        ):
             if len(chosen):
                 rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.feed.store.rows_device)
-                self.parts[name] = trainer.feed.store, rows, trainer.feed.labels[rows.to(device)]
+                self.parts[name] = trainer.feed.store, rows, torch.from_numpy(labels).to(device)
 
     def _twin(self, model: Model) -> Model:
         """The same one, compiled apart if at all: what is compiled for training shall not be made anew for this."""

@@ -38,7 +38,7 @@ class Feed:
     """The batches of a training, each a function of the seed and the step (and of a learning view's state).
 
     Args:
-        source: the images; `split` says which are labeled.
+        source: the images; `split` says which are labeled, and what they are trained on as.
         wanted: the views that the algorithm asks for.
         mean, std: per channel, in units of pixels scaled to [0, 1].
     """
@@ -63,7 +63,10 @@ class Feed:
         self.labeled = torch.from_numpy(split.labeled).to(device)
         self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
         self._host_rows = split.labeled, split.unlabeled
-        self.labels = torch.from_numpy(source.labels).to(device)
+        self.targets = torch.from_numpy(split.targets).to(device)
+        """What is trained on: labels of `labeled`."""
+        self.truth = torch.from_numpy(source.labels).to(device)
+        """What the source says of every image, -1 where it says nothing."""
         others = np.setdiff1d(split.unlabeled, split.labeled)
         self.truth_known = bool((source.labels[others] >= 0).any())
         """Whether an unlabeled image has a known class, as those of named sets have: the labeled ones tell nothing."""
@@ -162,7 +165,7 @@ class Feed:
         )
         return Batch(
             x=x,
-            y=self.labels[self.labeled[places[0]]],
+            y=self.targets[places[0]],
             u=u,
             index=places[1] if self.wanted.unlabeled else places[0].new_empty(0),
             progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),

@@ -20,6 +20,7 @@ import torch
 from fewlabels.algorithms import Supervised
 from fewlabels.config import Train, difference
 from fewlabels.data import names
+from fewlabels.data.split import Split, read_split
 from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
 from fewlabels.log import Display
@@ -153,12 +154,19 @@ def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
     return Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
 
 
-def holds(path: Path, config: Train) -> bool:
-    """Whether the folder holds a run of this configuration, begun or finished."""
+def holds(path: Path, config: Train, split: Split | None = None) -> bool:
+    """Whether the folder holds a run of this configuration and split, begun or finished."""
     try:
-        return (path / "config.json").is_file() and not _differing(Run(path).config, config)
+        if not (path / "config.json").is_file() or _differing(Run(path).config, config):
+            return False
+        return _same_split(Run(path), config, split)
     except ValueError:
         return False
+
+
+def _same_split(run: Run, config: Train, split: Split | None = None) -> bool:
+    """Whether a run has the same split where `config` names a file: `split`, or what the file holds now."""
+    return config.data.split is None or run.split == (split or read_split(config.data.split))
 
 
 def _differing(old: Train, new: Train) -> list[str]:
@@ -172,6 +180,11 @@ def _check_free(path: Path, config: Train, overwrite: bool) -> None:
     if not overwrite and (path / "config.json").is_file():
         old = Run(path).config
         other = _differing(old, config)
+        if not other and not _same_split(Run(path), config):
+            raise RunError(
+                f"{path} holds a run with another split than {config.data.split} has now; name another --out, or add "
+                "--overwrite to replace it"
+            )
         name = "algorithm.name" if "algorithm.name" in other else other[0]
         before, now = difference(old, config).get(name), difference(config, old).get(name)
         raise RunError(
@@ -201,21 +214,37 @@ def baseline(run: Run, config: Train, output: Output) -> Run:
     config: the run's own, as for `fewlabels.resume`. Raises RunError where the folder holds another run.
     """
     path, own = run.path / "baseline", replace(config, algorithm=Supervised(view="strong"))
-    if (path / "config.json").is_file() and (other := _differing(Run(path).config, own)):
-        raise RunError(f"{path} holds a run with another {other[0]}, which is no baseline of {run.path}: remove it")
-    if not (path.is_dir() and (path / "config.json").is_file() and Run(path).states()):
+    known = (path / "config.json").is_file()
+    if known:
+        other = _differing(Run(path).config, own) or ["data.split"] * (not _same_split(Run(path), own, run.split))
+        if other:
+            raise RunError(f"{path} holds a run with another {other[0]}, which is no baseline of {run.path}: remove it")
+    if not (known and Run(path).states()):
+        if not _same_split(run, own):
+            raise RunError(
+                f"the split file {own.data.split} has changed since {run.path} was started, and the baseline needs the "
+                f"same labels: copy {run.path / 'split.json'} there"
+            )
         output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
         output = output._replace(say=lambda text: None)
     with owning(lambda: Lock(run.path), output.say):
-        return _go(path, own, output)
+        return _go(path, own, output, split=run.split)
 
 
-def _go(path: Path, config: Train, output: Output, *, overwrite: bool = False, baseline: bool = False) -> Run:
+def _go(
+    path: Path,
+    config: Train,
+    output: Output,
+    *,
+    overwrite: bool = False,
+    baseline: bool = False,
+    split: Split | None = None,
+) -> Run:
     """Train, or go on where the folder holds a run of this configuration with something to go on from.
 
-    overwrite: replace a run of another configuration; baseline: one is to follow.
+    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`.
     """
-    known = holds(path, config)
+    known = holds(path, config, split)
     if known:
         run = Run(path)
         if run.finished or run.states():

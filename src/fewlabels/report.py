@@ -51,7 +51,7 @@ class Entry:
     row: dict[str, Any]
     """What is shown, by column; None where there is nothing to show."""
     settings: dict[str, Any]
-    """config.json by dotted name, with the data's name without its seed."""
+    """config.json by dotted name, with the data's name without its seed, and what a split file held."""
 
     @property
     def seeds(self) -> tuple[Any, ...]:
@@ -91,6 +91,8 @@ def read(path: Path) -> Entry:
             raise DamagedRun(f"{path} is finished, and its metrics.jsonl has no evaluation: put the file back")
         part = main_part(evaluations[-1]) if evaluations else None
         settings = {k: v for k, v in _flat(train).items() if k not in records.FREE_TO_CHANGE}
+        if settings.get("data.split") is not None:  # the file may hold another split by now, as for another run
+            settings["data.split"] += f" ({records.parsed(path / 'split.json')['fingerprint'][:8]})"
         row: dict[str, Any] = {
             "name": _name(path),
             "path": str(path),

@@ -254,7 +254,7 @@ class Trainer:
         """
         if losses.pseudo is None or not self.feed.truth_known:
             return {}
-        truth = self.feed.labels[self.feed.unlabeled[index]]
+        truth = self.feed.truth[self.feed.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)
         return {KEPT: kept.mean(), RIGHT: (kept * (losses.pseudo == truth)).mean()}
 

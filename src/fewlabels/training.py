@@ -141,7 +141,7 @@ def train(
             for line in (
                 *_summary(trainer, source, split, output.recipe),
                 *source.notes,
-                *split.notes,
+                *split.remarks,
                 *trainer.notes(),
             ):
                 output.say(line)

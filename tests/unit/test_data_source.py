@@ -52,7 +52,7 @@ def test_floats_are_rounded_to_bytes() -> None:
 def test_default_classes_are_numbers_up_to_the_largest_label() -> None:
     source = from_arrays(IMAGES, [0, 2, -1, 2, 0, -1], IMAGES[:1], [3])
     assert source.classes == ("0", "1", "2", "3")
-    assert source.notes == ("arrays has no labeled image of 1, 3; such a class cannot be learned",)
+    assert source.notes == ("arrays has no labeled image of 1, 3; without one such a class cannot be learned",)
 
 
 NAN = np.full((6, 4, 5, 3), np.nan, np.float32)

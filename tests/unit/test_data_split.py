@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,8 +169,6 @@ def test_fingerprint_is_over_the_meaning() -> None:
 
 def test_fingerprint_stays_the_same_over_versions() -> None:
     """Saved runs refuse to resume on another split, so these numbers must never change."""
-    import hashlib
-
     split = make_split(source_of([0, 1, 2] * 2), labels=3, seed=0, valid=1)
     assert (split.labeled.tolist(), split.validation.tolist()) == ([0, 1, 2], [0])
     digest = hashlib.sha256(b"fewlabels split 1\nfixmatch\n")
@@ -209,6 +210,123 @@ def test_other_classes_and_pictures_are_other_splits() -> None:
     assert old.difference(turned) is None and old.drawn == split.drawn
 
 
+LINEAGE = {"run": "runs/a", "rule": "confidence 0.95"}
+
+
+def test_more_labels_by_hand() -> None:
+    source = source_of([0, 1, 2, 0, -1, -1, 1, 2])
+    plain = make_split(source, labels=3, seed=0, valid=1, rule="balanced")
+    # the first of each class, and of the rest by turn
+    assert (plain.labeled.size, plain.validation.size, plain.unlabeled.size) == (3, 1, 7)
+    left = [r for r in plain.unlabeled.tolist() if r not in plain.labeled]
+    more = plain.with_labels([left[2], left[0]], torch.tensor([2, 1]), lineage=LINEAGE)
+    expected = dict(zip(plain.labeled.tolist(), plain.targets.tolist(), strict=True)) | {left[2]: 2, left[0]: 1}
+    assert dict(zip(more.labeled.tolist(), more.targets.tolist(), strict=True)) == expected
+    assert more.labeled.tolist() == sorted(expected) and more.labeled.dtype == more.targets.dtype == np.int64
+    assert more.class_counts == (1, 2, 2)
+    assert more.unlabeled.tolist() == plain.unlabeled.tolist() and more.validation.tolist() == plain.validation.tolist()
+    assert more.lineage == ({**LINEAGE, "given": "2", "split": plain.fingerprint},) and plain.lineage == ()
+    back = Split.from_json(more.to_json())
+    assert back == more and back.lineage == more.lineage and back.remarks == more.remarks
+    back.check_fit(source)
+    with pytest.raises(ValueError, match="there are 9 training pictures now"):
+        back.check_fit(source_of([0, 1, 2, 0, -1, -1, 1, 2, 0]))
+    with pytest.raises(ValueError, match="it names image 7 and 3 classes, and there are 8 images of 4 classes"):
+        back.check_fit(source_of([0, 1, 2, 0, -1, -1, 1, 2], classes=4))
+
+
+def test_fingerprint_of_a_lineage_by_hand() -> None:
+    split = replace(make_split(source_of([0, 1, 2] * 2), labels=3, seed=0), classes=(), pictures=(), lineage=(LINEAGE,))
+    text = f'fewlabels split 3\n["{split.drawn}", {{"rule": "confidence 0.95", "run": "runs/a"}}]'
+    assert split.fingerprint == hashlib.sha256(text.encode()).hexdigest() != split.drawn
+    other = replace(split, lineage=({**LINEAGE, "run": "runs/b"},))
+    assert other != split and "lineage" not in json.loads(replace(split, lineage=()).to_json())
+
+
+@settings(deadline=None, max_examples=50)
+@given(sources(), st.data())
+def test_more_labels_fit_together(source: Source, data: st.DataObject) -> None:
+    rule, kind = data.draw(st.sampled_from(["fixmatch", "realmix"])), data.draw(st.sampled_from(["all", "rest"]))
+    try:
+        plain = make_split(source, labels=3, seed=1, valid=data.draw(st.integers(0, 2)), rule=rule, unlabeled=kind)
+    except ValueError:
+        return
+    free = np.setdiff1d(plain.unlabeled, plain.labeled).tolist()
+    if not free:
+        return
+    rows = data.draw(st.lists(st.sampled_from(free), unique=True, min_size=1))
+    labels = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
+    more = plain.with_labels(np.array(rows, np.uint16), labels, lineage=LINEAGE)
+    assert sorted(more.labeled) == more.labeled.tolist() == sorted([*plain.labeled, *rows])
+    assert sum(more.class_counts) == 3 + len(rows) and more.validation is plain.validation
+    apart = not set(plain.labeled.tolist()) & set(plain.unlabeled.tolist())
+    if set(plain.labeled.tolist()) - set(plain.validation.tolist()):
+        assert set(plain.unlabeled.tolist()) - set(more.unlabeled.tolist()) == (set(rows) if apart else set())
+    assert Split.from_json(more.to_json()) == more
+
+
+def test_other_labels_for_labeled_images() -> None:
+    """All repeats of an oversampled image get the new label; the same label again changes nothing."""
+    source = source_of([0, 1, 1, 1, 2, 2, 2, 0])
+    plain = make_split(source, labels=None, seed=0)
+    twice = replace(
+        plain, labeled=np.array([0, 0, 1]), targets=np.array([0, 0, 1]), class_counts=(2, 1, 0), classes=(), pictures=()
+    )
+    more = twice.with_labels([0], [2], lineage=LINEAGE, relabel=True)
+    assert (more.labeled.tolist(), more.targets.tolist(), more.class_counts) == ([0, 0, 1], [2, 2, 1], (0, 1, 2))
+    assert twice.with_labels([0, 4], [0, 2], lineage=LINEAGE).targets.tolist() == [0, 0, 1, 2]
+    raw = json.loads(twice.to_json()) | {"targets": [0, 1, 1], "class_counts": [1, 2, 0], "lineage": [LINEAGE]}
+    with pytest.raises(ValueError, match="not the JSON of a split"):  # one image, two labels
+        Split.from_json(json.dumps(raw))
+
+
+def test_a_class_that_gets_its_first_label_is_noted_no_more() -> None:
+    plain = make_split(source_of([0, 0, 1, 1, 2, 2]), labels=1, seed=0)
+    assert plain.notes == ("no label was picked of class1, class2; such a class cannot be learned",)
+    one = plain.with_labels([2], [1], lineage=LINEAGE)
+    assert one.notes == ("no label was picked of class2; such a class cannot be learned",)
+    both = one.with_labels([4], [2], lineage={"file": "answers.csv"})
+    assert both.notes == () and both.remarks == (
+        f"labels that the data do not say: run runs/a, rule confidence 0.95, given 1, split {plain.fingerprint}",
+        f"labels that the data do not say: file answers.csv, given 1, split {one.fingerprint}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"rows": [4, 4]}, "row 4 (label 1) is given twice"),
+        ({"labels": [1, 3]}, "row 5 (label 3) has a label that is none: it must lie in 0 .. 2"),
+        ({"rows": [4, 3]}, "row 3 (label 1) is a validation image: leave it out"),
+        ({"rows": [4, 8]}, "row 8 (label 1) is neither a labeled nor an unlabeled image of the split"),
+        ({"rows": [4, 6]}, "row 6 (label 1) is neither a labeled nor an unlabeled image of the split"),
+        ({"rows": [0, 4]}, "row 0 (label 1) is labeled already, and otherwise: leave it out, or allow that with "
+         "relabel=True"),
+        ({"labels": [1, -1]}, "labels must be integers from 0 on, and number 1 is -1"),
+        ({"labels": [None, 1]}, "labels must be integers from 0 on, and number 0 is -1"),
+        ({"labels": np.ma.array([1, 1], mask=[False, True])}, "labels must be integers from 0 on, and number 1 is -1"),
+        ({"rows": [4, -2]}, "rows must be integers from 0 on, and number 1 is -2"),
+        ({"rows": [4.0, 5.0]}, "rows must be integers [N], got float64 [2]"),
+        ({"rows": np.array([False, True])}, "rows must be integers [N], got bool [2]"),
+        ({"rows": [4]}, "rows and labels must be as many, and at least 1, got 1 and 2"),
+        ({"rows": [], "labels": []}, "rows and labels must be as many, and at least 1, got 0 and 0"),
+        ({"lineage": {}}, "lineage must be texts by name, such as {'run': 'runs/a'}, none of them empty, got {}"),
+        ({"lineage": {"run": " "}}, "none of them empty, got {'run': ' '}"),
+        ({"lineage": {"step": 3}}, "lineage must be texts by name"),
+        ({"lineage": "runs/a"}, "none of them empty, got 'runs/a'"),
+        ({"lineage": {"split": "x"}}, "lineage: the split adds the name 'split' itself: take another one"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_given(asked: dict[str, Any], sentence: str) -> None:
+    split = replace(
+        make_split(source_of([0, 1, 2, 0, -1, -1, 1]), labels=3, seed=0),
+        labeled=np.array([0, 1, 2]), targets=np.array([0, 1, 2]), validation=np.array([3]),
+        unlabeled=np.array([0, 1, 2, 4, 5]),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        split.with_labels(**({"rows": [4, 5], "labels": [1, 1], "lineage": LINEAGE} | asked))
+
+
 def test_changed_or_foreign_files_are_refused() -> None:
     text = make_split(source_of([0, 1, 2] * 3), labels=3, seed=1).to_json()
     raw = json.loads(text)
@@ -231,6 +349,10 @@ def test_changed_or_foreign_files_are_refused() -> None:
         ("class_counts", 3),
         ("classes", ["a", 1, "c"]),
         ("unlabeled", "rows"),
+        ("lineage", {}),
+        ("lineage", [{}]),
+        ("lineage", ["runs/a"]),
+        ("lineage", [{"run": 3}]),
     ):
         with pytest.raises(ValueError, match="not the JSON of a split"):
             Split.from_json(json.dumps(raw | {field: value}))

@@ -114,6 +114,15 @@ def test_source_with_a_test_image_among_the_labeled() -> None:
     assert result["parts"]["labeled"]["images"] == 4 and result["parts"]["unlabeled"]["images"] == 6
 
 
+def test_labeled_images_count_by_the_labels_of_the_split() -> None:
+    images = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8, 1)
+    source = from_arrays(images, [0, 0, 1, 1, -1, -1])
+    split = make_split(source, labels=None, seed=1).with_labels([4, 5], [1, 1], lineage={"file": "answers.csv"})
+    result = check_source("x", source, split)
+    assert result["parts"]["labeled"]["per_class"] == {"0": 2, "1": 4}
+    assert any(note.startswith("labels that the data do not say: file answers.csv") for note in result["notes"])
+
+
 # ---- layout
 
 

@@ -79,14 +79,13 @@ def _show(name: str, split: Split, source: Source) -> None:
     if unknown:
         print(f"  {unknown} of the unlabeled images have no known label, or one of another class")
     print(f"labeled images: {first(split.labeled.tolist(), 20)}")
-    for note in (*source.notes, *split.notes):
+    for note in (*source.notes, *split.remarks):
         print(note)
     print(f"fingerprint {split.fingerprint}")
 
 
 def _labels(split: Split, source: Source) -> list[Any]:
-    rows = (split.labeled, split.unlabeled, split.validation)
-    return [*(source.labels[part] for part in rows), source.test_labels]
+    return [split.targets, *(source.labels[part] for part in (split.unlabeled, split.validation)), source.test_labels]
 
 
 def _text(value: Any) -> str:

@@ -170,25 +170,30 @@ def as_images(x: Any, what: str = "images") -> Images:
     return out
 
 
-def as_labels(what: str, x: Any) -> Labels:
+def as_labels(what: str, x: Any, *, known: bool = False) -> Labels:
     """Labels as int64 ``[N]``, -1 where one is unknown: -1, None, pandas' NA, or masked.
 
-    Raises ValueError for what is not integers: text, bool, floats, also with NaN.
+    Raises ValueError for what is not integers: text, bool, floats, also with NaN. With `known` also for negative ones.
     """
     mask: Any = np.ma.getmaskarray(x) if isinstance(x, np.ma.MaskedArray) else None
     array = np.asarray(x) if mask is not None else _array(what, x, objects=True)
     if array.dtype == object and array.ndim == 1:
         array = np.array([_label(what, value) for value in array], np.int64)
+    if known and not array.size:
+        array = np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{what} must be integers [N], -1 for unlabeled, got {array.dtype} {list(array.shape)}{_way(array)}"
-        )
+        allowed = "integers [N]" if known else "integers [N], -1 for unlabeled"
+        way = "" if known else _way(array)
+        raise ValueError(f"{what} must be {allowed}, got {array.dtype} {list(array.shape)}{way}")
     if array.dtype.kind == "u" and array.size and int(array.max()) == np.iinfo(array.dtype).max:
         raise ValueError(f"{what} hold {array.max()}, which is what -1 becomes in {array.dtype}; give int64")
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{what} must be below 2**63, got {array.max()}")
     labels = array.astype(np.int64)
-    return labels if mask is None else np.where(mask, -1, labels)
+    labels = labels if mask is None else np.where(mask, -1, labels)
+    if known and len(negative := np.flatnonzero(labels < 0)):
+        raise ValueError(f"{what} must be integers from 0 on, and number {negative[0]} is {labels[negative[0]]}")
+    return labels
 
 
 def _label(what: str, value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,3 +49,13 @@ def typed(kind: type[T], value: Any) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def named_texts(value: Any) -> dict[str, str]:
+    """A mapping of names to texts, one or more, as a dict. Raises ValueError where it is none."""
+    good = isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+    if not good or not value or not all(text.strip() for pair in value.items() for text in pair):
+        raise ValueError(
+            f"lineage must be texts by name, such as {{'run': 'runs/a'}}, none of them empty, got {value!r}"
+        )
+    return dict(value)

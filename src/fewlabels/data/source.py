@@ -148,7 +148,7 @@ class Source:
             raise ValueError(f"{self.name} has no labeled image; every label is -1 (unknown)")
         missing = [self.classes[c] for c in np.flatnonzero(histogram == 0)]
         if missing:
-            note = f"{self.name} has no labeled image of {first(missing)}; such a class cannot be learned"
+            note = f"{self.name} has no labeled image of {first(missing)}; without one such a class cannot be learned"
             if note not in self.notes:  # a copy of a source has it already
                 object.__setattr__(self, "notes", (*self.notes, note))
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -16,18 +16,23 @@ from typing import Any, Literal
 import numpy as np
 
 from fewlabels.data import rules
+from fewlabels.data.arrays import as_labels
 from fewlabels.data.find import read_text
 from fewlabels.data.names import MAX_SEED
-from fewlabels.data.packed import pack, row_numbers, typed, unpack
-from fewlabels.data.protocol import Options, Rule, check_size, of_classes, usb_counts
-from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
+from fewlabels.data.packed import named_texts, pack, row_numbers, typed, unpack
+from fewlabels.data.picks import pick, pick_validation
+from fewlabels.data.protocol import Options, Rule, check_size, of_classes
+from fewlabels.data.rules import Indices
 from fewlabels.data.source import FACTS, Source, first
+
+UNLABELED = "no label was picked of"
+"""How the note on classes without a label begins, which more labels make another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a source's training images, by what they are for. Two splits are equal when they mean the
-    same."""
+    """Rows of a source's training images, by what they are for, and the labels that are trained on. Two splits are
+    equal when they mean the same."""
 
     source: str
     rule: str
@@ -39,7 +44,7 @@ class Split:
     labeled: Indices
     """int64, ascending; with repeats after oversampling."""
     targets: Indices
-    """Labels of `labeled`, int64 of the same length."""
+    """Labels of `labeled`, int64 of the same length: what is trained on. Without `lineage` they are the source's."""
     validation: Indices
     """int64, in the rule's order."""
     unlabeled: Indices
@@ -54,14 +59,20 @@ class Split:
     """Names of the classes in their order; () where `pictures` is."""
     pictures: tuple[str, ...] = ()
     """`Source.identity`; () for a known set, whose name says all, and in files that are older than this field."""
+    lineage: tuple[Mapping[str, str], ...] = ()
+    """Where labels come from that the source does not say, as named texts: one mapping for each `with_labels`."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over `drawn`, and of own pictures the names of the classes and `pictures`."""
-        if not self.pictures:
-            return self.drawn
-        told = json.dumps([self.drawn, self.classes, self.pictures])
-        return hashlib.sha256(f"fewlabels split 2\n{told}".encode()).hexdigest()
+        """sha256 (hex) over `drawn`, of own pictures the names of the classes and `pictures`, and the lineage."""
+        digest = self.drawn
+        if self.pictures:
+            told = json.dumps([digest, self.classes, self.pictures])
+            digest = hashlib.sha256(f"fewlabels split 2\n{told}".encode()).hexdigest()
+        if self.lineage:
+            told = json.dumps([digest, *map(dict, self.lineage)], sort_keys=True)
+            digest = hashlib.sha256(f"fewlabels split 3\n{told}".encode()).hexdigest()
+        return digest
 
     @cached_property
     def drawn(self) -> str:
@@ -78,6 +89,66 @@ class Split:
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """`notes` and the lineage, in sentences for who trains on the split."""
+        given = (", ".join(f"{name} {text}" for name, text in each.items()) for each in self.lineage)
+        return (*self.notes, *(f"labels that the data do not say: {each}" for each in given))
+
+    def with_labels(self, rows: Any, labels: Any, *, lineage: Mapping[str, str], relabel: bool = False) -> Split:
+        """This split with more labels, such as predictions or a person's answers.
+
+        The images stay in the unlabeled set where it has labeled images, and leave it where it has none. Source,
+        rule, seed and validation images stay.
+
+        Args:
+            rows: of the training images, integers ``[n]``, each once: an array, a tensor or a list.
+            labels: their labels, integers ``[n]``, 0 .. K-1.
+            lineage: where the labels come from, one text or more by name, such as ``{"run": "runs/a", "rule":
+                "confidence 0.95"}``. The names `given` (how many) and `split` (this one's fingerprint) are added.
+            relabel: allow other labels for images that are labeled already.
+
+        Raises:
+            ValueError: a row is given twice, is a validation image, is in no part of the split, or is labeled
+                already with another label; a label or the lineage is none.
+        """
+        rows, labels = (as_labels(what, x, known=True) for what, x in (("rows", rows), ("labels", labels)))
+        if not 0 < len(rows) == len(labels):
+            raise ValueError(f"rows and labels must be as many, and at least 1, got {len(rows)} and {len(labels)}")
+        told = named_texts(lineage)
+        if reserved := {"given", "split"} & told.keys():
+            raise ValueError(f"lineage: the split adds the name {min(reserved)!r} itself: take another one")
+        had, classes = np.isin(rows, self.labeled), len(self.class_counts)
+        now = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+        targets = np.array([now.get(r, t) for r, t in zip(self.labeled.tolist(), self.targets.tolist(), strict=True)])
+        others = self.labeled[(targets != self.targets) & (not relabel)]
+        for wrong, what in (
+            (np.sort(rows)[1:][np.diff(np.sort(rows)) == 0], "is given twice"),
+            (rows[labels >= classes], f"has a label that is none: it must lie in 0 .. {classes - 1}"),
+            (rows[np.isin(rows, self.validation)], "is a validation image: leave it out"),
+            (rows[~had & ~np.isin(rows, self.unlabeled)], "is neither a labeled nor an unlabeled image of the split"),
+            (others, "is labeled already, and otherwise: leave it out, or allow that with relabel=True"),
+        ):
+            if len(wrong):
+                raise ValueError(f"row {wrong[0]} (label {now[int(wrong[0])]}) {what}")
+        labeled, targets = np.append(self.labeled, rows[~had]), np.append(targets, labels[~had])
+        order = np.argsort(labeled, kind="stable")
+        counts = np.bincount(targets, minlength=classes)
+        drawn = np.setdiff1d(self.labeled, self.validation)
+        stay = bool(np.isin(drawn, self.unlabeled).any()) if len(drawn) else self.rule != "realmix"
+        notes = [note for note in self.notes if not note.startswith(UNLABELED)]
+        if (without := np.flatnonzero(counts == 0).tolist()) and len(notes) < len(self.notes):
+            notes.append(_unlearned([self.classes[c] if self.classes else c for c in without]))
+        return replace(
+            self,
+            labeled=labeled[order],
+            targets=targets[order],
+            unlabeled=self.unlabeled if stay else self.unlabeled[~np.isin(self.unlabeled, rows)],
+            class_counts=tuple(counts.tolist()),
+            notes=tuple(notes),
+            lineage=(*self.lineage, {**told, "given": str(len(rows)), "split": self.fingerprint}),
+        )
 
     def to_json(self) -> str:
         """The split as JSON text. The unlabeled rows, often all of them, are packed."""
@@ -99,6 +170,7 @@ class Split:
                 "targets": self.targets.tolist(),
                 "validation": self.validation.tolist(),
                 "unlabeled": pack(self.unlabeled),
+                **({"lineage": [dict(each) for each in self.lineage]} if self.lineage else {}),
             },
             separators=(",", ":"),
         )
@@ -131,10 +203,14 @@ class Split:
                 parameters=typed(dict, raw.get("parameters", {})),
                 classes=tuple(typed(str, name) for name in raw.get("classes", ())),
                 pictures=tuple(typed(str, text) for text in raw.get("pictures", ())),
+                lineage=tuple(named_texts(each) for each in typed(list, raw.get("lineage", []))),
             )
             fits = 0 < len(split.targets) == len(split.labeled) and split.targets.max() < len(split.class_counts)
             if not fits or tuple(np.bincount(split.targets, minlength=len(split.class_counts))) != split.class_counts:
                 raise ValueError("its labels are not those of its counts")
+            pairs = np.stack([split.labeled, split.targets], 1)
+            if len(np.unique(pairs, axis=0)) > len(np.unique(split.labeled)):
+                raise ValueError("an image has two labels")
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError, zlib.error) as error:
             raise ValueError("this is not the JSON of a split") from error
         if split.fingerprint != raw.get("fingerprint"):
@@ -157,7 +233,10 @@ class Split:
         return None
 
     def check_fit(self, source: Source) -> None:
-        """Raises ValueError where the split was not made from such a source."""
+        """Raises ValueError where the split was not made from such a source.
+
+        The labels are compared with the source's where there is no lineage, which says why they are others.
+        """
         rows = np.concatenate([self.labeled, self.validation, self.unlabeled])
         if self.source != source.name and {self.source, source.name} & set(FACTS):  # a folder may have moved
             raise ValueError(f"the split was made from {self.source}, not from {source.name}")
@@ -168,11 +247,13 @@ class Split:
             )
         if clause := self.difference(source):
             raise ValueError(f"the split does not fit {source.name}: {clause}")
-        if (
-            not np.array_equal(source.labels[self.labeled], self.targets)
-            or source.labels[self.validation].min(initial=0) < 0
-        ):
+        same = bool(self.lineage) or np.array_equal(source.labels[self.labeled], self.targets)
+        if not same or source.labels[self.validation].min(initial=0) < 0:
             raise ValueError(f"the split does not fit {source.name}: images have other labels than when it was made")
+
+
+def _unlearned(classes: Sequence[object]) -> str:
+    return f"{UNLABELED} {first(classes)}; such a class cannot be learned"
 
 
 def _other_classes(was: Sequence[str], now: Sequence[str]) -> str | None:
@@ -246,8 +327,8 @@ def make_split(
         raise ValueError(f"valid must be at least 0, got {valid}")
     check_size(whole, labels, rule, options)
 
-    picked, stream = _pick(whole, labels, seed, rule, options)
-    validation = _validation(whole, picked, stream, valid, rule, labels, options)
+    picked, stream = pick(whole, labels, seed, rule, options)
+    validation = pick_validation(whole, picked, stream, valid, rule, labels, options)
     known = np.flatnonzero(whole.labels >= 0)
     labeled = np.sort(picked) if labels is not None else np.setdiff1d(known, validation)
     labeled = labeled[of_classes(whole.labels[labeled], options.keep_labeled)]
@@ -273,7 +354,7 @@ def make_split(
     counts = np.bincount(source.labels[labeled], minlength=len(source.classes))
     without = [source.classes[c] for c in np.flatnonzero((counts == 0) & (source.histogram() > 0))]
     if without:
-        notes.append(f"no label was picked of {first(without)}; such a class cannot be learned")
+        notes.append(_unlearned(without))
     shared = len(np.intersect1d(validation, labeled))
     if shared:
         notes.append(f"{shared} of the {valid} validation images are labeled ones too, as in FixMatch's protocol")
@@ -295,78 +376,3 @@ def make_split(
         classes=source.classes if source.identity else (),
         pictures=source.identity,
     )
-
-
-def _pick(source: Source, labels: int | None, seed: int, rule: Rule, options: Options) -> tuple[Indices, Indices]:
-    """The labeled rows by the rule (none where `labels` is None: all of them), and the stream of the others."""
-    known, unknown = np.flatnonzero(source.labels >= 0), np.flatnonzero(source.labels < 0)
-    y, classes = source.labels[known], len(source.classes)
-    picked = np.empty(0, np.int64)
-    if rule == "balanced":
-        if labels is not None:
-            picked = known[rules.balanced_pick(y, labels, seed)]
-        return picked, np.arange(len(source.labels))
-
-    if rule == "usb":
-        if labels is None:
-            return picked, np.arange(len(source.labels))
-        few, more = usb_counts(labels, classes, options)
-        chosen, others = rules.usb_pick(y, few, more, seed)
-        return known[chosen], np.concatenate([known[others], unknown])
-
-    if rule == "realmix":
-        candidates = y[: np.searchsorted(known, options.candidates)] if options.candidates is not None else y
-        if labels is not None:
-            by_turn = options.prior == "equal"
-            picked = known[(rules.round_robin_pick if by_turn else proportional_pick)(candidates, labels, seed)]
-        others = np.setdiff1d(known, picked)
-        counts = np.bincount(candidates, minlength=classes)
-        order = others[interleaved_order(source.labels[others], counts / counts.max())] if len(others) else others
-        return picked, np.concatenate([order, unknown])
-
-    shares: Weights | None = None
-    if options.imbalance is not None:
-        assert labels is not None
-        shares = rules.long_tail(classes, options.imbalance)
-        labels = int(rules.head_counts(labels, shares).sum())
-    elif options.prior == "rand":
-        shares = rules.random_prior(classes, seed)
-    if labels is not None:
-        if source.folds and labels == len(source.folds[0]) and shares is None:
-            picked = _fold(source, seed)
-        else:
-            picked = known[proportional_pick(y, labels, seed, shares)]
-    if options.imbalance_unlabeled is None:
-        return picked, np.concatenate([known[interleaved_order(y)], unknown])
-    tail = rules.long_tail(classes, options.imbalance_unlabeled, reverse=options.reverse)
-    return picked, known[interleaved_order(y, tail, leftovers=False)]
-
-
-def _fold(source: Source, seed: int) -> Indices:
-    """STL-10 at 1000 labels: the official fold of the seed's number (create_split.py)."""
-    if seed >= len(source.folds):
-        raise ValueError(
-            f"{len(source.folds[0])} labels of {source.name} are one of its official folds: seed must lie in "
-            f"0 .. {len(source.folds) - 1}, got {seed}"
-        )
-    return source.folds[seed]
-
-
-def _validation(
-    source: Source, picked: Indices, stream: Indices, valid: int, rule: Rule, labels: int | None, options: Options
-) -> Indices:
-    known = np.flatnonzero(source.labels >= 0)
-    published = rule in ("fixmatch", "cadr") and (len(known) == len(source.labels) or bool(source.folds))
-    pool: Indices
-    if published or rule == "realmix":
-        pool = stream[source.labels[stream] >= 0]
-    else:
-        pool = np.setdiff1d(known, picked)
-        pool = pool[interleaved_order(source.labels[pool])] if len(pool) else pool
-    pool = pool[of_classes(source.labels[pool], options.keep_labeled)]
-    if valid > len(pool) or (labels is None and valid == len(pool)):
-        raise ValueError(
-            f"valid={valid} is more than {source.name} can spare: {len(pool)} images of known label "
-            + ("are there" if len(pool) == len(known) else f"are left after {labels} were picked")
-        )
-    return pool[:valid]

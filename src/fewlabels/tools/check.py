@@ -108,15 +108,17 @@ def check_source(name: str, source: Source, split: Split) -> Report:
         for row in rows.tolist():
             parts[row].append(part)
     height, width = source.shape[1:]
+    labels = source.labels.copy()
+    labels[split.labeled] = split.targets
     seen = []
     for row, members in sorted(parts.items()):
-        label = source.classes[source.labels[row]] if source.labels[row] >= 0 else None
+        label = source.classes[labels[row]] if labels[row] >= 0 else None
         image = source.images[row]
         seen.append(Seen(f"train {row}", tuple(members), label, (height, width), source.shape[0], digest(image)))
     for row, image in enumerate(source.test_images):
         label = source.classes[source.test_labels[row]]
         seen.append(Seen(f"test {row}", ("test",), label, (height, width), source.shape[0], digest(image)))
-    return report(name, seen, source.classes, notes=[*source.notes, *split.notes])
+    return report(name, seen, source.classes, notes=[*source.notes, *split.remarks])
 
 
 def digest(image: Images) -> bytes:
