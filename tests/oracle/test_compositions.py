@@ -107,6 +107,9 @@ def test_a_training_with_memory_and_heads_resumes_bit_for_bit(tmp_path: Path) ->
     one, two = (Run(p).checkpoint().state() for p in (whole.path, path))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert one["algorithm"]["align.keys"].norm(dim=1).gt(0.9).all() and int(one["algorithm"]["align.place"]) == 4
+    generator = torch.get_rng_state()
+    fl.load(path, algorithms=(Contrast,))  # which makes net and heads
+    assert torch.equal(torch.get_rng_state(), generator)
     raw = whole.checkpoint().weights("raw")
     assert {"heads.projection.weight", "heads.projection.bias"} <= raw.keys()
     assert len(one["optimizer"]["state"]) == sum(1 for name in raw if "running" not in name and "num" not in name)
