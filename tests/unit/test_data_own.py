@@ -116,6 +116,7 @@ def test_display_names(put: Put, tmp_path: Path) -> None:
         ('["one"]', "or a list of 2 names"),
         ("{", "is not a JSON file"),
         ('{"n01": null}', "which is no text"),
+        ('{"n01": " "}', "gives the class 'n01' the name ' ', which is no text"),
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=sentence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from fewlabels.config import Data
 from fewlabels.curves import main_part
 from fewlabels.data import names
 from fewlabels.data.protocol import Options
+from fewlabels.data.source import Source
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
@@ -61,9 +63,12 @@ def main(args: list[str]) -> int:
     if command.root is not None:
         data = replace(data, root=command.root)
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
+    source = load_source(data, size=size)
+    if command.data is None:
+        _compare(run, source)
     result = evaluate(
         run,
-        load_source(data, size=size),
+        source,
         checkpoint=command.checkpoint,
         weights=command.weights,
         device=pick_device(command.device),
@@ -73,6 +78,14 @@ def main(args: list[str]) -> int:
     else:
         _show(run, result)
     return 0
+
+
+def _compare(run: Run, source: Source) -> None:
+    """Say where a run's own data are not what they were. Raises ValueError where the test part is gone."""
+    if not len(source.test_labels) and any(main_part(record) == "test" for record in run.metrics("eval")[-1:]):
+        raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
+    if clause := run.split.difference(source):
+        print(f"note: the data of {run.path} have changed since it was trained: {clause}", file=sys.stderr)
 
 
 def _list(run: Run, as_json: bool) -> None:
