@@ -87,6 +87,14 @@ def test_evaluate_says_that_the_own_data_have_changed(
         f"note: the data of {out} have changed since it was trained: the test pictures are others now (by name, "
         "content, class or order)\n"
     )
+    for part in ("labeled", "test"):
+        (root / part / "red").rename(root / part / "Red")
+    assert command("evaluate", out).sentence == (
+        "photos has classes that the run does not know (Red; these look like one and are told apart: 'red' and 'Red'); "
+        "the run knows blue, red"
+    )
+    for part in ("labeled", "test"):
+        (root / part / "Red").rename(root / part / "red")
     shutil.rmtree(root / "test")  # the labeled pictures, which it has learned, are no substitute
     said = command("evaluate", out, "--json")
     assert said.code == 2 and said.sentence == f"photos has no test images now, which {out} was measured on"

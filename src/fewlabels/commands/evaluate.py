@@ -16,7 +16,6 @@ from fewlabels.config import Data
 from fewlabels.curves import main_part
 from fewlabels.data import names
 from fewlabels.data.protocol import Options
-from fewlabels.data.source import Source
 from fewlabels.datasets import load_source, resolve_data
 from fewlabels.evaluate import evaluate
 from fewlabels.run import Run
@@ -64,8 +63,9 @@ def main(args: list[str]) -> int:
         data = replace(data, root=command.root)
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
     source = load_source(data, size=size)
-    if command.data is None:
-        _compare(run, source)
+    own = command.data is None
+    if own and not len(source.test_labels) and any(main_part(r) == "test" for r in run.metrics("eval")[-1:]):
+        raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
     result = evaluate(
         run,
         source,
@@ -73,19 +73,13 @@ def main(args: list[str]) -> int:
         weights=command.weights,
         device=pick_device(command.device),
     )
+    if own and (clause := run.split.difference(source)):
+        print(f"note: the data of {run.path} have changed since it was trained: {clause}", file=sys.stderr)
     if command.json:
         print(json.dumps(result))
     else:
         _show(run, result)
     return 0
-
-
-def _compare(run: Run, source: Source) -> None:
-    """Say where a run's own data are not what they were. Raises ValueError where the test part is gone."""
-    if not len(source.test_labels) and any(main_part(record) == "test" for record in run.metrics("eval")[-1:]):
-        raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
-    if clause := run.split.difference(source):
-        print(f"note: the data of {run.path} have changed since it was trained: {clause}", file=sys.stderr)
 
 
 def _list(run: Run, as_json: bool) -> None:
