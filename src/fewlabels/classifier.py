@@ -46,6 +46,8 @@ class Classifier:
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Probabilities ``[N, K]`` in the order of `classes_`."""
         if are_paths(images):
+            if folder := next((p for p in images if Path(p).is_dir()), None):
+                raise ValueError(f"images must be files, and {str(folder)!r} is a folder; give the files in it")
             found = predict(self.model, [Path(p) for p in images])
             if found.corrupt:
                 name, reason = found.corrupt[0]
@@ -72,12 +74,14 @@ class Classifier:
     def score(self, images: Any, labels: ArrayLike) -> float:
         """Fraction of images whose predicted class is the given one, one of `classes_`.
 
-        Raises ValueError where a label is unknown (-1, None, masked) or no class of the run.
+        Raises ValueError where there is no image, or a label is unknown (-1, None, masked) or no class of the run.
         """
         given: NDArray[Any] = as_labels("labels", labels) if self.classes_.dtype.kind in "iu" else np.asarray(labels)
         guess = self.predict(images)
         if given.shape != guess.shape:
             raise ValueError(f"score needs one label per image: got {len(guess)} images and labels {given.shape}")
+        if not len(guess):
+            raise ValueError("score needs at least one image, got none")
         if new := sorted({repr(v) for v in given.tolist()} - {repr(v) for v in self.classes_.tolist()}):
             raise ValueError(f"score needs labels among {first(self.classes_.tolist())}, got {first(new)}")
         return float((guess == given).mean())

@@ -12,6 +12,7 @@ from fewlabels.config import Train
 from fewlabels.curves import curve, main_part
 from fewlabels.data.arrays import in_channels
 from fewlabels.data.gather import AnyStore, make_store
+from fewlabels.data.listing import strangers
 from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split
 from fewlabels.metrics import scores, summary, tally
@@ -122,7 +123,8 @@ def evaluate(
     model = load_predictor(run, checkpoint=checkpoint, weights=weights, device=device)
     if source.classes != model.classes:
         extra = sorted(set(source.classes) - set(model.classes))
-        what = f"classes that the run does not know ({', '.join(extra)})" if extra else "other classes than the run"
+        alike = strangers(extra, model.classes)
+        what = f"classes that the run does not know ({alike})" if extra else "other classes than the run"
         raise ValueError(f"{source.name} has {what}; the run knows {', '.join(model.classes)}")
     part = "test" if len(source.test_labels) else "train"
     known = source.labels >= 0

@@ -385,3 +385,26 @@ def test_convert_a_named_split_to_a_folder(command: Command) -> None:
     known = {np.rint(x * 255 / 16).astype(np.uint8).tobytes(): y for x, y in zip(images, labels, strict=True)}
     for path in Path("digits/labeled").rglob("*.png"):
         assert str(known[np.asarray(Image.open(path)).tobytes()]) == path.parent.name
+
+
+def test_convert_says_what_the_pixels_show(tmp_path: Path, command: Command) -> None:
+    """What a training would say of the pictures is lost when they are 8-bit PNG files; so it is said now."""
+    masks = np.indices((4, 8, 8)).sum(0).astype(np.uint8) % 2
+    np.savez("masks.npz", images=masks, labels=[0, 1, 0, 1], classes=np.array(["caf\u00e9".encode(), b"bar"]))
+    result = answer(command("data", "convert", "masks.npz", "masks", "--json"))
+    assert any(note.startswith("the images hardly differ: their values lie in 0..1") for note in result["notes"])
+    assert sorted(p.name for p in Path("masks/labeled").iterdir()) == ["bar", "caf\u00e9"]
+    for i, name in enumerate("aabb"):
+        Path("deep/labeled", name).mkdir(parents=True, exist_ok=True)
+        grey = np.random.default_rng(i).integers(0, 4096, (8, 8)).astype(np.uint16)
+        Image.fromarray(grey).save(f"deep/labeled/{name}/{i}.png")
+    for to in ("deep.npz", "deep.tfrecord"):
+        notes = answer(command("data", "convert", "deep", to, "--json"))["notes"]
+        assert any(note.startswith("4 of 4 pictures of 16 bits have values of at most") for note in notes)
+    assert "may hold test_images, test_labels, classes" in _refused(command, x=masks)
+    assert "'Unlabeled' cannot be" in _refused(command, images=masks, labels=[0, 1] * 2, classes=["Unlabeled", "b"])
+
+
+def _refused(command: Command, **arrays: Any) -> str:
+    np.savez("odd.npz", **arrays)
+    return str(command("data", "convert", "odd.npz", "odd").sentence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,32 @@ def test_a_table_is_a_data_name(photos: Path, tmp_path: Path, command: Callable[
     assert wrong.code == 2 and wrong.sentence.startswith(
         "13 of 13 pictures cannot be read: labeled/blue/0.png, labeled/blue/1.png, "
     )
+
+
+def test_evaluate_says_that_the_own_data_have_changed(
+    photos: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, root)
+    assert command("train", "--data", f"{root}/", *SHORT.split(), "--no-baseline", "--out", out).code == 0
+    assert command("evaluate", out, "--json").err == ""
+    (root / "test/red/0.png").rename(root / "test/blue/9.png")
+    said = command("evaluate", out, "--json")
+    assert said.code == 0 and json.loads(said.out)["n"] == 8
+    assert said.err == (
+        f"note: the data of {out} have changed since it was trained: the test pictures are others now (by name, "
+        "content, class or order)\n"
+    )
+    for part in ("labeled", "test"):
+        (root / part / "red").rename(root / part / "Red")
+    assert command("evaluate", out).sentence == (
+        "photos has classes that the run does not know (Red; these look like one and are told apart: 'red' and 'Red'); "
+        "the run knows blue, red"
+    )
+    for part in ("labeled", "test"):
+        (root / part / "Red").rename(root / part / "red")
+    shutil.rmtree(root / "test")  # the labeled pictures, which it has learned, are no substitute
+    said = command("evaluate", out, "--json")
+    assert said.code == 2 and said.sentence == f"photos has no test images now, which {out} was measured on"
+    said = command("evaluate", out, "--json", "--data", f"{root}/")
+    assert said.code == 0 and json.loads(said.out)["measured_on"] == "train"

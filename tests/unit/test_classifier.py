@@ -204,6 +204,19 @@ def test_wrong_images_for_prediction(fitted: fl.Classifier, images: Any, sentenc
 def test_score_wants_a_label_for_each_image(fitted: fl.Classifier, digits: Digits) -> None:
     with pytest.raises(ValueError, match=r"^score needs one label per image: got 3 images and labels \(2,\)$"):
         fitted.score(digits.images[:3], [3, 7])
+    with pytest.raises(ValueError, match=r"^score needs at least one image, got none$"):
+        fitted.score(digits.images[:0], np.empty(0, int))
+
+
+def test_a_folder_is_no_picture(photo_run: Any, photos: Path) -> None:
+    """Its pictures would be more rows than the list has."""
+    clf = fl.load(photo_run.path)
+    one = photos / "test/red/0.png"
+    with pytest.raises(
+        ValueError, match=r"^images must be files, and '.*/test/blue' is a folder; give the files in it$"
+    ):
+        clf.predict([one, photos / "test/blue"])
+    assert clf.predict([one, str(one)]).tolist() == ["red", "red"]
 
 
 def test_score_does_not_count_labels_that_are_none_of_the_classes(fitted: fl.Classifier, digits: Digits) -> None:

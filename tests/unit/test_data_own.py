@@ -21,9 +21,11 @@ from PIL import Image
 from torchvision.transforms import CenterCrop
 
 from fewlabels.data.find import find_images
+from fewlabels.data.listing import alike
 from fewlabels.data.names import parse
 from fewlabels.data.pictures import fit
 from fewlabels.data.sources import DataUnavailable, load
+from fewlabels.data.split import make_split
 from fewlabels.tools.check import check_folder
 from fewlabels.tools.layout import layout
 
@@ -114,6 +116,7 @@ def test_display_names(put: Put, tmp_path: Path) -> None:
         ('["one"]', "or a list of 2 names"),
         ("{", "is not a JSON file"),
         ('{"n01": null}', "which is no text"),
+        ('{"n01": " "}', "gives the class 'n01' the name ' ', which is no text"),
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=sentence):
@@ -391,6 +394,15 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
                 "Unlabeled",
                 "-2",
                 "-100",
+                "-1e0",
+                "\u22121",
+                "NaT",
+                "-nan",
+                "n.a.",
+                "#N/A N/A",
+                "missing",
+                "-",
+                "--",
             )
         ),
         ("path,label,split\n1.png,-1,labeled\n", "line 2: a labeled picture needs a label, and -1 means unlabeled"),
@@ -411,6 +423,8 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
         ),
         ("path,label\n../x.png,1\n", "'../x.png' is not in .*--data.root names another folder"),
         ("path,label\n/etc/passwd,1\n", "'/etc/passwd' is not in"),
+        ("path,label\nhttps://a.org/1.png,1\n", "line 2: the path 'https://a.org/1.png' is an address; download"),
+        ("path,label\n1.png,1\nfile:///x/1.png,1\n", "line 3: the path 'file:///x/1.png' is an address"),
         (
             "path,label,split\nx.png,1,valid\n",
             "line 2: split must be one of train, labeled, unlabeled, test, got 'valid'",
@@ -423,7 +437,11 @@ def test_a_table(put: Put, tmp_path: Path) -> None:
         ('path,label\n"x.png,1\n', "is no table of pictures"),
         ("path,label\nx.png,\n", "holds no labeled pictures"),
         ("path,label\nx.png,1\n", r"has one class only \(1\); at least 2"),
-        ("path,label,split\nx.png,1,\ny.png,2,\nz.png,3,test\n", "the test part has classes that .* has not: 3"),
+        ("path,label,split\nx.png,1,\ny.png,2,\nz.png,3,test\n", "the test part has classes that .* has not: 3$"),
+        (
+            "path,label,split\nx.png,1,\ny.png,2,\nz.png,2.0,test\n",
+            "has classes that .* has not: 2.0; these look like one and are told apart: '2' and '2.0'$",
+        ),
     ],
 )
 def test_what_is_no_table_is_said(tmp_path: Path, text: str, sentence: str) -> None:
@@ -481,6 +499,115 @@ def test_classes_that_look_like_one_are_said(put: Put, tmp_path: Path) -> None:
     assert len(source.classes) == 4
     [note] = [note for note in source.notes if "look like one" in note]
     assert note.endswith(r"'Zu\u0308rich' and 'Z\xfcrich', 'Cat' and 'cat'")
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (("1", "1.0", "2", "02"), ["'1' and '1.0'", "'2' and '02'"]),
+        (("7", "+7", "70e-1", "\u0667"), ["'7' and '+7'", "'7' and '70e-1'", r"'7' and '\u0667'"]),
+        (("10", "100", "1e1", "1.01"), ["'10' and '1e1'"]),
+        (("cat", "cat\u200b", "\ufeffcat", "cats"), [r"'cat' and 'cat\u200b'", r"'cat' and '\ufeffcat'"]),
+        (("True", "TRUE", "1", "True 1"), ["'True' and 'TRUE'"]),
+        (("9007199254740992", "9007199254740993", "a1", "a01"), []),
+    ],
+)
+def test_names_that_look_like_one(names: tuple[str, ...], pairs: list[str]) -> None:
+    look = [pair.encode("unicode_escape").decode().replace("\\\\", "\\") for pair in alike(names)]
+    assert look == pairs
+
+
+def test_a_picture_in_two_rows_under_two_paths(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("0.png", 10)
+    put("1.png", 20)
+    table(tmp_path, f"path,label\n0.png,a\n1.png,b\n{tmp_path}/0.png,b\n")
+    monkeypatch.chdir(tmp_path)  # so that the table's own folder has a relative path
+    with pytest.raises(ValueError, match=r"more than once: .* \(lines 2 and 4, with the labels 'a' and 'b'\)"):
+        load(parse("./photos.csv"))
+
+
+@pytest.mark.parametrize("column", ["set", "is_test", "Usage"])
+def test_a_column_that_may_be_the_split_is_named(put: Put, tmp_path: Path, column: str) -> None:
+    put("0.png", 10)
+    put("1.png", 20)
+    source = load(parse(str(table(tmp_path, f"path,label,{column}\n0.png,a,test\n1.png,b,train\n"))))
+    assert any(note.startswith(f"the column {column.lower()} of ") for note in source.notes)
+    source = load(parse(str(table(tmp_path, f"path,label,{column},split\n0.png,a,x,\n1.png,b,y,train\n"))))
+    assert not any(note.startswith("the column") for note in source.notes)
+
+
+def test_class_folders_that_are_parts(put: Put, tmp_path: Path) -> None:
+    for i, name in enumerate(("train/a", "train/b", "Test/a", "Test/b")):
+        put(f"photos/train/{name}/{i}.png", 10 * i)
+    sentence = (
+        f"are called Test, train, as the parts of a data set are; .* give {re.escape(str(tmp_path))}/photos/train/ as"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        load(parse(f"{tmp_path}/photos/"))
+    assert sentence and check_folder(tmp_path / "photos")["problems"]
+    source = load(parse(f"{tmp_path}/photos/train/"))
+    assert source.classes == ("a", "b") and len(source.test_labels) == 2
+    put("photos/train/cat/1.png", 90)  # one among others may be a class
+    source = load(parse(f"{tmp_path}/photos/"))
+    assert source.classes == ("Test", "cat", "train")
+    assert any(note.startswith("Test, train of ") and "counts as a class" in note for note in source.notes)
+
+
+def test_sub_folders_of_a_class_are_said(put: Put, tmp_path: Path) -> None:
+    for i, name in enumerate(("animal/cat", "animal/dog", "car/images", "car/images/more")):
+        put(f"photos/train/{name}/{i}.png", 10 * i)
+    source = load(parse(f"{tmp_path}/photos/"))
+    assert source.labels.tolist() == [0, 0, 1, 1]
+    [note] = [note for note in source.notes if "sub-folders" in note]
+    assert note.endswith("/train are no classes of their own: animal (cat, dog)")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "pair"),
+    [
+        ("01", "1", "'01' and '1'"),
+        ("Cat", "cat", "'Cat' and 'cat'"),
+        ("Z\xfcrich", "Zu\u0308rich", r"'Z\\xfcrich' and"),
+    ],
+)
+def test_classes_of_the_test_part_that_are_written_otherwise(
+    put: Put, tmp_path: Path, train: str, test: str, pair: str
+) -> None:
+    put(f"photos/train/{train}/1.png", 10)
+    put("photos/train/x/1.png", 20)
+    put(f"photos/test/{test}/1.png", 30)
+    with pytest.raises(ValueError, match=f"has not: {test}; these look like one and are told apart: {pair}"):
+        load(parse(f"{tmp_path}/photos/"))
+    assert any(pair.replace("\\\\", "\\") in problem for problem in check_folder(tmp_path / "photos")["problems"])
+
+
+@pytest.mark.parametrize("side", [16, 200], ids=["small", "above 64 KiB"])
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_a_picture_of_the_same_size_is_another(tmp_path: Path, side: int, form: str) -> None:
+    """The files of other pictures may have the same number of bytes: BMP always, PNG and JPEG by chance."""
+    names = ["train/a/0.bmp", "train/b/0.bmp", "unlabeled/0.bmp", "test/a/0.bmp", "test/b/0.bmp"]
+    lines = ["path,label,split"]
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)).save(tmp_path / name)
+        part, *label, _ = name.split("/")
+        lines.append(f"{name},{''.join(label)},{part}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    data = parse(str(tmp_path / "all.csv") if form == "table" else f"{tmp_path}/")
+    split = make_split(load(data), labels=2, seed=1)
+    assert split.difference(load(data)) is None and split.difference(load(data, stream=True)) is None
+    assert split.difference(load(data, image_size=8)) is None  # how they are read is not what they are
+    for name in names:
+        before = (tmp_path / name).read_bytes()
+        x = np.asarray(Image.open(tmp_path / name)).copy()
+        x[side // 3 : -side // 3] = 255 - x[side // 3 : -side // 3]
+        Image.fromarray(x).save(tmp_path / name)
+        assert len(before) == (tmp_path / name).stat().st_size
+        part = "test" if name.startswith("test") else "training"
+        sentence = f"the {part} pictures are others now (by name, content, class or order)"
+        assert split.difference(load(data)) == sentence == split.difference(load(data, stream=True))
+        (tmp_path / name).write_bytes(before)
+    assert split.difference(load(data)) is None
 
 
 def test_a_table_that_is_not_there() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from fewlabels.data.folder import Unreadable, decode, find_images
@@ -276,3 +276,15 @@ def test_links(tmp_path: Path) -> None:
 def test_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
     assert find_images(tmp_path) == []
+
+
+def test_lab_colours_become_grey_too(tmp_path: Path) -> None:
+    """Pillow converts them to RGB only; of grey levels nothing but rounding is lost on the way."""
+    grey = Image.linear_gradient("L").resize((32, 32))
+    profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+    lab = ImageCms.profileToProfile(grey.convert("RGB"), *profiles, outputMode="LAB")
+    assert lab is not None
+    lab.save(tmp_path / "x.tif")
+    for channels in (1, 3):
+        image = decode(tmp_path / "x.tif", channels, None)
+        assert np.abs(image.astype(int) - np.asarray(grey)[..., None]).max() <= 3

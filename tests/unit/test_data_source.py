@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ LABELS = np.array([0, 1, -1, 1, 0, -1])
 
 def test_arrays_are_kept_as_they_are() -> None:
     source = from_arrays(IMAGES, LABELS, IMAGES[:2], [1, 0], classes=["cat", "dog"])
-    assert source.images is IMAGES
+    assert source.images is IMAGES and source.classes == ("cat", "dog")
+    assert from_arrays(IMAGES, LABELS, classes=[3, 7]).classes == ("3", "7")  # type: ignore[list-item]
     assert source.shape == (3, 4, 5)
     assert source.labels.dtype == np.int64 and source.labels.tolist() == [0, 1, -1, 1, 0, -1]
     assert source.test_labels.tolist() == [1, 0]
@@ -119,6 +121,11 @@ NAN = np.full((6, 4, 5, 3), np.nan, np.float32)
         ({"test_images": IMAGES[:, :3], "test_labels": LABELS * 0}, "equal in height, width and channels"),
         ({"test_images": IMAGES, "test_labels": LABELS}, r"test labels of arrays must lie in 0 .. 1, got -1"),
         ({"image_size": 8}, "image_size is for picture files"),
+        ({"images": "x.png"}, r"images must be a list or an array, got one str; a list of one is \[x\]"),
+        ({"images": Path("x.png")}, "images must be a list or an array, got one PosixPath"),
+        ({"images": Image.new("L", (8, 8))}, "images must be a list or an array, got one Image"),
+        ({"images": np.array(["x.png", "y.png"])}, "images that are files must be a list of their names"),
+        ({"images": np.array([Path("x.png"), "y.png"], object)}, "images that are files must be a list of their names"),
     ],
 )
 def test_what_does_not_fit_is_said(given_: dict[str, Any], sentence: str) -> None:
@@ -136,6 +143,21 @@ class NAType:
         raise TypeError("boolean value of NA is ambiguous")
 
 
+class Nullable:
+    """As pandas has whole numbers, and categories of such, of which some are missing: NumPy gets floats."""
+
+    class dtype:
+        na_value = NAType()
+
+    def __init__(self, values: list[int | None]) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if dtype is object:
+            return np.array([NAType() if v is None else v for v in self.values], object)
+        return np.array([np.nan if v is None else v for v in self.values], dtype or float)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -143,6 +165,7 @@ class NAType:
         [0, 1, None, 1, 0, None],
         np.array([0, 1, float("nan"), 1, 0, NAType()], object),
         torch.tensor([0, 1, -1, 1, 0, -1], dtype=torch.int8),
+        Nullable([0, 1, None, 1, 0, None]),
     ],
 )
 def test_unknown_labels_in_other_forms(labels: Any) -> None:
@@ -161,6 +184,9 @@ def test_images_that_hardly_differ_are_said() -> None:
         "the images hardly differ: their values lie in 0..15 of 0..255; spread them over 0..255",
     )
     assert from_arrays(IMAGES // 8, LABELS).notes == ()
+    assert from_arrays(IMAGES, LABELS, IMAGES[:2] / np.float32(255) / 16, [0, 1]).notes == (
+        "the test images hardly differ: their values lie in 0..7 of 0..255; spread them over 0..255",
+    )
 
 
 def test_pillows_images(tmp_path: Any) -> None:

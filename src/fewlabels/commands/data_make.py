@@ -195,21 +195,22 @@ def run_convert(command: Convert) -> int:
     origin, to = Path(command.source).expanduser(), Path(command.to).expanduser()
     if to.suffix.lower() in (".npz", ".tfrecord"):
         return _from_folder(command, layout(origin), to)
+    notes: Sequence[str] = ()
     if origin.suffix.lower() == ".npz":
-        new = converting.from_source(converting.read_npz(origin))
+        source = converting.read_npz(origin)
+        new, notes = converting.from_source(source), source.notes
     elif origin.suffix.lower() == ".tfrecord":
         new = converting.from_records(origin)
     elif origin.is_dir():
         raise UsageError(f"{origin} is a folder; what it becomes must end in .npz or .tfrecord, got {to.name}")
     else:
-        new = converting.from_source(
-            *load_split(Data(command.source, root=command.root, image_size=command.image_size))
-        )
+        source, split = load_split(Data(command.source, root=command.root, image_size=command.image_size))
+        new, notes = converting.from_source(source, split), source.notes
     check_free(to)
     if not command.dry_run:
         with bar("writing") as report:
             converting.write_folder(to, new, report)
-    return _done(command, to, [(str(origin), n.to.as_posix()) for n in new])
+    return _done(command, to, [(str(origin), n.to.as_posix()) for n in new], notes=notes)
 
 
 def _from_folder(command: Convert, found: Layout, to: Path) -> int:
@@ -234,8 +235,8 @@ def _from_folder(command: Convert, found: Layout, to: Path) -> int:
         check_absent(path)
     if not command.dry_run:
         with bar("writing") as report:
-            converting.write_records(records, report, _decoding(command))
-    notes = [f"{path}: {len(rows):,} records" for path, rows in records.items()]
+            notes = converting.write_records(records, report, _decoding(command))
+    notes = [*notes, *(f"{path}: {len(rows):,} records" for path, rows in records.items())]
     classes = converting.labeled_classes(found)
     if any(name != str(number) for number, name in enumerate(classes)):
         notes.append(f"labels: {first([f'{number} = {name}' for number, name in enumerate(classes)], 20)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -61,13 +62,19 @@ def main(args: list[str]) -> int:
     if command.root is not None:
         data = replace(data, root=command.root)
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
+    source = load_source(data, size=size)
+    own = command.data is None
+    if own and not len(source.test_labels) and any(main_part(r) == "test" for r in run.metrics("eval")[-1:]):
+        raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
     result = evaluate(
         run,
-        load_source(data, size=size),
+        source,
         checkpoint=command.checkpoint,
         weights=command.weights,
         device=pick_device(command.device),
     )
+    if own and (clause := run.split.difference(source)):
+        print(f"note: the data of {run.path} have changed since it was trained: {clause}", file=sys.stderr)
     if command.json:
         print(json.dumps(result))
     else:

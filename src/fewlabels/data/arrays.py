@@ -72,8 +72,9 @@ def from_arrays(
         test_x = x[:0] if test_images is None else as_images(test_images, "test_images")
         if _array("images", images).dtype.kind == "f":
             notes = ("the images were floats; they were rounded to 8 bits",)
-        if x.size and (narrow := hardly_differ(x)):
-            notes = (*notes, narrow)
+        for what, part in (("images", x), ("test images", test_x)):
+            if part.size and (narrow := hardly_differ(part, what)):
+                notes = (*notes, narrow)
     y = as_labels("labels", labels)
     test_y = y[:0] if test_labels is None else as_labels("test_labels", test_labels)
     count = 1 + max((int(part.max()) for part in (y, test_y) if len(part)), default=-1)
@@ -81,7 +82,7 @@ def from_arrays(
         raise ValueError(f"a label is {count - 1}, of {len(y)} images; labels must be 0 .. K-1 for K classes")
     return Source(
         name=name,
-        classes=tuple(str(c) for c in range(count)) if classes is None else tuple(classes),
+        classes=tuple(str(c) for c in range(count)) if classes is None else tuple(map(str, classes)),
         images=x,
         labels=y,
         test_images=test_x,
@@ -101,12 +102,12 @@ def are_pictures(x: Any) -> bool:
     return isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(p, Image.Image) for p in x)
 
 
-def hardly_differ(images: Images) -> str:
+def hardly_differ(images: Images, what: str = "images") -> str:
     """A sentence if all values of uint8 images lie close together, else an empty text."""
     low, high = int(images.min()), int(images.max())
     if high - low >= NEARLY_CONSTANT:
         return ""
-    return f"the images hardly differ: their values lie in {low}..{high} of 0..255; spread them over 0..255"
+    return f"the {what} hardly differ: their values lie in {low}..{high} of 0..255; spread them over 0..255"
 
 
 def in_channels(images: Images | OnDemand, channels: int) -> Images | OnDemand:
@@ -177,6 +178,8 @@ def as_labels(what: str, x: Any, *, known: bool = False) -> Labels:
     """
     mask: Any = np.ma.getmaskarray(x) if isinstance(x, np.ma.MaskedArray) else None
     array = np.asarray(x) if mask is not None else _array(what, x, objects=True)
+    if array.dtype.kind == "f" and hasattr(getattr(x, "dtype", None), "na_value"):
+        array = np.asarray(x, object)  # whole numbers of pandas, which become floats where one is missing
     if array.dtype == object and array.ndim == 1:
         array = np.array([_label(what, value) for value in array], np.int64)
     if known and not array.size:
@@ -229,6 +232,8 @@ def _array(what: str, x: Any, *, objects: bool = False) -> NDArray[Any]:
         raise ValueError(f"{what} are masked in places; fill them (x.filled(...)), or leave those out")
     if isinstance(x, list | tuple) and any(isinstance(one, Image.Image) for one in x):
         raise ValueError(f"{what} must be all of Pillow's images, or none")
+    if isinstance(x, str | os.PathLike | Image.Image):
+        raise ValueError(f"{what} must be a list or an array, got one {type(x).__name__}; a list of one is [x]")
     try:
         if isinstance(x, list | tuple) and x and all(hasattr(one, "detach") for one in x):
             array = np.stack([_tensor(one) for one in x])
@@ -236,6 +241,9 @@ def _array(what: str, x: Any, *, objects: bool = False) -> NDArray[Any]:
             array = _tensor(x) if hasattr(x, "detach") else np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{what} cannot be made one array: {error}") from error
+    alone = not isinstance(x, list | tuple) and not objects and array.ndim == 1
+    if alone and array.dtype.kind in "OU" and isinstance(array.flat[:1][0], str | os.PathLike):
+        raise ValueError(f"{what} that are files must be a list of their names; list(...) makes one")
     if array.dtype == object and not objects:
         raise ValueError(f"{what} must be an array of numbers, got {type(x).__name__} of mixed things")
     return array

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewlabels.data.contents import Contents, LabelFrom, contents
-from fewlabels.data.listing import MISSING, Listing, Row, class_order
+from fewlabels.data.contents import Contents, LabelFrom, contents, part_of
+from fewlabels.data.listing import MISSING, Listing, Row, class_order, strangers
 from fewlabels.data.pictures import Unreadable, decode, find_images
 from fewlabels.data.source import first
 from fewlabels.regular import real
@@ -42,6 +42,10 @@ def list_folder(
     unsure = [name for name in by_class if name.casefold() in MISSING]
     if unsure:
         notes.append(f"{first(unsure)} of {part} counts as a class; unlabeled pictures belong into {root}/unlabeled/")
+    if parts := [name for name in by_class if part_of(name)]:
+        notes.append(f"{first(parts)} of {part} counts as a class, though a part of a data set may be called so")
+    if label_from == "folder" and (below := _sub_folders(part, by_class)):
+        notes.append(f"sub-folders of a class of {part} are no classes of their own: {first(below)}")
 
     train: list[Row] = [(p, name) for name, paths in by_class.items() for p in paths]
     train += [(picture.path, None) for picture in found.pictures if picture.part == "unlabeled"]
@@ -57,7 +61,7 @@ def list_folder(
     else:
         new = [name for name in by_name if name not in by_class]
         if new:
-            raise ValueError(f"{tested} has classes that {part} has not: {first(new)}")
+            raise ValueError(f"{tested} has classes that {part} has not: {strangers(new, tuple(by_class))}")
         empty = [name for name in by_class if not by_name.get(name)]
         if empty:
             notes.append(f"{tested} holds no pictures of {first(empty)}")
@@ -91,6 +95,16 @@ def _by_class(found: Contents, part: str, label_from: LabelFrom) -> dict[str, li
     return {name: by_class[name] for name in sorted(by_class, key=class_order)}
 
 
+def _sub_folders(part: Path, by_class: dict[str, list[Path]]) -> list[str]:
+    """Classes whose pictures lie in several folders, with these."""
+    depth, out = len(part.parts) + 1, []
+    for name, paths in by_class.items():
+        below = sorted({p.parts[depth] for p in paths if len(p.parts) > depth + 1})
+        if len(below) > 1:
+            out.append(f"{name} ({first(below, 3)})")
+    return out
+
+
 def _check_classes(found: Contents, by_class: dict[str, list[Path]]) -> None:
     labeled = found.labeled
     if not any(by_class.values()):
@@ -100,6 +114,11 @@ def _check_classes(found: Contents, by_class: dict[str, list[Path]]) -> None:
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
         raise ValueError(f"{labeled} has class folders without pictures: {first(empty)}; fill them or remove them")
+    if all(map(part_of, by_class)):
+        raise ValueError(
+            f"the class folders of {labeled} are called {first(list(by_class))}, as the parts of a data set are; if "
+            f"that is what they are, give {labeled}/ as the data"
+        )
     wrong = [name for name in by_class if name.casefold() in NO_CLASS]
     if wrong:
         raise ValueError(

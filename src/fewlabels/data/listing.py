@@ -8,13 +8,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
-from fewlabels.data.reading import name_of, read_pictures
+from fewlabels.data.reading import contents_of, name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, first, mark, own_style
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
@@ -25,7 +26,10 @@ UNLABELED = ("", "-1", "-1.0")
 """Labels that mean unlabeled, as for `fit`."""
 
 MISSING = frozenset(
-    {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "?", "unlabeled", "unlabelled", "unknown"}
+    (
+        *("nan", "-nan", "nat", "none", "null", "na", "n/a", "n.a.", "<na>", "#na", "#n/a", "#n/a n/a", "nil"),
+        *("?", "-", "--", "unlabeled", "unlabelled", "unknown", "undefined", "missing"),
+    )
 )
 """Words by which programs write that a value is missing, and which may be the name of a class as well."""
 
@@ -67,7 +71,7 @@ class Listing:
             raise ValueError(f"{self.where} has one class only ({self.classes[0]}); at least 2 are needed")
         new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=class_order)
         if new:
-            raise ValueError(f"the test part has classes that {self.where} has not: {first(new)}")
+            raise ValueError(f"the test part has classes that {self.where} has not: {strangers(new, self.classes)}")
         if pairs := alike(self.classes):
             self.notes.append(f"classes of {self.where} that look like one are told apart: {first(pairs)}")
 
@@ -92,6 +96,8 @@ class Listing:
         gone = [name for c, name in enumerate(self.classes) if name in before and not (labels[:train] == c).any()]
         if gone:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
+        good = [file for file, _ in kept]
+        told = list(map(self._told, kept, contents_of(good, self.base) if style is None else map(_size, good)))
         notes = [*self.notes, *read.notes]
         if isinstance(read.images, OnDemand):
             notes.append("the pictures were not compared with each other, as they are not decoded yet")
@@ -106,7 +112,7 @@ class Listing:
             test_labels=labels[train:],
             style=style or own_style(read.images.shape[1]),
             notes=tuple(notes),
-            pictures=(mark(map(self._told, kept[:train])), mark(map(self._told, kept[train:]))),
+            pictures=(mark(told[:train]), mark(told[train:])),
         )
 
     def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:
@@ -134,12 +140,15 @@ class Listing:
             notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
         return notes
 
-    def _told(self, row: Row) -> bytes:
-        """What tells a picture from others without decoding it: name and size, or content; and a class of its own."""
+    def _told(self, row: Row, state: bytes) -> bytes:
+        """What tells a picture from others without decoding it: name, content and class."""
         file, label = row
-        state = file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
-        name = name_of(file, self.base)
-        return mark([os.fsencode(name), state, os.fsencode(label or "")]).encode()
+        return mark([os.fsencode(name_of(file, self.base)), state, os.fsencode(label or "")]).encode()
+
+
+def _size(file: Path | Blob) -> bytes:
+    """What tells a picture of a known set from others: to read all of ImageNet would take long."""
+    return file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
 
 
 def short(text: str) -> str:
@@ -154,13 +163,28 @@ def class_order(label: str) -> tuple[bool, float, str]:
 
 
 def alike(classes: Sequence[str]) -> list[str]:
-    """Pairs of class names that differ in capital letters, spaces or the way characters are composed only."""
+    """Pairs of class names that differ in capital letters, spaces, invisible characters, the way characters are
+    composed or numbers are written only."""
     seen: dict[str, str] = {}
     pairs = []
     for name in classes:
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
-        other = seen.setdefault(plain, name)
+        other = seen.setdefault(_plain(name), name)
         if other != name:
             look = ascii if unicodedata.normalize("NFKC", other) == unicodedata.normalize("NFKC", name) else repr
             pairs.append(f"{look(other)} and {look(name)}")
     return pairs
+
+
+def _plain(name: str) -> str:
+    """What a class name shows: one text for Cat and cat, or for 1, 01 and 1.0."""
+    text = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+    text = " ".join("".join(x for x in text if unicodedata.category(x) != "Cf").split())
+    number = re.fullmatch(r"[+-]?\d{1,20}(\.\d{0,9})?(e[+-]?\d{1,3})?", text)
+    return str(Decimal(text).normalize()) if number else text
+
+
+def strangers(new: Sequence[str], classes: Sequence[str]) -> str:
+    """Classes that are none of `classes` for a sentence, with those that they look like."""
+    known = alike(classes)
+    pairs = [pair for name in new for pair in alike([*classes, name])[len(known) :]]
+    return first(new) + (f"; these look like one and are told apart: {first(pairs)}" if pairs else "")

@@ -265,6 +265,8 @@ def _eight_bit(image: Image.Image, bits: int | None, about: About | None) -> Ima
         return Image.fromarray((values >> bits - 8).astype(np.uint8))  # Pillow's own conversion clips at 255
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # Pillow knows no other way from there
     if bits is not None and about is not None:
         about.peak = max(_extrema(image.convert("RGB"))[1]) << 8 | 255
     return image
@@ -281,7 +283,7 @@ def _look(picture: Image.Image, image: Image.Image, plain: Image.Image, about: A
     """Remarks about pixels that are not what a viewer shows; `plain` is `image` without its alpha."""
     low, high = _extrema(plain)
     alike = low == high
-    alpha = image.getchannel("A").getextrema() if "A" in image.getbands() and image.mode != "LAB" else (255, 255)
+    alpha = image.getchannel("A").getextrema() if "A" in image.getbands() else (255, 255)
     if alike and alpha[0] != alpha[1]:
         about.remarks.append(
             "one colour all over, as the shape is in the alpha channel, which is left out; put them on a background"

@@ -122,7 +122,7 @@ class Source:
     whole: Source | None = None
     """The source as it was read, where classes or test images were left out (`protocol.restrict`)."""
     pictures: tuple[str, ...] = ()
-    """What tells these pictures from others (`mark` of the training and of the test pictures, by name and size);
+    """What tells these pictures from others (`mark` of the training and of the test pictures, by name and content);
     (): the pixels do, or the name where the set is a known one."""
 
     def __post_init__(self) -> None:

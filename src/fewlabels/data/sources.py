@@ -163,7 +163,7 @@ def renamed(source: Source, path: Path) -> Source:
     for key, value in enumerate(content) if in_turn else content:
         old, new = (value, key) if isinstance(value, int) and not isinstance(key, int) else (key, value)
         row = _unsure(path, source, key) if in_turn else _row_of(path, source, old)
-        if not isinstance(new, str) or not new:
+        if not isinstance(new, str) or not new.strip():
             raise ValueError(f"{path} gives the class {old!r} the name {new!r}, which is no text")
         if names.setdefault(row, new) != new:
             raise ValueError(f"{path} gives the class {source.classes[row]!r} two names: {names[row]!r} and {new!r}")

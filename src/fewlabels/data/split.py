@@ -229,7 +229,7 @@ class Split:
             if count != count_now:
                 return f"there are {count_now} {part} pictures now, and there were {count}"
             if was != now:
-                return f"the {part} pictures are others now (by name, size, class or order)"
+                return f"the {part} pictures are others now (by name, content, class or order)"
         return None
 
     def check_fit(self, source: Source) -> None:

@@ -20,6 +20,11 @@ ENDINGS = (".csv", ".tsv")
 PARTS = ("train", "labeled", "unlabeled", "test")
 """What the column ``split`` may say; empty: train."""
 
+PARTS_ELSEWHERE = frozenset(
+    ("set", "subset", "part", "partition", "phase", "fold", "usage", "is_train", "is_test", "is_valid", "test", "train")
+)
+"""Columns by which tables of other programs say what ``split`` says."""
+
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -45,14 +50,15 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     twice: list[str] = []
     minus = 0
     try:
-        for line, (name, label, part) in rows_of(read_text(path), "path", "label", "split"):
+        text = read_text(path)
+        for line, (name, label, part) in rows_of(text, "path", "label", "split"):
             try:
                 truth = _truth(label, part.casefold())
                 picture = _inside(base, name, top)
             except ValueError as error:
                 raise ValueError(f"line {line}: {error}") from error
             minus += label in UNLABELED[1:] and part.casefold() != "unlabeled"
-            before = seen.setdefault(os.path.normpath(picture), (line, truth))
+            before = seen.setdefault(os.path.abspath(picture), (line, truth))
             if before[0] != line:
                 labels = f", with the labels {before[1]!r} and {truth!r}" if before[1] != truth else ""
                 twice.append(f"{short(name)} (lines {before[0]} and {line}{labels})")
@@ -69,6 +75,12 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
             f"{path} has one class only ({classes[0]}), as its label -1 means unlabeled; give that class another name"
         )
     notes = [] if test else [f"{path} has no test pictures (column split); there is no test accuracy"]
+    _, columns = _columns(_head(text), "path", "label")
+    if "split" not in columns and (others := [name for name in columns if name in PARTS_ELSEWHERE]):
+        notes.append(
+            f"the column {first(others)} of {path} is not read; if it says which pictures are for the test, it must be "
+            f"called split and hold {', '.join(PARTS)}"
+        )
     if minus:
         notes.append(f"{minus} pictures of {path} have the label -1: they are unlabeled")
     if not any(label is None for _, label in train):
@@ -85,10 +97,10 @@ def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"line {line} holds a zero byte, so this is no text; save the table as CSV in UTF-8")
-    lines = list(io.StringIO(text, newline=""))
-    head = next((line for line in lines if line.strip()), "")
-    separator, columns = _columns(head, path, label)
-    rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
+    separator, columns = _columns(_head(text), path, label)
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t", strict=True
+    )
     started = False
     while True:
         try:
@@ -117,6 +129,11 @@ def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple
         yield number, (row[path], row[label], row.get(split, ""))
 
 
+def _head(text: str) -> str:
+    """The first line that is not empty."""
+    return next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+
+
 def _columns(head: str, path: str, label: str) -> tuple[str, list[str]]:
     """The separator of a table, and the names of its columns, by its first line."""
     for separator in _SEPARATORS:
@@ -143,7 +160,7 @@ def _truth(label: str, part: str) -> str | None:
         if part in ("labeled", "test"):
             raise ValueError(f"a {part} picture needs a label" + (f", and {label} means unlabeled" if label else ""))
         return None
-    unsure = label.casefold() in MISSING or re.fullmatch(r"-[0-9.]+", label) is not None
+    unsure = label.casefold() in MISSING or re.fullmatch(r"[-\u2212\u2013][0-9.]+(e[+-]?[0-9]+)?", label) is not None
     if unsure and part not in ("labeled", "test"):
         raise ValueError(
             f"the label {label!r} may mean that there is none; leave it empty for an unlabeled picture, or write "
@@ -156,6 +173,8 @@ def _inside(base: Path, name: str, top: Path) -> Path:
     if not name:
         raise ValueError("the row has no path")
     picture = base / name
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name) and not os.path.lexists(picture):
+        raise ValueError(f"the path {short(name)} is an address; download the picture, and name its file")
     if "\\" in name and not os.path.lexists(picture):
         if name[1:2] == ":":
             raise ValueError(f"the path {short(name)} begins with a Windows drive; paths start from {str(top)!r}")

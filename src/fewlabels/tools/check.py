@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fewlabels.data.folder import list_folder
-from fewlabels.data.listing import alike
+from fewlabels.data.listing import alike, strangers
 from fewlabels.data.pictures import About, Fit, Header, Unreadable, decode
 from fewlabels.data.reading import common_size
 from fewlabels.data.remarks import sentences
@@ -85,7 +85,7 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
         problems.append(f"at least 2 classes of labeled pictures are needed, there are {len(labeled)}")
     new = in_order(p.label for p in found.pictures if p.part == "test" and p.label not in labeled)
     if new:
-        problems.append(f"the test part has classes that the labeled part has not: {first(new)}")
+        problems.append(f"the test part has classes that the labeled part has not: {strangers(new, labeled)}")
     if not problems:
         try:
             list_folder(root)

@@ -19,8 +19,10 @@ from fewlabels.allocator import keep_freed_memory
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import check_archive, from_arrays
 from fewlabels.data.find import is_helper
-from fewlabels.data.pictures import PLAIN, Blob, Decoding, decode, is_plain
+from fewlabels.data.folder import NO_CLASS
+from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
+from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source, first
 from fewlabels.data.split import Split
 from fewlabels.regular import real
@@ -83,6 +85,7 @@ def class_folders(classes: Sequence[str]) -> list[str]:
             not name
             or name.startswith(".")
             or is_helper(name)
+            or name.casefold() in NO_CLASS
             or any(c in name for c in "/\\\0")
             or name != name.strip()
         ):
@@ -136,9 +139,11 @@ def read_npz(path: Path) -> Source:
         raise ValueError(f"{path} cannot be read as an .npz file of plain arrays: {error}") from error
     unknown = sorted(set(arrays) - set(ARRAYS))
     if unknown or "images" not in arrays or "labels" not in arrays:
-        raise ValueError(f"{path} holds {first(sorted(arrays))}; it must hold images and labels, and may {ARRAYS[2:]}")
+        more = ", ".join(ARRAYS[2:])
+        raise ValueError(f"{path} holds {first(sorted(arrays))}; it must hold images and labels, and may hold {more}")
     if "classes" in arrays:
-        arrays["classes"] = [str(name) for name in arrays["classes"].tolist()]
+        names = np.atleast_1d(arrays["classes"]).tolist()
+        arrays["classes"] = [n.decode("utf-8", "backslashreplace") if isinstance(n, bytes) else str(n) for n in names]
     return from_arrays(**arrays, name=path.name)
 
 
@@ -226,20 +231,27 @@ def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:
 
 def write_records(
     files: Mapping[Path, Sequence[tuple[Path, int]]], progress: Progress | None = None, how: Decoding = PLAIN
-) -> None:
-    """Write `record_files`; nothing is replaced, and nothing written if a picture cannot be read (Unreadable)."""
+) -> tuple[str, ...]:
+    """Write `record_files`, and return what is to be said of the pictures.
+
+    Nothing is replaced, and nothing written if a picture cannot be read (Unreadable).
+    """
     keep_freed_memory()
+    abouts: dict[int, About] = {}
+    pictures = [str(picture) for rows in files.values() for picture, _ in rows]
     total, done = sum(map(len, files.values())), 0
     contents: dict[Path, list[tfrecord.Example]] = {}
     for path, rows in files.items():
         check_absent(path)
         contents[path] = []
         for picture, label in rows:
-            contents[path].append(tfrecord.Example(encoded(picture, how), label))
+            abouts[done] = About()
+            contents[path].append(tfrecord.Example(encoded(picture, how, abouts[done]), label))
             done += 1
             if progress is not None:
                 progress(done, total)
     write_all({path: partial(tfrecord.write, examples=examples) for path, examples in contents.items()})
+    return sentences(abouts, pictures, how.bits)
 
 
 def labeled_classes(found: Layout) -> list[str]:
@@ -253,12 +265,12 @@ def labeled_classes(found: Layout) -> list[str]:
     return in_order(p.label for p in found.pictures if p.part != "unlabeled")
 
 
-def encoded(path: Path, how: Decoding = PLAIN) -> bytes:
+def encoded(path: Path, how: Decoding = PLAIN, about: About | None = None) -> bytes:
     """The bytes of a PNG or JPEG file that every reader takes for the same pixels, others as a new PNG file.
 
     Palettes, 16 bits, transparency and EXIF rotation are resolved as training does. Raises Unreadable.
     """
-    pixels = decode(path, 3, None, how)
+    pixels = decode(path, 3, None, how, about)
     if is_plain(path, how):
         return path.read_bytes()
     grey = bool((pixels == pixels[..., :1]).all())
