@@ -6,7 +6,6 @@ The command line, config.json, the printed summary and the checks all come from 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
 from fewlabels.checked import Checked, Range
+from fewlabels.words import nearest
 
 Main = tyro.conf.arg(name="")
 """The field that an option of the part's own name sets: `--data X` is `Data.name`."""
@@ -312,12 +312,6 @@ class Train(Checked):
         object.__setattr__(self, "algorithm", algorithm)
         if self.augment is not None:
             tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"`` for the known word nearest to `word`, or nothing."""
-    match = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
 
 
 def algorithm_name(algorithm: object) -> str:

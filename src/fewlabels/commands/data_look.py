@@ -16,7 +16,7 @@ from fewlabels import augment
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data, Train
 from fewlabels.data.names import is_folder
-from fewlabels.data.source import Source, first
+from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
@@ -26,6 +26,7 @@ from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
 from fewlabels.tools.sheet import sheet
+from fewlabels.words import first
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 

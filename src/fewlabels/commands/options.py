@@ -23,6 +23,7 @@ from tyro.constructors import (
 from fewlabels import streams
 from fewlabels.checked import Range, describe
 from fewlabels.commands import foreign
+from fewlabels.words import nearest
 
 T = TypeVar("T")
 
@@ -116,8 +117,6 @@ def _algorithms() -> Mapping[str, type]:
 
 
 def _unknown(word: str, cls: type, named: str | None, default: object, prog: str, positional: list[str]) -> str:
-    from fewlabels.config import nearest
-
     command = prog.removeprefix("fewlabels ")
     if word in positional:
         return f"{command} takes one algorithm, and {word!r} is a second one"

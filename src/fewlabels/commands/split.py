@@ -14,9 +14,10 @@ from fewlabels import files
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
 from fewlabels.data.packed import pack
-from fewlabels.data.source import Source, first
+from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve_data, split_of
+from fewlabels.words import first
 
 
 @dataclass(frozen=True)

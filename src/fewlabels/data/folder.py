@@ -7,8 +7,9 @@ from pathlib import Path
 from fewlabels.data.contents import Contents, LabelFrom, contents
 from fewlabels.data.listing import MISSING, Listing, Options, Row, class_order
 from fewlabels.data.pictures import Decoding, Fit, Unreadable, decode, find_images
-from fewlabels.data.source import Progress, Source, first
+from fewlabels.data.source import Progress, Source
 from fewlabels.regular import real
+from fewlabels.words import first
 
 __all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder", "read_folder"]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from fewlabels.data import rules
 from fewlabels.data.rules import Indices, interleaved_order, long_tail
-from fewlabels.data.source import Labels, Source, first
+from fewlabels.data.source import Labels, Source
+from fewlabels.words import first
 
 Rule: TypeAlias = Literal["fixmatch", "balanced", "cadr", "realmix", "usb"]
 

@@ -21,7 +21,8 @@ from fewlabels.data.names import MAX_SEED
 from fewlabels.data.packed import pack, row_numbers, typed, unpack
 from fewlabels.data.protocol import Options, Rule, check_size, of_classes, usb_counts
 from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
-from fewlabels.data.source import FACTS, Source, first
+from fewlabels.data.source import FACTS, Source
+from fewlabels.words import first
 
 
 @dataclass(frozen=True, eq=False)

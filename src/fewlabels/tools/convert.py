@@ -21,10 +21,11 @@ from fewlabels.data.arrays import check_archive, from_arrays
 from fewlabels.data.find import is_helper
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
-from fewlabels.data.source import Images, Progress, Source, first
+from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
 from fewlabels.regular import real
 from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
+from fewlabels.words import first
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""
