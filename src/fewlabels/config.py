@@ -131,6 +131,10 @@ class Data(Checked):
     """Where the images live: `device`, in the memory of what trains; `host`, gathered for each step; `stream`, in
     their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
 
+    def alone(self) -> Data:
+        """What a command that adds its own options to these says about the data."""
+        return Data(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Data)})
+
 
 @dataclass(frozen=True)
 class Net(Checked):

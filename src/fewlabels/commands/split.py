@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ class Command(Data):
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
-    data = resolve_data(Data(**{f.name: getattr(command, f.name) for f in fields(Data)}))
+    data = resolve_data(command.alone())
     out = Path(command.out).expanduser() if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
