@@ -19,6 +19,7 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
 from fewlabels.checked import Checked, Range
+from fewlabels.data.protocol import Options, Prior, Rule
 from fewlabels.words import nearest
 
 Main = tyro.conf.arg(name="")
@@ -48,6 +49,9 @@ Pretrained = Annotated[
 ]
 """Whether to fetch weights, or a file of them."""
 
+SPLIT = Options()
+"""Defaults of what is said to the rule of a split."""
+
 if TYPE_CHECKING:
     Choice: TypeAlias = AnyAlgorithm
 else:  # the same union, with the names that the command line knows
@@ -71,36 +75,36 @@ class Data(Checked):
     """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
     valid: Annotated[int | None, Range(0, None)] = None
     """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
-    rule: Literal["fixmatch", "balanced", "cadr", "realmix", "usb"] | None = None
+    rule: Rule | None = None
     """Whose rule picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each
     class, `cadr` and `usb` make long tails, `realmix` takes the labels out of the unlabeled set; default: what
     the name says, else `fixmatch`."""
     unlabeled: str | None = None
     """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not (`rest`); default:
     `rest` under `realmix`, else `all`."""
-    imbalance: Annotated[float | None, Range(1, None)] = None
+    imbalance: Annotated[float | None, Range(1, None)] = SPLIT.imbalance
     """How many times as many labels the first class gets as the last (gamma; `cadr` and `usb`)."""
-    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = None
+    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_unlabeled
     """The same for the unlabeled images (`cadr` and `usb`)."""
-    imbalance_test: Annotated[float | None, Range(1, None)] = None
+    imbalance_test: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_test
     """The same for the test images."""
-    head_unlabeled: Annotated[int | None, Range(1, None)] = None
+    head_unlabeled: Annotated[int | None, Range(1, None)] = SPLIT.head_unlabeled
     """Unlabeled images of the largest class (`usb`); default: all that are left."""
-    reverse: bool = False
+    reverse: bool = SPLIT.reverse
     """Turn the tail of the unlabeled and test images round: the last class is the largest."""
-    prior: Literal["data", "rand", "equal"] = "data"
+    prior: Prior = SPLIT.prior
     """Shares of the classes: as in the data, random by the seed (`cadr`), or taken in turn (`realmix`)."""
-    candidates: Annotated[int | None, Range(1, None)] = None
+    candidates: Annotated[int | None, Range(1, None)] = SPLIT.candidates
     """Pick labels among this many first images only (`realmix`)."""
-    keep_labeled: Classes = ()
+    keep_labeled: Classes = SPLIT.keep_labeled
     """Classes, by number or name, whose labels are kept after the pick; default: all."""
-    keep_unlabeled: Classes = ()
+    keep_unlabeled: Classes = SPLIT.keep_unlabeled
     """Classes whose unlabeled images are kept."""
-    keep_test: Classes = ()
+    keep_test: Classes = SPLIT.keep_test
     """Classes whose test images are kept."""
-    remap: bool = False
+    remap: bool = SPLIT.remap
     """Give the net outputs for the classes of `keep_labeled` only."""
-    oversample: Annotated[int | None, Range(1, None)] = None
+    oversample: Annotated[int | None, Range(1, None)] = SPLIT.oversample
     """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
     the same number of each class)."""
     split: str | None = None
