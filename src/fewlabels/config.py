@@ -20,6 +20,7 @@ from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
 from fewlabels.checked import Checked, Range
 from fewlabels.data.protocol import Options, Prior, Rule
+from fewlabels.records import flat
 from fewlabels.words import nearest
 
 Main = tyro.conf.arg(name="")
@@ -386,13 +387,5 @@ def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
 
 def difference(config: Train, default: Train) -> dict[str, Any]:
     """What `config` says otherwise than `default`, by dotted name."""
-
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        return out
-
     old = flat(to_dict(default))
     return {k: v for k, v in flat(to_dict(config)).items() if k not in old or old[k] != v}
