@@ -22,10 +22,10 @@ from torchvision.transforms import v2
 from bench.measure import NotExact, Tick
 from fewlabels.augment import PRESETS, RandAugment, Weak, unpack
 from fewlabels.augment.ops import Op
-from fewlabels.augment.pixels import pack
 from fewlabels.augment.presets import Preset
 from fewlabels.augment.randaugment import RandDraw
 from fewlabels.data.source import Images
+from fewlabels.rgb import pack
 from fewlabels.rng import Rng
 
 Picture = Image.Image

@@ -21,12 +21,12 @@ from fewlabels.data.arrays import (
     in_channels,
 )
 from fewlabels.data.pictures import PLAIN, pixels_of
-from fewlabels.data.source import first
 from fewlabels.model import Predictor, decoding_of, load_predictor
 from fewlabels.predict import predict
 from fewlabels.run import Run
 from fewlabels.step import pick_device
 from fewlabels.training import Output, train
+from fewlabels.words import first
 
 
 class Classifier:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import fewlabels
 from fewlabels import streams
+from fewlabels.words import nearest
 
 COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
@@ -84,8 +84,7 @@ def _run(args: list[str]) -> int:
         print(f"fewlabels {fewlabels.__version__}")
         return 0
     if args[0] not in COMMANDS:
-        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        hint = f"; {ELSEWHERE[args[0]]}" if args[0] in ELSEWHERE else f"; did you mean {near[0]}?" if near else ""
+        hint = f"; {ELSEWHERE[args[0]]}" if args[0] in ELSEWHERE else nearest(args[0], COMMANDS)
         return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
     return _attempt(lambda: importlib.import_module(f"fewlabels.commands.{args[0]}").main, args[1:], args[0])
 

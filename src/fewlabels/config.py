@@ -6,7 +6,6 @@ The command line, config.json, the printed summary and the checks all come from 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,9 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
 from fewlabels.checked import Checked, Range
+from fewlabels.data.protocol import Options, Prior, Rule
+from fewlabels.records import flat
+from fewlabels.words import nearest
 
 Main = tyro.conf.arg(name="")
 """The field that an option of the part's own name sets: `--data X` is `Data.name`."""
@@ -48,6 +50,9 @@ Pretrained = Annotated[
 ]
 """Whether to fetch weights, or a file of them."""
 
+SPLIT = Options()
+"""Defaults of what is said to the rule of a split."""
+
 if TYPE_CHECKING:
     Choice: TypeAlias = AnyAlgorithm
 else:  # the same union, with the names that the command line knows
@@ -71,36 +76,36 @@ class Data(Checked):
     """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
     valid: Annotated[int | None, Range(0, None)] = None
     """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
-    rule: Literal["fixmatch", "balanced", "cadr", "realmix", "usb"] | None = None
+    rule: Rule | None = None
     """Whose rule picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each
     class, `cadr` and `usb` make long tails, `realmix` takes the labels out of the unlabeled set; default: what
     the name says, else `fixmatch`."""
     unlabeled: str | None = None
     """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not (`rest`); default:
     `rest` under `realmix`, else `all`."""
-    imbalance: Annotated[float | None, Range(1, None)] = None
+    imbalance: Annotated[float | None, Range(1, None)] = SPLIT.imbalance
     """How many times as many labels the first class gets as the last (gamma; `cadr` and `usb`)."""
-    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = None
+    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_unlabeled
     """The same for the unlabeled images (`cadr` and `usb`)."""
-    imbalance_test: Annotated[float | None, Range(1, None)] = None
+    imbalance_test: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_test
     """The same for the test images."""
-    head_unlabeled: Annotated[int | None, Range(1, None)] = None
+    head_unlabeled: Annotated[int | None, Range(1, None)] = SPLIT.head_unlabeled
     """Unlabeled images of the largest class (`usb`); default: all that are left."""
-    reverse: bool = False
+    reverse: bool = SPLIT.reverse
     """Turn the tail of the unlabeled and test images round: the last class is the largest."""
-    prior: Literal["data", "rand", "equal"] = "data"
+    prior: Prior = SPLIT.prior
     """Shares of the classes: as in the data, random by the seed (`cadr`), or taken in turn (`realmix`)."""
-    candidates: Annotated[int | None, Range(1, None)] = None
+    candidates: Annotated[int | None, Range(1, None)] = SPLIT.candidates
     """Pick labels among this many first images only (`realmix`)."""
-    keep_labeled: Classes = ()
+    keep_labeled: Classes = SPLIT.keep_labeled
     """Classes, by number or name, whose labels are kept after the pick; default: all."""
-    keep_unlabeled: Classes = ()
+    keep_unlabeled: Classes = SPLIT.keep_unlabeled
     """Classes whose unlabeled images are kept."""
-    keep_test: Classes = ()
+    keep_test: Classes = SPLIT.keep_test
     """Classes whose test images are kept."""
-    remap: bool = False
+    remap: bool = SPLIT.remap
     """Give the net outputs for the classes of `keep_labeled` only."""
-    oversample: Annotated[int | None, Range(1, None)] = None
+    oversample: Annotated[int | None, Range(1, None)] = SPLIT.oversample
     """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
     the same number of each class)."""
     split: str | None = None
@@ -130,6 +135,10 @@ class Data(Checked):
     residency: Literal["auto", "device", "host", "stream"] = "auto"
     """Where the images live: `device`, in the memory of what trains; `host`, gathered for each step; `stream`, in
     their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
+
+    def alone(self) -> Data:
+        """What a command that adds its own options to these says about the data."""
+        return Data(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Data)})
 
 
 @dataclass(frozen=True)
@@ -314,12 +323,6 @@ class Train(Checked):
             tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"`` for the known word nearest to `word`, or nothing."""
-    match = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
-
-
 def algorithm_name(algorithm: object) -> str:
     """The command-line name of an algorithm's config (the class name in lower case for one of the user's own)."""
     return _name_of(type(algorithm))
@@ -384,13 +387,5 @@ def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
 
 def difference(config: Train, default: Train) -> dict[str, Any]:
     """What `config` says otherwise than `default`, by dotted name."""
-
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        return out
-
     old = flat(to_dict(default))
     return {k: v for k, v in flat(to_dict(config)).items() if k not in old or old[k] != v}

@@ -12,13 +12,13 @@ import torch
 from fewlabels.config import Train
 from fewlabels.data import names
 from fewlabels.data.imagenets import FOLDERS
-from fewlabels.data.residency import amount, choose
+from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.evaluate import pixel_statistics
-from fewlabels.log import duration
 from fewlabels.step import Trainer, parameters, pick_device
+from fewlabels.words import amount, duration
 
 SAMPLE = 48
 """Images of a measured step on the CPU, at most; a GPU measures whole steps."""

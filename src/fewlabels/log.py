@@ -22,6 +22,7 @@ from rich.text import Text
 from fewlabels import files, streams
 from fewlabels.run import NotWritten, Run
 from fewlabels.screen import Screen, print_line
+from fewlabels.words import duration
 
 SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
@@ -272,10 +273,3 @@ def bar(text: str, progress: bool = True) -> Iterator[Callable[[int, int], None]
     with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as shown:
         task = shown.add_task(text, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
-
-
-def duration(seconds: float) -> str:
-    """``h:mm:ss`` or ``m:ss``."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

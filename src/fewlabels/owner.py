@@ -46,10 +46,17 @@ class Lock:
 
     def _take(self, new: bool) -> bool:
         """False where the former owner took folder or file away in the meantime."""
-        if new or not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=not new)
-            self.made = True
-        self._place = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if new or not self.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=not new)
+                self.made = True
+            self._place = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileExistsError:
+            if new or os.path.lexists(self.folder):  # no folder, and in its place
+                raise
+            return False
+        except FileNotFoundError:
+            return False
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             self._file = os.open(LOCK, flags, 0o666, dir_fd=self._place)

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 import torch.distributed as dist
 
+from fewlabels.words import first
+
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
@@ -248,8 +250,7 @@ class _Waiting:
 
     def __call__(self, missing: list[int]) -> None:
         seconds = time.monotonic() - self.start
-        ranks = ("ranks " if len(missing) > 1 else "rank ") + ", ".join(map(str, missing[:8]))
-        ranks += f" and {len(missing) - 8} more" * (len(missing) > 8)
+        ranks = ("ranks " if len(missing) > 1 else "rank ") + first(missing, 8)
         where = f"at {self.here.address}:{self.here.port} (MASTER_ADDR, MASTER_PORT)"
         if seconds > LIMIT:
             raise Lost(f"{ranks} of {self.here.world} did not come within {LIMIT:.0f} s to meet {where}")

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.config import Optim, Train, from_dict, nearest
+from fewlabels.config import Optim, Train, from_dict
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.names import DataName, parse
+from fewlabels.words import nearest
 
 Settings = Mapping[str, Any]
 

@@ -90,7 +90,7 @@ def read(path: Path) -> Entry:
         if finished and not evaluations:
             raise DamagedRun(f"{path} is finished, and its metrics.jsonl has no evaluation: put the file back")
         part = main_part(evaluations[-1]) if evaluations else None
-        settings = {k: v for k, v in _flat(train).items() if k not in records.FREE_TO_CHANGE}
+        settings = {k: v for k, v in records.flat(train).items() if k not in records.FREE_TO_CHANGE}
         if settings.get("data.split") is not None:  # the file may hold another split by now, as for another run
             settings["data.split"] += f" ({records.parsed(path / 'split.json')['fingerprint'][:8]})"
         row: dict[str, Any] = {
@@ -184,13 +184,6 @@ def _varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     first, *others = settings
     names = dict.fromkeys(name for each in (first, *others) for name in each)
     return [name for name in names if any(other.get(name) != first.get(name) for other in others)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
 
 
 def _seedless(name: str) -> str:

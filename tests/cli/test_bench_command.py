@@ -73,6 +73,7 @@ def test_ceiling(bench: Command, tmp_path: Path) -> None:
     assert len(found["floors"]) == 4 and found["launches_per_second"] is None
 
 
+@pytest.mark.slow
 def test_end_to_end(bench: Command, tmp_path: Path) -> None:
     args = ("--batch", 4, "--uratio", 2, "--side", 16, "--steps", 1, "--log-every", 2, "--check", 9)
     found = measure(bench, tmp_path, "e2e", *args)
@@ -140,6 +141,7 @@ class ModelEMA:
 """
 
 
+@pytest.mark.slow
 def test_peers(bench: Command, tmp_path: Path) -> None:
     """A clone as small as can be, with the habits of the real one: a bare except, and `next` under its old name."""
     clone = tmp_path / "clone"
@@ -217,6 +219,7 @@ def test_the_commands_of_the_document_are_understood() -> None:
         parse(CLASSES[name], shlex.split(options), prog=name)
 
 
+@pytest.mark.slow
 def test_the_script_runs_beside_the_folder_of_its_name(tmp_path: Path) -> None:
     """A process of its own, from elsewhere: no help of pytest's in finding the modules."""
     script = str(ROOT / "benchmarks" / "bench.py")
@@ -226,6 +229,7 @@ def test_the_script_runs_beside_the_folder_of_its_name(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_the_package_it_says_what_to_do(tmp_path: Path) -> None:
     """-S: a Python without installed packages."""
     script = str(ROOT / "benchmarks" / "bench.py")

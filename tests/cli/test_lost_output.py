@@ -80,6 +80,7 @@ def test_the_status_of_a_fault_stays(tmp_path: Path) -> None:
     assert run("evaluate", tmp_path / "no", out=Gone(FULL), err=Gone(FULL)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_the_program_with_what_a_shell_can_do(tmp_path: Path, unbuffered: str) -> None:
     """`2>&1 | head -2`, `>/dev/full 2>&1` and `<&- >&- 2>&-`, each with a training."""

@@ -86,6 +86,7 @@ def test_three_seeds(command: Command, tmp_path: Path) -> None:
     assert "3 runs in" in again.out and ": 3 finished already; " in again.out
 
 
+@pytest.mark.slow
 def test_folds_with_their_baselines(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = command("train", *TINY.split(), "--baseline", "--no-progress", "--folds", "1,3")
@@ -111,6 +112,7 @@ def test_folds_with_their_baselines(command: Command, tmp_path: Path, monkeypatc
     assert Run(root / "fold-3").split.fingerprint == split["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_failed_seed_does_not_stop_the_others(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def signal_after(monkeypatch: pytest.MonkeyPatch, *, seed: int, steps: int, sign
     monkeypatch.setattr(Trainer, "step", interrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_and_the_same_command_goes_on(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
@@ -177,6 +180,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(
     assert state(tmp_path / "whole") == state(tmp_path / "seed-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_last_step_of_a_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
@@ -219,6 +223,7 @@ def test_a_signal_between_two_runs(
     assert table(said.out)["n"][1] == "1" and not (tmp_path / "seed-1").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_last_step_before_the_baseline(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
@@ -369,6 +374,7 @@ def test_asked_wrongly_about_runs(command: Command, tmp_path: Path, monkeypatch:
 LONG = ("--steps", 100_000, "--save-every", 100_000, "--eval-every", 100_000)
 
 
+@pytest.mark.slow
 def test_two_processes_at_the_same_time(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When both train, one is killed; then comes Ctrl-C, to this process and to the other one, as a terminal has it."""
     children: dict[str, Child] = {}
@@ -411,6 +417,7 @@ def test_two_processes_at_the_same_time(command: Command, tmp_path: Path, monkey
     assert state(tmp_path / "single")[1] == state(tmp_path / "seed-0")[1][:2]
 
 
+@pytest.mark.slow
 def test_children_save_when_the_parent_is_killed(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

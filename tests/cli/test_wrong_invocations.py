@@ -500,6 +500,7 @@ def test_a_machine_without_a_compiler(
     assert said.sentence.endswith("; install a C and C++ compiler, or leave out --compile")
 
 
+@pytest.mark.slow
 def test_the_net_is_looked_at_before_the_pictures(
     photos: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -607,6 +608,7 @@ def test_quick_answers_load_nothing_heavy(
         assert answer.stderr.startswith("fewlabels: there is no command 'trian'") == (status == 2)
 
 
+@pytest.mark.slow
 def test_the_program(tmp_path: Path) -> None:
     answer = program("train", "--steps", "0", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")

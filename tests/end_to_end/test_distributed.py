@@ -18,6 +18,8 @@ from two_ranks import NORM, SAME, STEPPED, STEPS, step_without_norm, train_witho
 import fewlabels as fl
 from fewlabels.run import Run, RunError
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 400
 
 

@@ -785,15 +785,18 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return Ran(done.returncode, (folder / "fuzz.md").read_text(), json.loads((folder / "planted.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_planted_fault_of_each_kind_is_found(ran: Ran) -> None:
     assert set(PLANTED) == {"", *SEVERITY}
     assert ran.planted["found"] == {kind: [kind] if kind else [] for kind in PLANTED}
 
 
+@pytest.mark.slow
 def test_a_case_is_the_same_whenever_it_is_made(ran: Ran) -> None:
     assert ran.planted["same"] == [True] * 20
 
 
+@pytest.mark.slow
 def test_random_commands_end_with_a_result_or_a_sentence(ran: Ran) -> None:
     assert ran.status == 0, ran.report
 

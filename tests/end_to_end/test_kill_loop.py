@@ -114,6 +114,7 @@ def expected(command: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
     return {**whole(path), "seconds": time.monotonic() - begin}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(KILLS))
 def test_killed_and_raced(case: int, command: Callable[..., Any], expected: dict[str, Any], tmp_path: Path) -> None:
     chance = random.Random(SEED * 1000 + case)

@@ -22,6 +22,8 @@ from fewlabels import cli, files, parallel, ranks, training
 from fewlabels.run import Run
 from fewlabels.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 FORK: Any = multiprocessing.get_context("fork")
 TINY = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 40 --save-every 10 --no-baseline --no-progress"
 ENDED = "fewlabels: rank {} stops, since rank {} has ended, which says why unless it was killed\n"

@@ -20,6 +20,8 @@ from fewlabels.records import NotWritten, RunError
 from fewlabels.run import Run
 from fewlabels.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Any]
 FORK: Any = multiprocessing.get_context("fork")
 SMALL = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 12 --eval-every 6 --save-every 4 --log-every 3"

@@ -80,6 +80,7 @@ def uninterrupted(config: Train, tmp_path_factory: pytest.TempPathFactory) -> di
     return whole(run)
 
 
+@pytest.mark.slow
 def test_kill_9_at_ten_random_moments(config: Train, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
     """SIGKILL from outside, some random milliseconds after a random step."""
     chance, resumed_at = random.Random(), []
@@ -135,6 +136,7 @@ def killed_at(operation: int, work: Callable[[], object]) -> bool:
     return child.exitcode != 0
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_writing(short: Callable[..., Train], tmp_path: Path) -> None:
     """Before an fsync, a rename, a removal: whatever half-written thing is left, the last whole one serves."""
     config = short(steps=6, save_every=2, eval_every=3, keep=1)
@@ -151,6 +153,7 @@ def test_kill_9_in_the_middle_of_writing(short: Callable[..., Train], tmp_path: 
     assert moments >= 8
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(config: Train, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
     """One run, killed in every incarnation a few operations after it was resumed."""
     path = tmp_path / "run"
@@ -231,6 +234,7 @@ def stopped_after(steps: int, monkeypatch: pytest.MonkeyPatch, signum: int = sig
     monkeypatch.setattr(Trainer, "step", interrupted)
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(
     tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_resumed_with_a_switch(short: Callable[..., Any], tmp_path: Path, name: 
     assert again.checkpoint().step == 12 and weights(again) == weights(run)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_a_compiled_step_is_the_plain_one() -> None:
     """From the same state in each of 200 steps; alone, two trainings drift apart, as any rounding makes them."""
@@ -65,6 +66,7 @@ def test_a_compiled_step_is_the_plain_one() -> None:
     assert 0 < loss < 1e-5 and 0 < weight < 1e-5, (loss, weight)  # 0 would mean that nothing was compiled
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_resumed_with_a_compiled_net(short: Callable[..., Any], tmp_path: Path) -> None:
     said: list[str] = []

@@ -25,6 +25,7 @@ def make(name: str, shape: tuple[int, int, int]) -> View:
     return weak_view(name, shape) if name in WEAK else strong_view(name, shape)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_kernel_gives_the_bits_of_grouped_in_the_interpreter() -> None:
     script = Path(__file__).parent / "views_by_kernel.py"
@@ -74,6 +75,7 @@ def test_a_kernel_that_cannot_be_built_is_done_without(monkeypatch: pytest.Monke
             assert torch.equal(x, y)
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(
     ("name", "capability"), [("ms", 80), ("rand:kekmodel", 80), ("rand:kekmodel", 90), ("cta", 90)]

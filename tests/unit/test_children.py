@@ -66,6 +66,7 @@ class Silent:
     def end(self, job: Job, outcome: Outcome) -> None: ...
 
 
+@pytest.mark.slow
 def test_training_in_a_process_of_its_own(
     folder: Path, tmp_path: Path, short: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_training_in_a_process_of_its_own(
     assert outcomes == {"seed 0": Outcome("finished")} and ran(folder) == ""
 
 
+@pytest.mark.slow
 def test_module_and_what_it_starts(folder: Path) -> None:
     """`python -m fewlabels` and torchrun put the folder first; a process of multiprocessing would again."""
     environment = {**os.environ, "PYTHONPATH": ROOT}

@@ -24,7 +24,7 @@ from fewlabels.data.folder import list_folder
 from fewlabels.data.gather import Gather, make_store, place
 from fewlabels.data.listing import Options
 from fewlabels.data.pictures import Unreadable
-from fewlabels.data.residency import amount, choose, host_memory
+from fewlabels.data.residency import choose, host_memory
 from fewlabels.data.rules import Indices
 from fewlabels.data.source import Images, OnDemand, Source, channel_statistics
 from fewlabels.data.split import make_split
@@ -34,6 +34,7 @@ from fewlabels.datasets import load_source
 from fewlabels.run import Run
 from fewlabels.step import Trainer
 from fewlabels.training import Output, resume, train
+from fewlabels.words import amount
 
 CPU = torch.device("cpu")
 KINDS = ("device", "host", "stream")

@@ -292,6 +292,7 @@ def test_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert not constants.HF_HUB_OFFLINE
 
 
+@pytest.mark.slow
 def test_plain_names_do_not_import_the_libraries() -> None:
     code = """
 import sys

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fewlabels.owner import Lock, Taken
-from fewlabels.records import NotWritten
+from fewlabels.records import NotWritten, RunError
 from fewlabels.run import Run
 
 FORK: Any = multiprocessing.get_context("fork")
@@ -55,7 +55,7 @@ class Holder:
 
     def kill(self) -> None:
         os.kill(self.child.pid, signal.SIGKILL)
-        self.child.join(30)
+        self.child.join()  # with a limit it would wait for the helper, which has the other end of its pipe
 
     def end_helper(self) -> None:
         if self.helper:
@@ -159,6 +159,49 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None
     with pytest.raises(NotWritten, match="cannot write the run folder"):
         Lock(tmp_path / "run")
     assert (tmp_path / "letter").read_text() == "dear"
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_folder_that_goes_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bool) -> None:
+    """Its former owner removes it between two calls of ours."""
+    made: list[Path] = []
+
+    def mkdir(path: Path, **options: Any) -> None:
+        made.append(path)
+        os.mkdir(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    Lock(tmp_path / "run", new=new).release()
+    assert len(made) == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_there_and_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mkdir` finds another's folder, which is gone when `mkdir` looks whether it is one."""
+    calls: list[Path] = []
+
+    def mkdir(path: Path, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.mkdir(path)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    Lock(tmp_path / "run").release()
+    assert len(calls) == 2 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_folder_is_left(tmp_path: Path, link: bool) -> None:
+    path = tmp_path / "run"
+    if link:
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_text("mine")
+    with pytest.raises(RunError, match=r"run folder .*run: File exists$"):
+        Lock(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_many_processes_and_one_folder(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from every_operation import VARIANTS, differing_batches, every_operation
 
 from fewlabels.augment import kernel, make_looks
 from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
-from fewlabels.augment.pixels import Normalize, pack
+from fewlabels.augment.pixels import Normalize
 from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import View
+from fewlabels.rgb import pack
 from fewlabels.rng import Rng
 from fewlabels.types import Views
 

@@ -11,10 +11,11 @@ from fewlabels.augment.autoaugment import AutoAugment
 from fewlabels.augment.ctaugment import CTAugment
 from fewlabels.augment.looks import Looks, make_looks
 from fewlabels.augment.named import STRONG, WEAK, drops_colour, moves_of, strong_view, weak_view
-from fewlabels.augment.pixels import Normalize, Shape, pack, unpack
+from fewlabels.augment.pixels import Normalize, Shape
 from fewlabels.augment.presets import PRESETS
 from fewlabels.augment.randaugment import RandAugment
 from fewlabels.augment.views import Cutout, Draw, Identity, View, Weak
+from fewlabels.rgb import pack, unpack
 
 __all__ = [
     "PRESETS",

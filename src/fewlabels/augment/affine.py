@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.augment.pixels import Shape, pack, unpack, upload
+from fewlabels.augment.pixels import Shape, upload
 from fewlabels.augment.views import View
 from fewlabels.augment.warp import bilinear, rectangle
+from fewlabels.rgb import pack, unpack
 from fewlabels.rng import Rng
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.augment.pixels import Shape, grey, octets
+from fewlabels.rgb import spread
 
 
 def blend(low: Tensor, high: Tensor, factor: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def blend(low: Tensor, high: Tensor, factor: Tensor) -> Tensor:
 
 def colour(packed: Tensor, factor: Tensor) -> Tensor:
     """Away from the grey image; `factor` 1 keeps the image, 0 gives grey."""
-    return blend(grey(packed) * 0x010101, packed, factor)
+    return blend(spread(grey(packed)), packed, factor)
 
 
 def sharpness(packed: Tensor, factor: Tensor, shape: Shape) -> Tensor:

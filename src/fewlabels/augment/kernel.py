@@ -18,9 +18,10 @@ from torch import Tensor
 
 from fewlabels.augment import ops, warp
 from fewlabels.augment.ops import Op
-from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, packable, upload
+from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, paint, truncation, uncovered
 from fewlabels.augment.rescale import TAPS, kept, taps
+from fewlabels.rgb import packable
 
 LARGEST = 1 << 14
 """Pixels of the largest image that one program holds: 128 x 128."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment import blend, tables, warp
-from fewlabels.augment.pixels import HALF, Shape, fill_value, packable, upload
+from fewlabels.augment.pixels import HALF, Shape, fill_value, upload
 from fewlabels.augment.rescale import METHODS, rescale
+from fewlabels.rgb import packable
 
 GREY = (127, 127, 127)
 BICUBIC = METHODS.index("bicubic")

@@ -1,9 +1,7 @@
-"""The form in which images travel through the views, and the step from there to the network's input.
+"""Images on their way through the views, and the step from there to the network's input.
 
-Images with one or three channels are *packed*: int32 ``[B, H*W]``, one word per pixel with the bytes
-R, G, B, 0. A geometric move is then one gather per pixel instead of three, and posterize or invert act on the
-whole pixel. Grey images are packed as (v, v, v), on which every operation gives what Pillow gives for mode
-"L". Images with any other number of channels stay uint8 ``[B, H*W, C]``.
+Packed pixels (`fewlabels.rgb`) make a geometric move one gather per pixel instead of three, and posterize or invert
+act on the whole pixel. On grey ones, (v, v, v), every operation gives what Pillow gives for mode "L".
 
 The fourth byte is free, and views in the manner of google-research/fixmatch use it: there uncovered pixels end
 as exactly 0 in [-1, 1], which is 127.5, no byte. A fourth byte of 1 (`HALF`) makes the pixel half a level
@@ -20,40 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewlabels.rgb import RGB, packable
+
 Shape = tuple[int, int, int]
 """(C, H, W) of the images."""
 
-RGB = 0xFFFFFF
-"""The bits of a packed pixel's colour."""
 HALF = 1 << 24
 """Half a level more. While a view works, the mark of a transparent pixel (alpha 0)."""
 MIDDLE = 0x7F7F7F | HALF
 """(127.5, 127.5, 127.5), packed."""
-
-
-def packable(channels: int) -> bool:
-    """Whether images with this many channels are packed (one int32 word per pixel)."""
-    return channels in (1, 3)
-
-
-def pack(images: Tensor) -> Tensor:
-    """Images, uint8 ``[N, H, W, C]``, as pixels: int32 ``[N, H*W]``, or uint8 ``[N, H*W, C]``."""
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(f"images must be uint8 of dimensions N, H, W, C, not {images.dtype} {list(images.shape)}.")
-    n, h, w, c = images.shape
-    if not packable(c):
-        return images.reshape(n, h * w, c)
-    words = torch.zeros(n, h * w, 4, dtype=torch.uint8, device=images.device)
-    words[..., :3] = images.reshape(n, h * w, c)  # one channel spreads over three bytes
-    return words.view(torch.int32).view(n, h * w)
-
-
-def unpack(pixels: Tensor, shape: Shape) -> Tensor:
-    """Pixels as uint8 images ``[B, H, W, C]``."""
-    c, h, w = shape
-    if packable(c):
-        return octets(pixels).view(-1, h, w, 4)[..., :c]
-    return pixels.view(-1, h, w, c)
 
 
 def octets(packed: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment import ops
-from fewlabels.augment.pixels import HALF, MIDDLE, RGB, Shape, fill_value, octets, packable, upload
+from fewlabels.augment.pixels import HALF, MIDDLE, Shape, fill_value, octets, upload
 from fewlabels.augment.warp import flip_shift, rectangle
+from fewlabels.rgb import RGB, packable
 
 Colour = tuple[int, int, int]
 

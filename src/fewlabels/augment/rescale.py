@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.augment.pixels import Shape, pack, unpack, upload
+from fewlabels.augment.pixels import Shape, upload
+from fewlabels.rgb import pack, unpack
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewlabels.augment.pixels import RGB, grey, octets, planes
+from fewlabels.augment.pixels import grey, octets, planes
+from fewlabels.rgb import RGB
 
 
 def invert(packed: Tensor) -> Tensor:

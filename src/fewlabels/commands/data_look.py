@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from fewlabels import augment
 from fewlabels.commands.options import UsageError
 from fewlabels.config import Data, Train
 from fewlabels.data.names import is_folder
-from fewlabels.data.source import Source, first
+from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
@@ -26,6 +26,7 @@ from fewlabels.tools import check as checking
 from fewlabels.tools import listing
 from fewlabels.tools.layout import check_free, write_new
 from fewlabels.tools.sheet import sheet
+from fewlabels.words import first
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 
@@ -122,7 +123,7 @@ def run_prepare(command: Prepare) -> int:
 
 
 def run_check(command: Check) -> int:
-    plain = Data(**{f.name: getattr(command, f.name) for f in fields(Data)}) == Data(command.name)
+    plain = command.alone() == Data(command.name)
     if plain and is_folder(command.name) and Path(command.name).expanduser().is_dir():
         with bar("looking at pictures") as report:
             result = checking.check_folder(command.name, report)
@@ -232,7 +233,7 @@ def _free_file(name: str) -> Path:
 
 
 def load_split(command: Data) -> tuple[Source, Split]:
-    data = resolve_data(Data(**{f.name: getattr(command, f.name) for f in fields(Data)}))
+    data = resolve_data(command.alone())
     with bar("reading") as report:
         source = load_source(data, report)
     return source, split_of(data, source)

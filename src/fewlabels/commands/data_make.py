@@ -18,12 +18,12 @@ from fewlabels.config import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
-from fewlabels.data.source import first
 from fewlabels.log import bar
 from fewlabels.regular import real
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
 from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
+from fewlabels.words import first
 
 From = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")]
 To = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TO")]

@@ -25,12 +25,12 @@ from fewlabels.config import algorithm_name
 from fewlabels.data.names import parse
 from fewlabels.datasets import resolve_data
 from fewlabels.interrupt import Interrupted
-from fewlabels.log import duration
 from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
 from fewlabels.owner import Lock, owning
 from fewlabels.report import DamagedRun, mean_and_deviation, read
 from fewlabels.screen import Screen
 from fewlabels.spread import Board, Result, at_once, gpus, in_turn
+from fewlabels.words import duration
 
 if TYPE_CHECKING:
     from fewlabels.commands.train import Command

@@ -23,6 +23,7 @@ from tyro.constructors import (
 from fewlabels import streams
 from fewlabels.checked import Range, describe
 from fewlabels.commands import foreign
+from fewlabels.words import close, did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -116,8 +117,6 @@ def _algorithms() -> Mapping[str, type]:
 
 
 def _unknown(word: str, cls: type, named: str | None, default: object, prog: str, positional: list[str]) -> str:
-    from fewlabels.config import nearest
-
     command = prog.removeprefix("fewlabels ")
     if word in positional:
         return f"{command} takes one algorithm, and {word!r} is a second one"
@@ -141,8 +140,8 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
     algorithm = _algorithms().get(named or "", type(trained))
     own = [*options(cls), *(options(algorithm) if dataclasses.is_dataclass(algorithm) else [])]
     for known_here in (own, [name for theirs in others.values() for name in theirs]):
-        if near := nearest(option.lstrip("-"), [name.lstrip("-") for name in known_here]):
-            return f"{command} has no option {given}{near.replace('mean ', 'mean --')}"
+        if near := close(option.lstrip("-"), [name.lstrip("-") for name in known_here]):
+            return f"{command} has no option {given}{did_you_mean(f'--{name}' for name in near)}"
     return f"{command} has no option {given}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +14,10 @@ from fewlabels import files
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config import Data
 from fewlabels.data.packed import pack
-from fewlabels.data.source import Source, first
+from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve_data, split_of
+from fewlabels.words import first
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Command(Data):
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
-    data = resolve_data(Data(**{f.name: getattr(command, f.name) for f in fields(Data)}))
+    data = resolve_data(command.alone())
     out = Path(command.out).expanduser() if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")

@@ -17,7 +17,7 @@ from fewlabels import interrupt, parallel, regular, streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, nearest, to_dict
+from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
@@ -30,6 +30,7 @@ from fewlabels.run import Run, RunError
 from fewlabels.step import pick_device
 from fewlabels.tools.listing import present
 from fewlabels.training import Output, changed, resume, train
+from fewlabels.words import nearest
 
 if TYPE_CHECKING:
     from fewlabels.estimate import Estimate

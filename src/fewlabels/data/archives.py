@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fewlabels.data.source import FACTS, Images, Source, first
+from fewlabels.data.source import FACTS, Images, Source
+from fewlabels.words import first
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fewlabels.data.residency import Kind, Place, choose
 from fewlabels.data.source import Images, OnDemand, Source
 from fewlabels.data.store import Store
+from fewlabels.rgb import pack
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -80,7 +81,7 @@ class Gather:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(ready)
             pixels.record_stream(stream)
-        return packed(pixels)
+        return pack(pixels)
 
     def _fetch(self, rows: Rows) -> _Fetched:
         """In the thread, or in the caller's for what was not expected."""
@@ -121,17 +122,3 @@ def make_store(images: Images | OnDemand, device: torch.device | str, kind: Kind
     if kind == "device" and isinstance(images, np.ndarray):
         return Store(images, device)
     return Gather(images, device)
-
-
-def packed(images: Tensor) -> Tensor:
-    """uint8 ``[B, H, W, C]`` as the pixels that `Store.take` gives."""
-    n, h, w, c = images.shape
-    if c == 1:
-        return images.view(n, h * w).int() * 0x010101
-    if c != 3:
-        return images.view(n, h * w, c)
-    pixels = images.view(n, h * w, 3)
-    words = pixels[..., 2].int()
-    for channel in (1, 0):
-        words.bitwise_left_shift_(8).bitwise_or_(pixels[..., channel])
-    return words

@@ -9,8 +9,8 @@ from typing import Any
 from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.data.pictures import Blob
-from fewlabels.data.source import first
 from fewlabels.regular import real
+from fewlabels.words import first
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "fine_label", "class", "target")

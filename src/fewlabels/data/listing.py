@@ -16,7 +16,8 @@ import numpy as np
 
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import contents_of, name_of, read_pictures
-from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, first, mark, own_style
+from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, mark, own_style
+from fewlabels.words import first
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""

@@ -7,7 +7,6 @@ NAME is a source or an alias, the name of a published protocol on one (`fewlabel
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.source import FACTS
+from fewlabels.words import nearest
 
 DEFAULT_SEED = 1
 """The split seed where a name gives none. Not 0: FixMatch's seed 0 means "do not shuffle", so that it picks
@@ -92,13 +92,9 @@ def parse(text: str) -> DataName:
 
 def _unknown(base: str, text: str) -> str:
     known = sorted(FACTS)
-    # An upper-case CIFAR10 should find cifar10 first; only a name with its parts can mean an alias.
-    lower = {name.lower(): name for name in (*known, *(ALIASES if "_" in base else ()))}
-    near = [lower[name] for name in difflib.get_close_matches(base.lower(), lower, n=3, cutoff=0.5)]
-    sentence = f"unknown data set {base!r}"
-    if near:
-        sentence += f"; did you mean {' or '.join(near)}?"
-    sentence += f" (known: {', '.join(known)}"
+    # only a name with its parts can mean an alias
+    names = (*known, *(ALIASES if "_" in base else ()))
+    sentence = f"unknown data set {base!r}{nearest(base, names, most=3, cutoff=0.5)} (known: {', '.join(known)}"
     if Path(text).is_dir():
         return f"{sentence}; for the folder of this name write {text}/)"
     return f"{sentence}; a folder is written with a path separator, such as photos/)"

@@ -17,8 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from fewlabels.data import kinds
 from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
-from fewlabels.data.residency import amount, host_memory
+from fewlabels.data.residency import host_memory
 from fewlabels.data.source import Images
+from fewlabels.words import amount
 
 __all__ = [
     "LARGEST_SIDE",

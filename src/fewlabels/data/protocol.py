@@ -10,9 +10,11 @@ import numpy as np
 
 from fewlabels.data import rules
 from fewlabels.data.rules import Indices, interleaved_order, long_tail
-from fewlabels.data.source import Labels, Source, first
+from fewlabels.data.source import Labels, Source
+from fewlabels.words import first
 
 Rule: TypeAlias = Literal["fixmatch", "balanced", "cadr", "realmix", "usb"]
+Prior: TypeAlias = Literal["data", "rand", "equal"]
 
 _GOES_WITH: dict[str, tuple[str, ...]] = {
     "imbalance": ("cadr", "usb"),
@@ -25,7 +27,7 @@ _GOES_WITH: dict[str, tuple[str, ...]] = {
 
 
 class Options(NamedTuple):
-    """Settings of a rule; the fields of `fewlabels.Data` of the same names, with the same defaults.
+    """Settings of a rule and their defaults; the fields of `fewlabels.Data` of the same names.
 
     Those that are given are part of the split's fingerprint.
     """
@@ -35,7 +37,7 @@ class Options(NamedTuple):
     imbalance_test: float | None = None
     head_unlabeled: int | None = None
     reverse: bool = False
-    prior: Literal["data", "rand", "equal"] = "data"
+    prior: Prior = "data"
     candidates: int | None = None
     keep_labeled: tuple[int | str, ...] = ()
     keep_unlabeled: tuple[int | str, ...] = ()

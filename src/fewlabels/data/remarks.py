@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewlabels.data.source import first
+from fewlabels.words import first
 
 
 class PictureWarning(UserWarning):

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from fewlabels.words import amount
+
 if TYPE_CHECKING:  # the processes that decode pictures do without torch
     import torch
 
@@ -93,12 +95,3 @@ def host_memory() -> int:
         with suppress(OSError, ValueError, AttributeError):
             free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     return min(free, default=4 << 30)
-
-
-def amount(count: float) -> str:
-    """Bytes in words: ``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewlabels.words import first
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -203,21 +205,6 @@ def mark(items: Iterable[bytes]) -> str:
         digest.update(len(item).to_bytes(8, "little") + item)
         count += 1
     return f"{count} {digest.hexdigest()}"
-
-
-def first(items: Sequence[object], most: int = 10) -> str:
-    """The first items for a sentence: ``a, b, c and 7 more``."""
-    text = ", ".join(str(item) for item in items[:most])
-    return text if len(items) <= most else f"{text} and {len(items) - most} more"
-
-
-def by_reason(broken: Mapping[str, str], most: int = 10) -> str:
-    """The first files that are no use, and why, for a sentence: ``a.png, b.png (cut off), c.png (empty) and 7 more``"""
-    files: dict[str, list[str]] = {}
-    for file, reason in list(broken.items())[:most]:
-        files.setdefault(reason, []).append(file)
-    text = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in files.items())
-    return text if len(broken) <= most else f"{text} and {len(broken) - most} more"
 
 
 def _shape(images: Images) -> str:

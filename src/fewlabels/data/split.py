@@ -23,7 +23,8 @@ from fewlabels.data.packed import named_texts, pack, row_numbers, typed, unpack
 from fewlabels.data.picks import pick, pick_validation
 from fewlabels.data.protocol import Options, Rule, check_size, of_classes
 from fewlabels.data.rules import Indices
-from fewlabels.data.source import FACTS, Source, first
+from fewlabels.data.source import FACTS, Source
+from fewlabels.words import first
 
 UNLABELED = "no label was picked of"
 """How the note on classes without a label begins, which more labels make another."""

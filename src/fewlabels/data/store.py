@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.data.source import Images
+from fewlabels.rgb import pack, spread
 from fewlabels.rng import philox
 
 
 class Store:
     """A resident image set, and batches of it as packed pixels.
 
-    Three channels are kept as one int32 a pixel (bytes R, G, B, 0 from the lowest), so that a batch is one
-    gather; one channel and other numbers as bytes.
+    Three channels are kept packed, so that a batch is one gather; one channel and other numbers as bytes.
     """
 
     ahead = 0
@@ -31,14 +31,12 @@ class Store:
         n, h, w, c = images.shape
         self.shape = (c, h, w)
         """(C, H, W)"""
-        flat = images.reshape(n, h * w, c)
-        kept, form = {1: (torch.uint8, (n, h * w)), 3: (torch.int32, (n, h * w))}.get(c, (torch.uint8, flat.shape))
-        self.data = torch.empty(form, dtype=kept, device=device)
+        kept, form = {1: (torch.uint8, (h * w,)), 3: (torch.int32, (h * w,))}.get(c, (torch.uint8, (h * w, c)))
+        self.data = torch.empty(n, *form, dtype=kept, device=device)
         size = max(1, 2**18 // (h * w))  # in pieces, which stay in the processor's cache while they are packed
         for start in range(0, n, size):
-            part = flat[start : start + size]
-            piece = torch.from_numpy(_words(part) if c == 3 else part.copy())  # no view: torch warns of read-only ones
-            self.data[start : start + size].copy_(piece.view(-1, *form[1:]))
+            piece = torch.from_numpy(images[start : start + size].copy())  # no view: torch warns of read-only ones
+            self.data[start : start + size].copy_((pack(piece) if c == 3 else piece).view(-1, *form))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -61,20 +59,10 @@ class Store:
     def take(self, rows: Tensor) -> Tensor:
         """Pixels of the images at `rows` (int64 ``[B]``, on the store's device).
 
-        One or three channels: int32 ``[B, H*W]``, bytes R, G, B, 0 (grey: R = G = B). Others: uint8 ``[B,
-        H*W, C]``.
+        They are those of `fewlabels.rgb.pack`: int32 ``[B, H*W]`` or uint8 ``[B, H*W, C]``.
         """
         batch = self.data.index_select(0, rows)
-        return batch.int() * 0x010101 if self.shape[0] == 1 else batch
-
-
-def _words(pixels: Images) -> NDArray[np.int32]:
-    """uint8 ``[n, P, 3]`` as int32 ``[n, P]``, the first channel in the lowest byte."""
-    words = pixels[..., 2].astype(np.int32)
-    for channel in (1, 0):
-        words <<= 8
-        words |= pixels[..., channel]
-    return words
+        return spread(batch) if self.shape[0] == 1 else batch
 
 
 LARGE = 2**16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from fewlabels.nets.wrn import WideResNet, WideResNetTF
 from fewlabels.nets.zoo import PREFIXES, elsewhere, is_zoo, normalization, synchronized
 from fewlabels.nets.zoo import build as build_zoo
 from fewlabels.nets.zoo import check as check_zoo
+from fewlabels.words import close, did_you_mean
 
 __all__ = [
     "CNN13",
@@ -180,12 +180,8 @@ def _plan(name: str) -> _Plan:
         settings = {"cardinality": cardinality, "base": base, "blocks": (depth - 2) // 9}
         return _Plan(ResNeXt, settings, ("stages", "blocks"))
     longer = [example for example in EXAMPLES if example.startswith(name)]
-
-    def close(cutoff: float) -> list[str]:
-        return difflib.get_close_matches(name, EXAMPLES, n=1, cutoff=cutoff)
-
-    near = longer or close(0.8) or elsewhere(name) or close(0.6)
-    meant = f"; did you mean {near[0]!r}?" if near and name else "."
+    near = longer or close(name, EXAMPLES, cutoff=0.8) or elsewhere(name) or close(name, EXAMPLES)
+    meant = did_you_mean(repr(example) for example in near[: bool(name)]) or "."
     known = ", ".join([*EXAMPLES, *(f"{prefix}NAME" for prefix in PREFIXES)])
     raise ValueError(f"net {name!r} is unknown{meant} Known: {known}")
 

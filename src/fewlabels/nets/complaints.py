@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import socket
 import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from fewlabels import parallel
+from fewlabels.words import nearest
 
 
 @contextlib.contextmanager
@@ -61,8 +61,7 @@ def _offline_if_so(name: str) -> Iterator[None]:
 
 
 def unknown(name: str, word: str, known: list[str], what: str = "net") -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     library = name.partition(":")[0]
     some = ", ".join(known) if len(known) < 10 else f"{len(known)} names"
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; it knows {some}"
+    hint = nearest(word, known, most=3, cutoff=0.5) or f"; it knows {some}"
     return f"net {name!r} is unknown: {library} has no {what} {word!r}{hint}"

@@ -18,9 +18,10 @@ from fewlabels.data.listing import alike, strangers
 from fewlabels.data.pictures import About, Fit, Header, Unreadable, decode
 from fewlabels.data.reading import common_size
 from fewlabels.data.remarks import sentences
-from fewlabels.data.source import Images, Progress, Source, first
+from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
 from fewlabels.tools.layout import in_order, layout
+from fewlabels.words import first
 
 Report = dict[str, Any]
 """What `data check --json` prints; plain values."""

@@ -23,10 +23,11 @@ from fewlabels.data.folder import NO_CLASS
 from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.remarks import sentences
-from fewlabels.data.source import Images, Progress, Source, first
+from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
 from fewlabels.regular import real
 from fewlabels.tools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
+from fewlabels.words import first
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")
 """What an .npz file may hold: the arguments of `fewlabels.data.arrays.from_arrays`."""

@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image
 
 from fewlabels import files
-from fewlabels.config import nearest
 from fewlabels.data.find import read_text
 from fewlabels.data.pictures import Decoding, decode, fit
-from fewlabels.data.source import first
 from fewlabels.regular import real
 from fewlabels.tools.layout import Layout, Picture, Step, check_distinct
+from fewlabels.words import first, nearest
 
 # ---- filter
 

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from fewlabels.data.contents import contents
 from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
-from fewlabels.data.source import Progress, by_reason
+from fewlabels.data.source import Progress
 from fewlabels.regular import real
+from fewlabels.words import by_reason
 
 
 class Picture(NamedTuple):

@@ -1,0 +1,64 @@
+"""Pieces of sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewlabels.words import amount, by_reason, close, did_you_mean, duration, first, nearest
+
+
+def test_the_nearest_known_words() -> None:
+    known = ["train", "predict", "evaluate", "report"]
+    assert nearest("trian", known) == "; did you mean train?"
+    assert nearest("TRAIN", known) == "; did you mean train?"
+    assert nearest("zzz", known) == nearest("", known) == nearest("train", []) == ""
+    assert (
+        nearest("cifar", ["svhn", "cifar10", "cifar100"], most=3, cutoff=0.5) == "; did you mean cifar10 or cifar100?"
+    )
+
+
+def test_known_words_keep_their_spelling() -> None:
+    assert close("imagenet1k_v3", ["IMAGENET1K_V1", "DEFAULT"]) == ["IMAGENET1K_V1"]
+    assert nearest("tabby cat", ["Tabby Cat", "Dog"]) == "; did you mean Tabby Cat?"
+
+
+def test_less_alike_than_the_cutoff_is_not_close() -> None:
+    # difflib: 2 * 3 letters in common of 4 + 4
+    assert close("abcx", ["abcy"], cutoff=0.75) == ["abcy"] and close("abcx", ["abcy"], cutoff=0.76) == []
+
+
+def test_names_that_may_have_been_meant() -> None:
+    assert did_you_mean([]) == ""
+    assert did_you_mean(repr(name) for name in ["small"]) == "; did you mean 'small'?"
+    assert did_you_mean(["a", "b", "c"]) == "; did you mean a or b or c?"
+
+
+def test_the_first_of_many() -> None:
+    assert first([1, 2]) == "1, 2" and first([]) == ""
+    assert first(list("abcd"), 2) == "a, b and 2 more"
+    broken = {"a.png": "cut off", "b.png": "empty", "c.png": "cut off", "d.png": "empty"}
+    assert by_reason(broken) == "a.png, c.png (cut off), b.png, d.png (empty)"
+    assert by_reason(broken, 3) == "a.png, c.png (cut off), b.png (empty) and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "2 KiB"),
+        (5 * 2**20, "5 MiB"),
+        (3 * 2**29, "1.5 GiB"),
+        (2**41, "2048.0 GiB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert amount(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
