@@ -19,6 +19,10 @@ from fewlabels import regular
 FREE_TO_CHANGE = ("device", "keep")
 """Settings that a resumed run may have otherwise than it began: they do not touch the result."""
 
+PLACES = ("name", "root", "classes")
+"""Settings of `Data` by which a resumed run may find its own pictures elsewhere: the split knows their names in the
+folder, and their contents."""
+
 FORMAT_1 = {"step", "world", "split", "sha256"}
 """Keys of a meta.json from before there were seals."""
 
