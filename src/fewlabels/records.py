@@ -21,6 +21,9 @@ FREE_TO_CHANGE = ("device", "keep")
 
 FORMAT = 2
 """Of checkpoints: weights.safetensors holds the whole model, net and heads. In 1, which was not written: the net."""
+PLACES = ("name", "root", "classes")
+"""Settings of `Data` by which a resumed run may find its own pictures elsewhere: the split knows their names in the
+folder, and their contents."""
 
 FORMAT_1 = {"step", "world", "split", "sha256"}
 """Keys of a meta.json from before there were seals."""

@@ -27,7 +27,7 @@ from fewlabels.interrupt import Interrupted
 from fewlabels.log import Progressing, reading, said_once
 from fewlabels.owner import Lock, owning
 from fewlabels.ranks import Lost
-from fewlabels.records import FREE_TO_CHANGE
+from fewlabels.records import FREE_TO_CHANGE, PLACES
 from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
 from fewlabels.summary import settings
@@ -39,7 +39,8 @@ Say = Callable[[str], None]
 
 def changed(config: Train, asked: Train) -> Train:
     """The settings of a run, with what `asked` says of those that are free to change."""
-    return replace(config, **{name: getattr(asked, name) for name in FREE_TO_CHANGE})
+    data = replace(config.data, **{name: getattr(asked.data, name) for name in PLACES})
+    return replace(config, data=data, **{name: getattr(asked, name) for name in FREE_TO_CHANGE})
 
 
 class Diverged(RuntimeError):
@@ -179,7 +180,8 @@ def resume(
 
     Args:
         path: the run folder.
-        config: the run's own, changed at most where the result is not touched (`device`, `keep`).
+        config: the run's own, changed at most where the result is not touched (`device`, `keep`, and
+            where own pictures lie now).
         source: as for `train`, for a run that was made from arrays.
         output: what to show; default nothing.
         algorithms: config classes from outside the package that the run's config.json may name.

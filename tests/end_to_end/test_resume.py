@@ -397,6 +397,29 @@ def test_other_pictures_or_names_are_refused(
     assert fl.resume(run).finished
 
 
+def test_pictures_that_moved_are_pointed_to(
+    short: Callable[..., Train], photos: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    root, moved = tmp_path / "photos", tmp_path / "moved"
+    shutil.copytree(photos, root)
+    config = short(data=fl.Data(f"{root}/"), weak="ms", strong="rand:kekmodel")
+    run = fl.train(config, out=tmp_path / "run").path
+    weights = (fl.Run(run).checkpoint("last").path / "weights.safetensors").read_bytes()
+    rewind(run, 8)
+    root.rename(moved)
+    assert f"there is no folder '{root}'" in command("train", "--resume", run).sentence
+    picture = moved / "unlabeled/red0.png"
+    whole = picture.read_bytes()
+    shutil.copy(moved / "unlabeled/red1.png", picture)
+    said = command("train", "--resume", run, "--data", f"{moved}/")
+    assert said.code == 2 and "the training pictures are others now" in said.sentence
+    picture.write_bytes(whole)
+    assert "was started with data.name" in command("train", "--resume", run, "--data", "digits").sentence
+    said = command("train", "--resume", run, "--data", f"{moved}/", "--no-progress")
+    assert said.code == 0, said.err
+    assert (fl.Run(run).checkpoint("last").path / "weights.safetensors").read_bytes() == weights
+
+
 def test_finished_run_is_left_alone(finished: Path, command: Callable[..., Any]) -> None:
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     said = command("train", "--resume", finished)

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from fewlabels.data.folder import Unreadable, decode, find_images
-from fewlabels.data.pictures import Decoding, fit
+from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, fit
 from fewlabels.data.reading import read_pictures
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -288,3 +288,21 @@ def test_lab_colours_become_grey_too(tmp_path: Path) -> None:
     for channels in (1, 3):
         image = decode(tmp_path / "x.tif", channels, None)
         assert np.abs(image.astype(int) - np.asarray(grey)[..., None]).max() <= 3
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_jpeg_file_whose_end_is_zeros_is_said(tmp_path: Path, share: float) -> None:
+    """A download that made room first, or a disk that was full: the decoder makes the rest grey without a word."""
+    path = tmp_path / "x.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    data = path.read_bytes()
+    for content, said in (
+        (data, []),
+        (data + bytes(3000), []),  # padding behind the end mark: some cameras do so
+        (data[: int(len(data) * share)].ljust(len(data), b"\0"), ["the end of the file is missing and filled up"]),
+    ):
+        path.write_bytes(content)
+        for file in (path, Blob("x", content)):
+            about = About()
+            decode(file, 3, 32, PLAIN, about)
+            assert [remark.partition(" with zeros")[0] for remark in about.remarks] == said

@@ -19,13 +19,14 @@ from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
 from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
+from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
 from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
-from fewlabels.records import FREE_TO_CHANGE
+from fewlabels.records import FREE_TO_CHANGE, PLACES
 from fewlabels.run import Run, RunError
 from fewlabels.step import pick_device
 from fewlabels.tools.listing import present
@@ -230,7 +231,8 @@ def _check_resume(command: Command) -> None:
     run = Run(str(command.resume))
     old, new = difference(run.config, command.train), difference(command.train, run.config)
     for name, value in new.items():
-        if name not in FREE_TO_CHANGE:
+        place = name.removeprefix("data.") in PLACES and is_folder(command.train.data.name) and run.split.pictures
+        if name not in FREE_TO_CHANGE and not place:
             raise RunError(
                 f"{run.path} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
                 "start a new run"

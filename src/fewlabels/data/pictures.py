@@ -116,7 +116,10 @@ def decode(
         Unreadable: a ValueError with the path and the reason.
     """
     with _opened(file, how.max_pixels, about) as picture:
-        return pixels_of(picture, channels, size, how, about)
+        pixels = pixels_of(picture, channels, size, how, about)
+        if about is not None and about.look and picture.format == "JPEG" and _filled_up(file):
+            about.remarks.append("the end of the file is missing and filled up with zeros, as a failed copy leaves it")
+        return pixels
 
 
 def pixels_of(
@@ -210,6 +213,20 @@ def _check_size(shape: str, pixels: int, max_pixels: int) -> None:
 def _too_large(shape: str, max_pixels: int) -> str:
     way = "make it smaller, or raise the limit (--data.max-pixels, --max-pixels)"
     return f"{shape} pixels are over the limit of {max_pixels}; {way}"
+
+
+_END = 1 << 16
+
+
+def _filled_up(file: Path | str | Blob) -> bool:
+    """Whether a JPEG file ends with zeros, and not with its end mark before them; its decoder makes such parts grey."""
+    if isinstance(file, Blob):
+        end = file.data[-_END:]
+    else:
+        with open(file, "rb") as opened:
+            opened.seek(max(0, os.fstat(opened.fileno()).st_size - _END))
+            end = opened.read()
+    return end.endswith(bytes(16)) and not end.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def _head(file: Path | str | Blob) -> bytes:
