@@ -208,6 +208,7 @@ PARAMETERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "here"), ONCE.values(), ids=[there for there, _ in ONCE.values()])
 def test_training_command(
     there: str, here: str, command: Callable[..., Any], small_nets: list[int], place: Path
@@ -264,6 +265,7 @@ def test_every_training_command_is_there() -> None:
     assert len(TRAININGS) == len(set(TRAININGS)) and (len(RUNNABLE), len(waiting)) == (40, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("here", [here for _, _, here in tables("script in")])
 def test_ablation(here: str, command: Callable[..., Any], small_nets: list[int]) -> None:
     for part in re.findall("`(.*?)`", here):

@@ -91,6 +91,7 @@ def test_it_keeps_the_contract(mine: Any, name: str) -> None:
     SINGLE[name](Case("mine", quick(mine.MutualExclusivity)))
 
 
+@pytest.mark.slow
 def test_it_trains_and_comes_back(mine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`fl.train`, `fl.load` and `fl.resume`; a run that names it cannot be opened by the name alone."""
     train = toy_training(mine.MutualExclusivity(weight=0.5), steps=60, save_every=20)

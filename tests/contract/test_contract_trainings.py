@@ -18,6 +18,7 @@ LEARNING: dict[str, dict[str, Any]] = {"mixmatch": {"w_match": 10.0}}
 """A consistency loss of 100 times the labeled one, as for a million steps, does not let 60 steps begin."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MAIN, ids=[case.name for case in MAIN])
 def test_learns_stripes_from_twelve_labels(case: Case, tmp_path: Path) -> None:
     """At least 95 % of 150 test images right; chance is 33.3 %."""
