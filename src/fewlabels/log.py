@@ -37,12 +37,16 @@ class Recorder:
         self.run, path = run, run.path / "metrics.jsonl"
         kept = run.written(step) if step else b""
         self.bytes, self.digest = len(kept), hashlib.sha256(kept)
-        with self._disk():
-            _in_order(run.path / "tensorboard")
-            files.write_file(path, kept)
-            self.file = path.open("ab")
-            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
-        threading.excepthook = _said_once
+        threading.excepthook = _said_once  # before there is TensorBoard's thread, until it has ended
+        try:
+            with self._disk():
+                _in_order(run.path / "tensorboard")
+                files.write_file(path, kept)
+                self.file = path.open("ab")
+                self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
+        except BaseException:
+            threading.excepthook = threading.__excepthook__
+            raise
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -99,9 +103,11 @@ class Recorder:
             self.board.flush()
 
     def close(self) -> None:
-        threading.excepthook = threading.__excepthook__
-        with self._disk(), contextlib.closing(self.board), self.file:
-            pass
+        try:
+            with self._disk(), contextlib.closing(self.board), self.file:
+                pass
+        finally:
+            threading.excepthook = threading.__excepthook__
 
 
 def _in_order(folder: Path) -> None:
