@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.kinds import SUFFIXES
 from fewlabels.data.source import first
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 
 LabelFrom: TypeAlias = Literal["folder", "suffix"]
 """Whether a picture's class is the folder it lies in, or the last part of its name (RealMix's 12_cat.png)."""
@@ -84,7 +84,7 @@ def contents(
     Raises:
         ValueError: there is no such folder, two folders are the same part, or a link leads out of the folder.
     """
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         raise ValueError(_no_folder(root))
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}

@@ -22,6 +22,7 @@ from fewlabels.data.packed import pack, row_numbers, typed, unpack
 from fewlabels.data.protocol import Options, Rule, check_size, of_classes, usb_counts
 from fewlabels.data.rules import Indices, Weights, interleaved_order, proportional_pick
 from fewlabels.data.source import FACTS, Source, first
+from fewlabels.regular import expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ def _other_classes(was: Sequence[str], now: Sequence[str]) -> str | None:
 
 def read_split(path: Path | str) -> Split:
     """The split in a JSON file. Raises ValueError where there is none."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         return Split.from_json(read_text(path))
     except OSError as error:
