@@ -105,7 +105,7 @@ class Data(Checked):
     """Classes whose test images are kept."""
     remap: bool = SPLIT.remap
     """Give the net outputs for the classes of `keep_labeled` only."""
-    oversample: Annotated[int | None, Range(1, None)] = SPLIT.oversample
+    oversample: Annotated[int | None, Range(1, 2**24)] = SPLIT.oversample
     """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
     the same number of each class)."""
     split: str | None = None
@@ -151,9 +151,9 @@ class Net(Checked):
     _: KW_ONLY
     stages: Annotated[int | None, Range(1, 8)] = None
     """Scales of the image, each half the one before; default: what the name says (3, mostly)."""
-    blocks: Annotated[int | None, Range(1, None)] = None
+    blocks: Annotated[int | None, Range(1, 1000)] = None
     """Residual blocks per stage; default: what the name says."""
-    width: Annotated[int | None, Range(1, None)] = None
+    width: Annotated[int | None, Range(1, 100_000)] = None
     """Channels of the first stage, 16 times the WIDTH of a `wrn`; default: what the name says."""
     dropout: Annotated[float, Range(0, 1, high_open=True)] = 0.0
     """Probability of dropping a feature."""
@@ -210,7 +210,7 @@ class Optim(Checked):
     """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr; `linear` ends at `lr_end`."""
     lr_end: Annotated[float, Range(0, None)] = 0.0
     """Learning rate at the end of the `linear` schedule."""
-    warmup: Annotated[int, Range(0, None)] = 0
+    warmup: Annotated[int, Range(0, 10**12)] = 0
     """Steps of linear warm-up from 0."""
     layer_decay: Annotated[float, Range(0, 1, low_open=True)] = 1.0
     """Factor of the learning rate from each layer to the one before it, for pretrained ViTs (0.5 to 0.8)."""
@@ -254,7 +254,7 @@ class Train(Checked):
     """The optimizer and its schedule."""
     ema: Ema = field(default_factory=Ema)
     """The moving average of the weights."""
-    steps: Annotated[int, Range(1, None)] = 2**20
+    steps: Annotated[int, Range(1, 10**12)] = 2**20
     """Training steps."""
     batch: Annotated[int, Range(1, None)] = 64
     """Labeled images per step, over all devices."""
@@ -319,6 +319,9 @@ class Train(Checked):
             object.__setattr__(self, "algorithm", FixMatch())
         super().__post_init__()
         object.__setattr__(self, "algorithm", algorithm)
+        if (images := self.batch * (1 + self.uratio)) > 2**24:
+            what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
+            raise ValueError(f"{what} means {images:,} images in each step; {2**24:,} are the most")
         if self.augment is not None:
             tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
 

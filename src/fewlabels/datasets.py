@@ -16,6 +16,7 @@ from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.protocol import Options, restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split, make_split, read_split, source_in
+from fewlabels.regular import expanded
 
 
 def resolve_data(data: Data) -> Data:
@@ -37,7 +38,7 @@ def resolve_data(data: Data) -> Data:
 
 def _check_root(root: str | None, name: names.DataName) -> None:
     """Raises ValueError for a root that is no folder, or that is not there where nothing is downloaded to it."""
-    path = Path(root or ".").expanduser()
+    path = expanded(root or ".")
     if path.exists() and not path.is_dir():
         raise ValueError(f"Data.root {root} is a file; it must be a folder")
     if not path.exists() and (name.folder or name.base in FOLDERS):
@@ -105,7 +106,7 @@ def load_source(
     folders = {"root": data.root, "labeled": data.labeled, "unlabeled": pool, "test": data.test}
     source = sources.load(
         names.parse(data.name),
-        **{part: Path(folder).expanduser() if folder else None for part, folder in folders.items()},
+        **{part: expanded(folder) if folder else None for part, folder in folders.items()},
         image_size=size or data.image_size,
         fit=data.fit,
         bits=data.bits,

@@ -26,6 +26,7 @@ from fewlabels.interrupt import Interrupted
 from fewlabels.log import Display
 from fewlabels.owner import Lock, owning
 from fewlabels.records import FREE_TO_CHANGE
+from fewlabels.regular import expanded
 from fewlabels.run import Run, RunError, run_name
 from fewlabels.training import Output, changed, foreseen, resume, train
 
@@ -147,7 +148,7 @@ def plan(
 def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
     """The folder of all runs, as for `plan`."""
     if out is not None:
-        return Path(out).expanduser()
+        return expanded(out)
     config = replace(config, data=resolve_data(config.data))
     seedless = replace(names.parse(config.data.name), seed=None)
     plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))

@@ -32,8 +32,14 @@ class Lock:
     """A folder of one's own until `release`; it is made if it is not there."""
 
     def __init__(self, folder: Path, *, new: bool = False) -> None:
-        """Raises Taken, FileExistsError for a `new` folder that is there, NotWritten where it cannot be written."""
+        """Raises Taken, RunError for a name that is not UTF-8, FileExistsError for a `new` folder that is there,
+        NotWritten where it cannot be written."""
         self.folder, self.made, self.note = folder, False, ""
+        if _is_no_text(str(folder)):
+            raise RunError(
+                f"the name of the run folder {folder} is not UTF-8, and TensorBoard takes no other: name another --out "
+                "or rename it (a LANG or LC_ALL without UTF-8 makes this of letters with accents)"
+            )
         try:
             while not self._take(new):
                 pass
@@ -63,9 +69,12 @@ class Lock:
         except FileNotFoundError:
             os.close(self._place)
             return False
-        except OSError:
+        except OSError as error:
             os.close(self._place)
-            raise
+            if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
+                raise
+            why = f"its {LOCK} is a folder, a link or a socket, and must be a file: remove it"
+            raise RunError(f"cannot lock the run folder {self.folder}: {why}") from None
         before = _who(self._file)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +135,11 @@ class Lock:
         if self.made:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
+
+
+def _is_no_text(name: str) -> bool:
+    """Whether there are bytes in a name that Python could not read."""
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

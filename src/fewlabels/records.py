@@ -127,19 +127,30 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def _newest_meta(folder: Path) -> dict[str, Any] | None:
-    """meta.json of the newest state whose seal holds and is this run's."""
+    """meta.json of the newest state whose seal holds and is this run's.
+
+    Raises RunError where there are sealed ones and none is this run's: its settings have changed, or they are foreign.
+    """
     try:
         names = os.listdir(folder / "checkpoints")
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RunError(f"{folder / 'checkpoints'} cannot be read: {error.strerror}") from None
+    foreign: RunError | None = None
     for name in sorted((n for n in names if re.fullmatch(r"step-[0-9]+", n)), key=lambda n: -int(n[5:])):
         try:
             content = parsed(folder / "checkpoints" / name / "meta.json")
-            if is_sealed(content):
-                check_own(content, folder, name)
-                return dict(content)
         except RunError:
             continue  # who needs the checkpoint is told; here an older one says less, and nothing wrong
+        if is_sealed(content):
+            try:
+                check_own(content, folder, f"checkpoint {folder / 'checkpoints' / name}")
+                return dict(content)
+            except RunError as error:
+                foreign = foreign or error
+    if foreign:
+        raise foreign
     return None
 
 
@@ -168,7 +179,12 @@ def metrics(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
     else:
         by, content = "the newest checkpoint", _newest_meta(folder) or {}
     if "records" in content:
-        written(folder, content["records"], by)
+        kept = written(folder, content["records"], by)
+        if finished(folder) and len(_metrics(folder)) > len(kept):
+            raise RunError(
+                f"{folder / 'metrics.jsonl'} has more lines than when {by} was written: "
+                f"keep its first {len(kept):,} bytes, or train the run again"
+            )
     lines = _metrics(folder).split(b"\n")
     out = []
     for number, line in enumerate(lines, 1):

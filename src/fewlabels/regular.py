@@ -22,6 +22,17 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def expanded(path: Path | str) -> Path:
+    """The path with a home folder in place of its ``~``. Raises ValueError where that is not known.
+
+    For `Path.expanduser`, which raises RuntimeError.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: no home folder is known for that; write the whole path, or set HOME") from None
+
+
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file. Raises OSError where there is none, or where it has more than `limit` bytes."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -40,5 +51,8 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a JSON file. Raises OSError as `read_bytes`, UnicodeDecodeError where it is not UTF-8."""
-    return read_bytes(path, LARGEST_TEXT).decode()
+    """The text of a JSON file, without the mark that Windows puts before it.
+
+    Raises OSError as `read_bytes`, UnicodeDecodeError where it is not UTF-8.
+    """
+    return read_bytes(path, LARGEST_TEXT).decode("utf-8-sig")

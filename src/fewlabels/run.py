@@ -36,7 +36,7 @@ from fewlabels.config import Train, algorithm_name, from_dict, to_dict
 from fewlabels.data.names import is_folder
 from fewlabels.data.split import Split
 from fewlabels.records import NotWritten, RunError
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 
 __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]
 
@@ -337,7 +337,7 @@ def _describes(data: Any) -> bool:
 def run_name(train: Train) -> str:
     """`DATA-ALGORITHM-sSEED`, the folder name of a run that was given none."""
     name = train.data.name
-    data = real(Path(name).expanduser()).name if is_folder(name) else name
+    data = real(expanded(name)).name if is_folder(name) else name
     return f"{data}-{algorithm_name(train.algorithm)}-s{train.seed}"
 
 

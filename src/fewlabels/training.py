@@ -28,6 +28,7 @@ from fewlabels.log import Progressing, reading, said_once
 from fewlabels.owner import Lock, owning
 from fewlabels.ranks import Lost
 from fewlabels.records import FREE_TO_CHANGE, PLACES
+from fewlabels.regular import expanded
 from fewlabels.run import NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.step import Trainer, parameters, pick_device
 from fewlabels.summary import settings
@@ -156,7 +157,7 @@ def _place(out: Path | str | None, name: str, overwrite: bool) -> Lock:
     while out is None:
         with contextlib.suppress(FileExistsError):
             return Lock(free_folder(Path("runs"), name), new=True)
-    path = Path(out).expanduser()
+    path = expanded(out)
     Run.check_free(path, overwrite=overwrite)  # else the lock would be put into somebody's folder
     with contextlib.ExitStack() as stack:
         lock = Lock(path)

@@ -75,7 +75,7 @@ train --json
 train --seeds 0,1 --dry-run --json
 --json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
 train --steps 0 --tau 0.9 --steps=-3
---steps must be a whole number of at least 1, got -3
+--steps must be a whole number from 1 to 1000000000000, got -3
 train mixmatch --tau 0.5
 --tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
 train --mu 7
@@ -113,7 +113,7 @@ split has no argument 'x'
 # values
 wrong("""
 train --steps 0
---steps must be a whole number of at least 1, got 0
+--steps must be a whole number from 1 to 1000000000000, got 0
 train --steps many
 --steps must be a whole number, got 'many'
 train --steps 1.5
@@ -287,7 +287,7 @@ train --config step.json
 train --config fixmach.json
 --config fixmach.json: there is no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
 train --config many.json
---config many.json: steps must be a whole number of at least 1, got 'many'
+--config many.json: steps must be a whole number from 1 to 1000000000000, got 'many'
 """)
 
 # predict and split
@@ -612,7 +612,7 @@ def test_quick_answers_load_nothing_heavy(
 def test_the_program(tmp_path: Path) -> None:
     answer = program("train", "--steps", "0", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "fewlabels: --steps must be a whole number of at least 1, got 0\n"
+    assert answer.stderr == "fewlabels: --steps must be a whole number from 1 to 1000000000000, got 0\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -725,3 +725,77 @@ def test_the_last_of_two_counts(line: str) -> None:
     found = read(line.split()).train
     assert (found.steps, found.algorithm.tau) == (4, 0.9)  # type: ignore[union-attr]
     assert found.eval_every == (5 if "eval" in line else recipe("fixmatch", "digits").eval_every)
+
+
+NINES = "9" * 20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--batch", NINES),
+            f"--batch {NINES} with --uratio 7 means 799,999,999,999,999,999,992 images in each step; ",
+        ),
+        (("--uratio", "4294967296"), "--batch 64 with --uratio 4294967296 means 274,877,907,008 images in each step; "),
+        (("--net", f"small-{NINES}"), f"net 'small-{NINES}': its numbers have at most four digits, got {NINES}"),
+        (("--net", "wrn-999999994-2"), "net 'wrn-999999994-2': its numbers have at most four digits, got 999999994"),
+        (("--net", "resnext-99999-4x4"), "net 'resnext-99999-4x4': its numbers have at most four digits, got 99999"),
+        (("--net.width", NINES), "--net.width must be a whole number from 1 to 100000 or None, got "),
+        (("--net.blocks", NINES), "--net.blocks must be a whole number from 1 to 1000 or None, got "),
+        (("--data.oversample", NINES), "--data.oversample must be a whole number from 1 to 16777216 or None, got "),
+        (("--steps", "9" * 400), "--steps must be a whole number from 1 to 1000000000000, got 9"),
+    ],
+)
+def test_numbers_that_no_machine_serves(
+    tmp_path: Path, command: Callable[..., Any], options: tuple[str, ...], words: str
+) -> None:
+    """Not a training that never takes its first step."""
+    said = command("train", "--data", "digits@40", "--no-progress", "--out", tmp_path / "run", *options)
+    assert said.code == 2 and said.sentence.startswith(words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        (("train", "--config", ""), "--config"),
+        (("train", "--config="), "--config"),
+        (("train", "--out", "", "--steps", "3"), "--out"),
+        (("train", "--data.classes", "", "--steps", "3"), "--data.classes"),
+        (("train", "--resume", "run", "--data.root="), "--data.root"),
+        (("split", "digits@40", "--out", ""), "--out"),
+        (("predict", "run", ""), "an argument"),
+        (("report", ""), "an argument"),
+        (("evaluate", ""), "an argument"),
+    ],
+)
+def test_an_empty_word(
+    monkeypatch: pytest.MonkeyPatch, place: Path, command: Callable[..., Any], line: tuple[str, ...], option: str
+) -> None:
+    """As a variable of the shell that is not set leaves it: it is not the default, nor the current folder."""
+    monkeypatch.chdir(place)
+    before = contents(place)
+    said = command(*line)
+    assert (said.code, said.out) == (2, "") and contents(place) == before
+    assert said.sentence == f"{option} is empty: give it a value, or leave it out"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("train", "--out", "~nobody-here/run", "--steps", "3"),
+        ("train", "--data.root", "~nobody-here/run", "--steps", "3"),
+        ("report", "~nobody-here/run"),
+        ("predict", "run", "~nobody-here/run"),
+        ("split", "digits@40", "--out", "~nobody-here/run"),
+        ("data", "check", "~nobody-here/run"),
+    ],
+)
+def test_the_home_of_nobody(
+    monkeypatch: pytest.MonkeyPatch, place: Path, command: Callable[..., Any], line: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(place)
+    said = command(*line)
+    assert said.code == 2
+    assert said.sentence == "~nobody-here/run: no home folder is known for that; write the whole path, or set HOME"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fewlabels as fl
 from fewlabels.log import Recorder, said_once
-from fewlabels.run import Run
+from fewlabels.run import NotWritten, Run
 from fewlabels.step import Trainer
 
 NOW = 1_800_000_000.0
@@ -109,3 +110,31 @@ def test_a_display_that_cannot_be_made_leaves_the_caller_s_hook(
     with pytest.raises(ValueError, match=r"^no display$"):
         fl.train(short(), out=tmp_path / "run")
     assert threading.excepthook is mine
+
+
+def test_what_tensorboards_thread_says_of_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, short: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It may say it before its maker is done, and while it is closed: our sentence is the one to hear."""
+    import torch.utils.tensorboard
+
+    heard: list[bool] = []
+
+    class Full:
+        def __init__(self, *args: Any, **more: Any) -> None:
+            heard.append(threading.excepthook is not threading.__excepthook__)
+            if more["purge_step"]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def add_scalar(self, *args: Any) -> None: ...
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            heard.append(threading.excepthook is not threading.__excepthook__)
+
+    monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", Full)
+    run = fl.train(short(keep=3), out=tmp_path / "run")
+    assert heard == [True, True] and threading.excepthook is threading.__excepthook__
+    with pytest.raises(NotWritten, match=r"could not write the records of .*: No space left on device"):
+        Recorder(run, 4)

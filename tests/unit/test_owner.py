@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fewlabels.owner import Lock, Taken
-from fewlabels.records import NotWritten, RunError
+from fewlabels.records import RunError
 from fewlabels.run import Run
 
 FORK: Any = multiprocessing.get_context("fork")
@@ -156,7 +156,7 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None
     (tmp_path / "letter").write_text("dear")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "letter")
-    with pytest.raises(NotWritten, match="cannot write the run folder"):
+    with pytest.raises(RunError, match=r"its \.lock is a folder, a link or a socket"):
         Lock(tmp_path / "run")
     assert (tmp_path / "letter").read_text() == "dear"
 
@@ -227,3 +227,31 @@ def test_many_processes_and_one_folder(tmp_path: Path) -> None:
     for child in children:
         child.join(60)
     assert count.value == 120 and not (folder.exists() and list(folder.iterdir()))
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("make", [a_folder, a_link, a_socket], ids=lambda make: make.__name__)
+def test_a_lock_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / ".lock")
+    with pytest.raises(RunError, match=rf"^cannot lock the run folder {tmp_path}: its \.lock is .*: remove it$"):
+        Lock(tmp_path)
+    assert os.path.lexists(tmp_path / ".lock")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a/\xff"])
+def test_a_name_that_tensorboard_does_not_take(tmp_path: Path, name: bytes) -> None:
+    with pytest.raises(RunError, match="is not UTF-8, and TensorBoard takes no other"):
+        Lock(tmp_path / os.fsdecode(name))
+    assert not list(tmp_path.iterdir())

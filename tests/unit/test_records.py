@@ -465,3 +465,38 @@ def test_reading_at_most_so_much(tmp_path: Path) -> None:
     assert regular.read_bytes(tmp_path / "a", 5) == b"12345"
     with pytest.raises(OSError, match="it has 5 bytes, and 4 are the most"):
         regular.read_bytes(tmp_path / "a", 4)
+
+
+@pytest.mark.parametrize("more", ["own", "foreign"])
+def test_lines_after_the_end_of_a_finished_run(command: Command, runs: Path, more: str) -> None:
+    """They would change medians, and the accuracy that a report shows."""
+    before = command("report", runs / "run", "--csv").out
+    lines = (runs / ("run" if more == "own" else "sister") / "metrics.jsonl").read_bytes()
+    size = (runs / "run" / "metrics.jsonl").stat().st_size
+    with (runs / "run" / "metrics.jsonl").open("ab") as file:
+        file.write(lines)
+    words = f"keep its first {size:,} bytes, or train the run again"
+    for args in (("evaluate", runs / "run"), ("train", "--resume", runs / "run"), ("report", runs / "run")):
+        said = command(*args)
+        assert said.code in (1, 2) and words in said.err and "Traceback" not in said.err
+    os.truncate(runs / "run" / "metrics.jsonl", size)
+    assert command("report", runs / "run", "--csv").out == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "split.json"])
+def test_a_report_of_a_stopped_run_whose_settings_are_another_ones(command: Command, runs: Path, name: str) -> None:
+    """It would show the numbers of one training under the settings of another."""
+    stop(runs / "run")
+    harm = {"config.json": put("train", "net", "name", value="small-64"), "data.json": put("labeled_counts", value=[9])}
+    harm.get(name, put("seed", value=7))(runs / "run" / name)
+    said = command("report", runs / "run")
+    assert said.code == 1 and "small-64" not in said.out
+    assert f"run/checkpoints/step-00000008 does not belong to {runs}/run: {name} is not what it was" in said.err
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+def test_the_mark_that_windows_puts_before_json(runs: Path, mark: bytes) -> None:
+    path = runs / "run" / "config.json"
+    path.write_bytes(mark + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(runs / "run").row["accuracy"] == Run(runs / "run").result["accuracy"]
+    Run(runs / "run").checkpoint().meta()

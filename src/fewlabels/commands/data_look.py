@@ -20,7 +20,7 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve, resolve_data, split_of
 from fewlabels.log import bar
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 from fewlabels.screen import Screen
 from fewlabels.tools import check as checking
 from fewlabels.tools import listing
@@ -124,7 +124,7 @@ def run_prepare(command: Prepare) -> int:
 
 def run_check(command: Check) -> int:
     plain = command.alone() == Data(command.name)
-    if plain and is_folder(command.name) and Path(command.name).expanduser().is_dir():
+    if plain and is_folder(command.name) and expanded(command.name).is_dir():
         with bar("looking at pictures") as report:
             result = checking.check_folder(command.name, report)
     else:
@@ -188,7 +188,7 @@ def run_show(command: Show) -> int:
         raise UsageError(f"--rows must be at least 1, got {command.rows}")
     if not 0 <= command.view_seed < 2**32:
         raise UsageError(f"--view-seed must lie in 0 .. {2**32 - 1}, got {command.view_seed}")
-    target = Path(command.output).expanduser() if command.output else _free_file(command.name)
+    target = expanded(command.output) if command.output else _free_file(command.name)
     if target.suffix.lower() != ".png":
         raise UsageError(f"the sheet is a PNG file, got {target.name}")
     check_free(target)
@@ -224,7 +224,7 @@ def run_show(command: Show) -> int:
 
 
 def _free_file(name: str) -> Path:
-    stem = real(Path(name).expanduser()).name if is_folder(name) else name
+    stem = real(expanded(name)).name if is_folder(name) else name
     target, n = Path(f"{stem or 'data'}-sheet.png"), 1
     while target.exists() or target.is_symlink():
         n += 1
@@ -240,7 +240,7 @@ def load_split(command: Data) -> tuple[Source, Split]:
 
 
 def _path(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
+    return expanded(text) if text else None
 
 
 def _console() -> Console:

@@ -19,7 +19,7 @@ from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.log import bar
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 from fewlabels.tools import convert as converting
 from fewlabels.tools import folders
 from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
@@ -141,7 +141,7 @@ def _filter_records(command: Filter) -> int:
     words = _words(command.classes)
     if not words or not all(word.isdecimal() for word in words):
         raise UsageError(f"a TFRecord file has classes by number, --classes is {command.classes!r}")
-    origin, to = Path(command.source).expanduser(), Path(command.to).expanduser()
+    origin, to = expanded(command.source), expanded(command.to)
     if to.suffix.lower() != ".tfrecord":
         raise UsageError(f"what a TFRecord file becomes must end in .tfrecord, got {to.name}")
     kept, total = converting.filter_records(origin, [int(word) for word in words], remap=command.remap)
@@ -169,7 +169,7 @@ def run_crop(command: Crop) -> int:
 
 def run_rename(command: Rename) -> int:
     if command.undo:
-        log = Path(command.source).expanduser()
+        log = expanded(command.source)
         return _done(command, log.parent, folders.undo(log, dry_run=command.dry_run), verb="renamed")
     if command.in_place == (command.to is not None):
         raise UsageError("rename needs a new folder after the old one, or --in-place, and not both")
@@ -192,7 +192,7 @@ def run_rename(command: Rename) -> int:
 
 def run_convert(command: Convert) -> int:
     """One side is a folder; the other says by its ending what it is."""
-    origin, to = Path(command.source).expanduser(), Path(command.to).expanduser()
+    origin, to = expanded(command.source), expanded(command.to)
     if to.suffix.lower() in (".npz", ".tfrecord"):
         return _from_folder(command, layout(origin), to)
     notes: Sequence[str] = ()
@@ -252,7 +252,7 @@ def _decoding(command: Crop | Convert, fit: Fit = "crop") -> Decoding:
 
 
 def _new_folder(text: str, root: Path) -> Path:
-    to = Path(text).expanduser()
+    to = expanded(text)
     check_free(to, root)
     return to
 

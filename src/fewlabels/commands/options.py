@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from itertools import pairwise
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -23,6 +23,7 @@ from tyro.constructors import (
 from fewlabels import streams
 from fewlabels.checked import Range, describe
 from fewlabels.commands import foreign
+from fewlabels.regular import expanded
 from fewlabels.words import close, did_you_mean, nearest
 
 T = TypeVar("T")
@@ -62,7 +63,19 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
         named = next((word for word in args if word in positional), None)
         raise UsageError(_unknown(unknown[0], cls, named, default, prog, positional))
     assert result is not None
+    _check_filled(args, [cls, *(_algorithms().values() if positional else ())])
     return result
+
+
+def _check_filled(args: list[str], classes: Iterable[type]) -> None:
+    """Raises UsageError for an empty word, as a variable of the shell leaves it: it would mean the default, or here."""
+    words = {name: count for cls in classes for _, names, count in _options(cls) for name in names}
+    for before, word in pairwise(["", *args]):
+        name, equals, value = word.partition("=")
+        if word and not (word.startswith("--") and equals and not value):
+            continue
+        option = name if word else before if before.startswith("-") and words.get(before, 1) != 0 else ""
+        raise UsageError(f"{option or 'an argument'} is empty: give it a value, or leave it out")
 
 
 def last_ones(args: list[str], classes: Iterable[type]) -> list[str]:
@@ -153,7 +166,7 @@ def _is_data(word: str) -> bool:
         name = parse(word)
     except ValueError:
         return False
-    return not name.folder or Path(word).expanduser().exists() or word.endswith("/")
+    return not name.folder or expanded(word).exists() or word.endswith("/")
 
 
 def options(cls: type) -> list[str]:

@@ -14,6 +14,7 @@ from fewlabels.commands.options import UsageError, parse
 from fewlabels.log import bar
 from fewlabels.model import load_predictor
 from fewlabels.predict import predict, targets
+from fewlabels.regular import expanded
 from fewlabels.run import Run
 from fewlabels.step import pick_device
 from fewlabels.streams import visible
@@ -63,7 +64,7 @@ def main(args: list[str]) -> int:
     if command.max_pixels is not None:
         model = replace(model, how=model.how._replace(max_pixels=command.max_pixels))
     with bar("predicting", command.progress) as show:
-        found = predict(model, [Path(p).expanduser() for p in command.paths], progress=show)
+        found = predict(model, [expanded(p) for p in command.paths], progress=show)
     if command.output is None:
         streams.put(found.csv(command.probabilities))
     else:

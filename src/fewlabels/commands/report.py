@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fewlabels import files, streams
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 from fewlabels.report import MEASURES, DamagedRun, Entry, find, groups, read
 from fewlabels.screen import Screen, print_line, print_whole, width_of
 
@@ -79,7 +79,7 @@ def _read(folders: Sequence[str]) -> tuple[list[Entry], list[str]]:
     """Every run once, in the order of the folders, and a sentence for each that cannot be read."""
     paths: dict[Path, Path] = {}
     for folder in folders:
-        for path in find(Path(folder).expanduser()):
+        for path in find(expanded(folder)):
             paths.setdefault(real(path), path)
     entries, damaged = [], []
     for path in paths.values():

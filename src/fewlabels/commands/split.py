@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fewlabels.data.packed import pack
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.datasets import load_source, resolve_data, split_of
+from fewlabels.regular import expanded
 from fewlabels.words import first
 
 
@@ -35,7 +35,7 @@ class Command(Data):
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
-    out = Path(command.out).expanduser() if command.out else None
+    out = expanded(command.out) if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
     if out and not out.parent.is_dir():

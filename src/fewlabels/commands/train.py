@@ -27,6 +27,7 @@ from fewlabels.interrupt import Interrupted
 from fewlabels.many import baseline
 from fewlabels.recipes import RECIPES, hint, recipe
 from fewlabels.records import FREE_TO_CHANGE, PLACES
+from fewlabels.regular import expanded
 from fewlabels.run import Run, RunError
 from fewlabels.step import pick_device
 from fewlabels.tools.listing import present
@@ -111,7 +112,7 @@ def show(cost: Estimate, as_json: bool) -> None:
     """What a training costs: lines, or one JSON object."""
     lines = dict(cost.lines)
     data = cost.config.data
-    base, root = parse_name(data.name).base, Path(data.root).expanduser() if data.root else default_root()
+    base, root = parse_name(data.name).base, expanded(data.root) if data.root else default_root()
     if not parse_name(data.name).folder and not present(base, root):
         there = "" if root.is_dir() else ", which does not exist"
         how = "put it there first" if base in FOLDERS else "the training will download it there"

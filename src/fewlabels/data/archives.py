@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fewlabels.data.source import FACTS, Images, Source
+from fewlabels.regular import expanded
 from fewlabels.words import first
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ class DataUnavailable(ValueError):
 def default_root() -> Path:
     """``$ML_DATA`` (FixMatch's variable), else ``fewlabels`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if root := os.environ.get("ML_DATA"):
-        return Path(root).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fewlabels"
+        return expanded(root)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fewlabels"
 
 
 def cifar(name: str, root: Path) -> Source:

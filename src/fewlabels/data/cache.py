@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels.data.source import Images
+from fewlabels.regular import expanded
 
 
 def folder() -> Path:
     """``fewlabels/decoded`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fewlabels" / "decoded"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fewlabels" / "decoded"
 
 
 def digest(parts: Iterable[object]) -> str:

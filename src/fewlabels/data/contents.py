@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.kinds import SUFFIXES
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 from fewlabels.words import first
 
 LabelFrom: TypeAlias = Literal["folder", "suffix"]
@@ -84,7 +84,7 @@ def contents(
     Raises:
         ValueError: there is no such folder, two folders are the same part, or a link leads out of the folder.
     """
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         raise ValueError(_no_folder(root))
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}

@@ -9,7 +9,7 @@ from typing import Any
 from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.data.pictures import Blob
-from fewlabels.regular import real
+from fewlabels.regular import expanded, real
 from fewlabels.words import first
 
 PREFIX = "hf:"
@@ -105,7 +105,7 @@ def _folders(datasets: Any, repository: str) -> list[Path]:
     kept = ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH")
     folders = [getattr(config, name, None) for name in kept]
     folders += [os.environ.get("HF_HUB_CACHE"), repository if Path(repository).is_dir() else None]
-    return list(dict.fromkeys(real(Path(folder).expanduser()) for folder in folders if folder))
+    return list(dict.fromkeys(real(expanded(folder)) for folder in folders if folder))
 
 
 def _columns(name: str, features: Any) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
 from fewlabels.data.tfrecord import list_records
+from fewlabels.regular import expanded
 
 __all__ = ["DataUnavailable", "default_root", "load"]
 
@@ -65,7 +66,7 @@ def load(
     """
     if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
-    path = Path(name.base).expanduser()
+    path = expanded(name.base)
     ending = path.suffix.lower()
     plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord")
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
@@ -151,7 +152,7 @@ def renamed(source: Source, path: Path) -> Source:
         ValueError: the file cannot be read, or names a class that is not there.
     """
     try:
-        content: Any = json.loads(read_text(path.expanduser()), object_pairs_hook=tuple)
+        content: Any = json.loads(read_text(expanded(path)), object_pairs_hook=tuple)
     except OSError as error:
         raise ValueError(f"the class names {str(path)!r} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ from fewlabels.data.picks import pick, pick_validation
 from fewlabels.data.protocol import Options, Rule, check_size, of_classes
 from fewlabels.data.rules import Indices
 from fewlabels.data.source import FACTS, Source
+from fewlabels.regular import expanded
 from fewlabels.words import first
 
 UNLABELED = "no label was picked of"
@@ -266,7 +267,7 @@ def _other_classes(was: Sequence[str], now: Sequence[str]) -> str | None:
 
 def read_split(path: Path | str) -> Split:
     """The split in a JSON file. Raises ValueError where there is none."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         return Split.from_json(read_text(path))
     except OSError as error:

@@ -165,6 +165,8 @@ def check(
 
 
 def _plan(name: str) -> _Plan:
+    if not is_zoo(name) and (large := [n for n in re.findall(r"\d+", name) if len(n) > 4]):
+        raise ValueError(f"net {name!r}: its numbers have at most four digits, got {large[0]}")
     if match := _WIDTH.fullmatch(name):
         make, width, options = _WIDTHS[match[1]]
         return _Plan(make, {"width": int(match[2] or width)}, options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from fewlabels.regular import expanded
 
 
 class Weights(NamedTuple):
@@ -26,7 +27,7 @@ def read(path: str) -> Weights:
     Raises:
         ValueError: when there is no such file, or no such content.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise ValueError(f"Net.pretrained: there is no file {path}")
     try:
