@@ -35,10 +35,10 @@ from typing import Any
 from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands.train import read
-from fewlabels.config import Train, to_dict
-from fewlabels.datasets import resolve_data
-from fewlabels.recipes import METHODS, short
-from fewlabels.training import FREE_TO_CHANGE
+from fewlabels.config.settings import Train, to_dict
+from fewlabels.config.resolve import resolve_data
+from fewlabels.config.recipes import METHODS, short
+from fewlabels.training.loop import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[1]
 STEPS = 300

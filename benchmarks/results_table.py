@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Table, markdown
-from fewlabels.report import mean_and_deviation
+from fewlabels.runs.report import mean_and_deviation
 
 ROOT = Path(__file__).parents[1]
 Record = Mapping[str, Any]

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS, Algorithm
-from fewlabels.config import Train
-from fewlabels.model import Model
-from fewlabels.rng import Rng
+from fewlabels.config.settings import Train
+from fewlabels.inference.model import Model
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Info
 
 K = 3

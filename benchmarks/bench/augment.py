@@ -16,10 +16,10 @@ from bench.record import Result, result
 from bench.subjects import MEAN, STD, photos
 from fewlabels.augment import Normalize, RandAugment, Weak
 from fewlabels.augment.presets import Preset
-from fewlabels.checked import Range
+from fewlabels.runtime.checked import Range
 from fewlabels.data.source import Images
 from fewlabels.data.store import Store
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from bench.measure import Work, alternate, worst
 from bench.options import Options, Stages
 from bench.record import Result, result
 from fewlabels.augment import View
-from fewlabels.checked import Range
+from fewlabels.runtime.checked import Range
 from fewlabels.data.split import make_split
 from fewlabels.data.store import draw_rows
-from fewlabels.desk import Desk
-from fewlabels.rng import Rng
-from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels.training.desk import Desk
+from fewlabels.runtime.rng import Rng
+from fewlabels.runs.run import Run
+from fewlabels.training.step import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewlabels.graph import WARM_UP, CudaRecorder
+from fewlabels.training.graph import WARM_UP, CudaRecorder
 
 DECAY = 0.999
 

@@ -17,7 +17,7 @@ from bench.measure import Work, alternate, worst
 from bench.options import Options, Stages
 from bench.record import Result, result
 from bench.step import Batches
-from fewlabels.checked import Range
+from fewlabels.runtime.checked import Range
 
 WITHOUT = "DataLoader, 0 workers"
 OURS = "fewlabels"

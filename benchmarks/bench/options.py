@@ -10,9 +10,9 @@ from typing import Annotated, TypeAlias
 import torch
 
 from bench.measure import Tick
-from fewlabels.allocator import keep_freed_memory
-from fewlabels.checked import Checked, Range
-from fewlabels.step import pick_device
+from fewlabels.runtime.allocator import keep_freed_memory
+from fewlabels.runtime.checked import Checked, Range
+from fewlabels.training.step import pick_device
 
 Stages: TypeAlias = Callable[[str], AbstractContextManager[Tick]]
 """``with stages("timing") as tick`` shows a bar that ``tick(done, total)`` moves."""

@@ -13,7 +13,7 @@ from bench.measure import Timings, Work, alternate, worst
 from bench.options import Options, Stages
 from bench.record import Result, result
 from bench.step import Batches, Ours
-from fewlabels.checked import Range
+from fewlabels.runtime.checked import Range
 
 OURS = "fewlabels"
 

@@ -25,8 +25,8 @@ from fewlabels.augment.ops import Op
 from fewlabels.augment.presets import Preset
 from fewlabels.augment.randaugment import RandDraw
 from fewlabels.data.source import Images
-from fewlabels.rgb import pack
-from fewlabels.rng import Rng
+from fewlabels.runtime.rgb import pack
+from fewlabels.runtime.rng import Rng
 
 Picture = Image.Image
 

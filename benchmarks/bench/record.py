@@ -16,8 +16,8 @@ import torch
 
 import fewlabels
 from bench.measure import TOLERANCE, valid
-from fewlabels import files
-from fewlabels.desk import peak_memory
+from fewlabels.runtime import files
+from fewlabels.training.desk import peak_memory
 
 PACKAGE = Path(fewlabels.__file__).parent
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from bench.measure import Work, alternate, worst
 from bench.options import Stages
 from bench.record import Result, result
 from bench.step import Batches, Ours
-from fewlabels.desk import peak_memory
+from fewlabels.training.desk import peak_memory
 
 
 def run(options: EndToEnd, stages: Stages) -> Result:

@@ -15,8 +15,8 @@ from bench.ladder import Inputs, Step, Training, difference, lockstep, rungs
 from bench.measure import NotExact, alternate
 from bench.options import Options, Stages
 from bench.record import Result, result
-from fewlabels.checked import Range
-from fewlabels.step import Trainer
+from fewlabels.runtime.checked import Range
+from fewlabels.training.step import Trainer
 
 OWN = "fewlabels' own step"
 

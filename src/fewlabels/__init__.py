@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from fewlabels.algorithms.consistency import Consistency
     from fewlabels.algorithms.slots import Seen
     from fewlabels.classifier import Classifier, fit, load
-    from fewlabels.config import Data, Ema, Net, Optim, Train
+    from fewlabels.config.settings import Data, Ema, Net, Optim, Train
     from fewlabels.data.arrays import from_arrays
     from fewlabels.data.source import Source
-    from fewlabels.recipes import recipe
-    from fewlabels.run import Run
-    from fewlabels.training import resume, train
+    from fewlabels.config.recipes import recipe
+    from fewlabels.runs.run import Run
+    from fewlabels.training.loop import resume, train
     from fewlabels.types import Batch, Info, Losses, Outputs, Views
 
 _MODULES = {
@@ -60,12 +60,12 @@ _MODULES = {
     "algorithms.consistency": ("Consistency",),
     "algorithms.slots": ("Seen",),
     "classifier": ("Classifier", "fit", "load"),
-    "config": ("Data", "Ema", "Net", "Optim", "Train"),
+    "config.settings": ("Data", "Ema", "Net", "Optim", "Train"),
     "data.arrays": ("from_arrays",),
     "data.source": ("Source",),
-    "recipes": ("recipe",),
-    "run": ("Run",),
-    "training": ("resume", "train"),
+    "config.recipes": ("recipe",),
+    "runs.run": ("Run",),
+    "training.loop": ("resume", "train"),
     "types": ("Batch", "Info", "Losses", "Outputs", "Views"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewlabels.config import Ema, Net, Optim, Train
+from fewlabels.config.settings import Ema, Net, Optim, Train
 from fewlabels.data.arrays import (
     are_paths,
     are_pictures,
@@ -21,12 +21,12 @@ from fewlabels.data.arrays import (
     in_channels,
 )
 from fewlabels.data.pictures import PLAIN, pixels_of
-from fewlabels.model import Predictor, decoding_of, load_predictor
-from fewlabels.predict import predict
-from fewlabels.run import Run
-from fewlabels.step import pick_device
-from fewlabels.training import Output, train
-from fewlabels.words import first
+from fewlabels.inference.model import Predictor, decoding_of, load_predictor
+from fewlabels.inference.predict import predict
+from fewlabels.runs.run import Run
+from fewlabels.training.step import pick_device
+from fewlabels.training.loop import Output, train
+from fewlabels.runtime.words import first
 
 
 class Classifier:

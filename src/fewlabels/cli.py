@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import fewlabels
-from fewlabels import streams
-from fewlabels.words import nearest
+from fewlabels.runtime import streams
+from fewlabels.runtime.words import nearest
 
 COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
@@ -126,9 +126,9 @@ def _note(message: Warning | str, *where: object, **more: object) -> None:
 def _explain(error: Exception, command: str) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
     from fewlabels.commands.options import spelled
-    from fewlabels.interrupt import Interrupted
-    from fewlabels.run import NotWritten
-    from fewlabels.training import Diverged, foreseen
+    from fewlabels.runtime.interrupt import Interrupted
+    from fewlabels.runs.run import NotWritten
+    from fewlabels.training.loop import Diverged, foreseen
 
     sentence = foreseen(error)
     if sentence is None:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 
 class Views(NamedTuple):

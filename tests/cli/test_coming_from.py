@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fewlabels import config, nets
+from fewlabels import nets
+
+from fewlabels.config import settings as config
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import evaluate, predict, train
 from fewlabels.commands.data import COMMANDS

@@ -20,10 +20,10 @@ from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Options
 from fewlabels.data.pictures import Decoding
 from fewlabels.data.split import make_split
-from fewlabels.datasets import load_source, resolve_data
-from fewlabels.evaluate import evaluate
-from fewlabels.model import Predictor, load_predictor
-from fewlabels.predict import predict
+from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.inference.evaluate import evaluate
+from fewlabels.inference.model import Predictor, load_predictor
+from fewlabels.inference.predict import predict
 
 EVALUATE_KEYS = {
     *("accuracy", "loss", "step", "top5", "per_class", "geometric_mean", "confusion", "n", "weights", "measured_on"),
@@ -154,7 +154,7 @@ def test_large_images_are_predicted_in_smaller_pieces(
     sizes: list[int] = []
     logits = Predictor.logits
     monkeypatch.setattr(Predictor, "logits", lambda model, images: sizes.append(len(images)) or logits(model, images))
-    monkeypatch.setattr("fewlabels.predict.CHUNK_BYTES", 5 * 16 * 16 * 3 + 1)
+    monkeypatch.setattr("fewlabels.inference.predict.CHUNK_BYTES", 5 * 16 * 16 * 3 + 1)
     assert command("predict", photo_run.path, photos, "--probabilities").out == whole
     assert sizes == [5, 5, 5, 5, 4]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fewlabels.config import Data
-from fewlabels.datasets import load_source, resolve_data, split_of
+from fewlabels.config.settings import Data
+from fewlabels.config.resolve import load_source, resolve_data, split_of
 
 SHORT = "--net small-4 --batch 4 --uratio 2 --steps 2 --eval-every 2 --save-every 2 --log-every 2 --no-progress"
 
@@ -37,9 +37,9 @@ def test_parts_fit_and_names_from_the_command_line(photos: Path, tmp_path: Path,
 
 def test_prediction_crops_as_the_training_did(photos: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     import fewlabels as fl
-    from fewlabels.model import load_predictor
-    from fewlabels.predict import predict
-    from fewlabels.run import Run
+    from fewlabels.inference.model import load_predictor
+    from fewlabels.inference.predict import predict
+    from fewlabels.runs.run import Run
 
     out = tmp_path / "run"
     options = ("--data.fit", "centre", "--data.image-size", "8", *SHORT.split(), "--out", out)

@@ -58,7 +58,7 @@ def test_many_trainings_go_on(tmp_path: Path) -> None:
 
 
 def test_from_python_too(short: Callable[..., Any], tmp_path: Path) -> None:
-    from fewlabels.training import Output
+    from fewlabels.training.loop import Output
 
     with contextlib.redirect_stderr(Gone(PIPE)):
         assert fl.train(short(), out=tmp_path / "run", output=Output(progress=False)).finished

@@ -18,13 +18,13 @@ import pytest
 from rich.console import Console
 
 import fewlabels as fl
-from fewlabels import spread
+from fewlabels.sweep import pool as spread
 from fewlabels.commands.many import Bars, Plain
-from fewlabels.interrupt import Interrupted
-from fewlabels.many import Job, Outcome, plan
-from fewlabels.run import Run
-from fewlabels.spread import Child, Post
-from fewlabels.step import Trainer
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.sweep.plan import Job, Outcome, plan
+from fewlabels.runs.run import Run
+from fewlabels.sweep.pool import Child, Post
+from fewlabels.training.step import Trainer
 
 Command = Callable[..., Any]
 TINY = "--data digits@40 --net small-4 --batch 4 --uratio 2 --steps 12 --eval-every 6 --save-every 4 --log-every 3"
@@ -200,14 +200,14 @@ def test_a_signal_that_leaves_nothing_undone(command: Command, tmp_path: Path, m
     assert said.code == 0 and table(said.out)["n"][1] == "2"
 
 
-@pytest.mark.parametrize("where", ["gc.collect", "fewlabels.spread._settled", "fewlabels.commands.many.Plain.end"])
+@pytest.mark.parametrize("where", ["gc.collect", "fewlabels.sweep.pool._settled", "fewlabels.commands.many.Plain.end"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_between_two_runs(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, where: str
 ) -> None:
     """When the training is over and its end is being told."""
     module, _, name = where.rpartition(".")
-    holder: Any = {"gc": gc, "fewlabels.spread": spread}.get(module, Plain)
+    holder: Any = {"gc": gc, "fewlabels.sweep.pool": spread}.get(module, Plain)
     real, told = getattr(holder, name), []
 
     def signalled(*args: Any) -> Any:
@@ -267,7 +267,7 @@ def test_sigterm_twice_ends_at_once_and_is_told_from_ctrl_c(
 def test_a_signal_while_the_data_of_one_run_are_read(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fewlabels import training
+    from fewlabels.training import loop as training
 
     monkeypatch.setattr(training, "load_source", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
     said = command(*OPTIONS, "--out", tmp_path / "run")
@@ -275,7 +275,7 @@ def test_a_signal_while_the_data_of_one_run_are_read(
 
 
 def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fewlabels import training
+    from fewlabels.training import loop as training
 
     monkeypatch.setattr(training, "load_source", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path)
@@ -286,7 +286,7 @@ def test_what_an_old_run_left_is_not_in_the_table(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that fails before it replaces another one."""
-    from fewlabels import training
+    from fewlabels.training import loop as training
 
     assert command(*OPTIONS, "--seed", 0, "--out", tmp_path / "seed-0").code == 0
     monkeypatch.setattr(training, "load_source", lambda *args, **options: Path(tmp_path / "gone").read_text())
@@ -399,7 +399,7 @@ def test_two_processes_at_the_same_time(command: Command, tmp_path: Path, monkey
                 os.kill(os.getpid(), signal.SIGINT)
                 children["seed 0"].process.send_signal(signal.SIGINT)
 
-    monkeypatch.setattr("fewlabels.spread.Child", Watched)
+    monkeypatch.setattr("fewlabels.sweep.pool.Child", Watched)
     monkeypatch.setattr("fewlabels.commands.many.Plain", Impatient)
     monkeypatch.setattr("fewlabels.commands.many.gpus", lambda device: ["cpu", "cpu"])
     said = command(*OPTIONS, *LONG, "--seeds", "0,9", "--out", tmp_path)

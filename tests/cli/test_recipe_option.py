@@ -11,7 +11,7 @@ import pytest
 
 import fewlabels as fl
 from fewlabels.commands.train import read
-from fewlabels.recipes import recipe
+from fewlabels.config.recipes import recipe
 
 
 def test_the_recipe_is_the_default() -> None:

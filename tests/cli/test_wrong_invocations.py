@@ -23,7 +23,7 @@ from PIL import Image
 
 import fewlabels
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.recipes import recipe
+from fewlabels.config.recipes import recipe
 
 KNOWN = f"(known: {', '.join(ALGORITHMS)})"
 
@@ -437,7 +437,7 @@ def test_folder_that_may_not_be_written(
 
 
 def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path) -> None:
-    from fewlabels.step import Trainer
+    from fewlabels.training.step import Trainer
 
     def full(self: Any, step: int) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
@@ -473,7 +473,7 @@ def by_python() -> None:
 def test_out_of_memory(
     full: Callable[[], None], monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from fewlabels.step import Trainer
+    from fewlabels.training.step import Trainer
 
     monkeypatch.setattr(Trainer, "step", lambda self, step: full())
     said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
@@ -487,7 +487,7 @@ def test_a_machine_without_a_compiler(
 ) -> None:
     from torch._inductor.exc import InvalidCxxCompiler
 
-    from fewlabels.step import Trainer
+    from fewlabels.training.step import Trainer
 
     def fails(self: Trainer, step: int) -> None:
         raise InvalidCxxCompiler

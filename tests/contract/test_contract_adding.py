@@ -24,11 +24,11 @@ from PIL import Image
 import fewlabels as fl
 from algorithm_cases import SHAPE, Case, K, info, make_batch, opinionated, quick, toy, toy_training, with_heads
 from fewlabels import nets
-from fewlabels.evaluate import evaluate
-from fewlabels.model import load_predictor
-from fewlabels.predict import predict
-from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels.inference.evaluate import evaluate
+from fewlabels.inference.model import load_predictor
+from fewlabels.inference.predict import predict
+from fewlabels.runs.run import Run
+from fewlabels.training.step import Trainer
 
 ROOT = Path(__file__).parents[2]
 SECTION = (ROOT / "CONTRIBUTING.md").read_text().split("## A new algorithm\n")[1].split("\n## ")[0]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch, opinionated, uratio, with_heads
-from fewlabels import functional
+from fewlabels.algorithms import functional
 from fewlabels.algorithms import Algorithm
 from fewlabels.nets import SmallCNN
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Losses
 
 ROWS = 4

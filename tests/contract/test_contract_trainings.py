@@ -11,8 +11,8 @@ import torch
 
 import fewlabels as fl
 from algorithm_cases import COMBINED, MAIN, Case, toy, toy_training
-from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels.runs.run import Run
+from fewlabels.training.step import Trainer
 
 LEARNING: dict[str, dict[str, Any]] = {"mixmatch": {"w_match": 10.0}}
 """A consistency loss of 100 times the labeled one, as for a million steps, does not let 60 steps begin."""

@@ -16,7 +16,7 @@ import torch
 from two_ranks import NORM, SAME, STEPPED, STEPS, step_without_norm, train_without_norm
 
 import fewlabels as fl
-from fewlabels.run import Run, RunError
+from fewlabels.runs.run import Run, RunError
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,11 @@ import pytest
 import fewlabels as fl
 from fewlabels import cli
 from fewlabels.data.split import Split, make_split, read_split
-from fewlabels.datasets import load_source, resolve_data
-from fewlabels.many import baseline, plan
-from fewlabels.report import groups, read
-from fewlabels.run import Run, RunError
-from fewlabels.training import Output
+from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.sweep.plan import baseline, plan
+from fewlabels.runs.report import groups, read
+from fewlabels.runs.run import Run, RunError
+from fewlabels.training.loop import Output
 
 LINEAGE = {"run": "runs/a", "rule": "confidence 0.95"}
 
@@ -84,7 +84,7 @@ def test_a_run_on_given_labels(
     rows = np.setdiff1d(plain.unlabeled, plain.labeled)[:20]
     given = plain.with_labels(rows, np.full(20, 3), lineage=LINEAGE)
     file, config = written(tmp_path / "split.json", given), tmp_path / "config.json"
-    from fewlabels.config import to_dict
+    from fewlabels.config.settings import to_dict
 
     settings = {k: v for k, v in to_dict(short(keep=9)).items() if k not in ("data", "algorithm")}
     config.write_text(json.dumps(settings))

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 import fewlabels as fl
-from fewlabels.run import Run, RunError
+from fewlabels.runs.run import Run, RunError
 
 FORK: Any = multiprocessing.get_context("fork")
 KILLS = int(os.environ.get("FEWLABELS_KILLS", "20"))

@@ -18,9 +18,17 @@ from typing import Any
 import pytest
 import torch
 
-from fewlabels import cli, files, parallel, ranks, training
-from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels import cli
+
+from fewlabels.runtime import files
+
+from fewlabels.runtime import parallel
+
+from fewlabels.runtime import ranks
+
+from fewlabels.training import loop as training
+from fewlabels.runs.run import Run
+from fewlabels.training.step import Trainer
 
 pytestmark = pytest.mark.slow
 

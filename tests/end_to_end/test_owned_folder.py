@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 import fewlabels as fl
-from fewlabels import files, interrupt, many, training
-from fewlabels.owner import Lock
-from fewlabels.records import NotWritten, RunError
-from fewlabels.run import Run
-from fewlabels.step import Trainer
+from fewlabels.runtime import files
+from fewlabels.runtime import interrupt
+from fewlabels.sweep import plan as many
+from fewlabels.training import loop as training
+from fewlabels.runs.owner import Lock
+from fewlabels.runs.records import NotWritten, RunError
+from fewlabels.runs.run import Run
+from fewlabels.training.step import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -366,6 +369,6 @@ def test_lock_files_of_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(*args: Any, **options: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fewlabels.owner.os.open", refuse)
+    monkeypatch.setattr("fewlabels.runs.owner.os.open", refuse)
     with pytest.raises(NotWritten, match=r"^cannot write the run folder .*: Permission denied$"):
         Lock(tmp_path)

@@ -23,12 +23,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels import files
-from fewlabels.config import Train
-from fewlabels.interrupt import Interrupted
-from fewlabels.run import Run, RunError
-from fewlabels.step import Trainer
-from fewlabels.training import Diverged
+from fewlabels.runtime import files
+from fewlabels.config.settings import Train
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.runs.run import Run, RunError
+from fewlabels.training.step import Trainer
+from fewlabels.training.loop import Diverged
 
 FORK: Any = multiprocessing.get_context("fork")  # a child has torch imported already
 TIMINGS = ("step_ms", "data_ms")
@@ -345,7 +345,7 @@ def test_all_checkpoints_damaged(finished: Path, command: Callable[..., Any]) ->
 
 def test_other_data_are_refused(finished: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The split's fingerprint holds the labels."""
-    from fewlabels import training
+    from fewlabels.training import loop as training
 
     load = training.load_source
 
@@ -438,7 +438,7 @@ def test_moved_run_goes_on(finished: Path, tmp_path: Path) -> None:
 
 def test_run_of_arrays_is_resumed_with_the_arrays(short: Callable[..., Train], tmp_path: Path) -> None:
     from fewlabels.data.arrays import from_arrays
-    from fewlabels.datasets import load_source, resolve_data
+    from fewlabels.config.resolve import load_source, resolve_data
 
     digits = load_source(resolve_data(fl.Data("digits")))
     source = from_arrays(digits.images[:60], digits.labels[:60])

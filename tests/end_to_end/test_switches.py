@@ -13,7 +13,7 @@ import torch
 
 import fewlabels as fl
 from bench import subjects
-from fewlabels.run import Run
+from fewlabels.runs.run import Run
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "stratified": {"stratified": True, "strong": "rand:kekmodel"},

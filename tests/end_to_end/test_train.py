@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels.config import Train
+from fewlabels.config.settings import Train
 
 STEPS, EVALS, LOGS = 120, (30, 60, 90, 120), tuple(range(10, 121, 10))
 PARTS = ("test", "valid", "train")

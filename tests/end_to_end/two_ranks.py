@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 import fewlabels as fl
-from fewlabels import cli, nets, parallel
-from fewlabels.config import Train
-from fewlabels.datasets import in_memory, resolve, split_of
-from fewlabels.step import Trainer
+from fewlabels import cli, nets
+from fewlabels.runtime import parallel
+from fewlabels.config.settings import Train
+from fewlabels.config.resolve import in_memory, resolve, split_of
+from fewlabels.training.step import Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from algorithm_cases import CASES, MAIN, opinionated, toy, toy_training

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.algorithms import Algorithm
-from fewlabels.model import Model
+from fewlabels.inference.model import Model
 from fewlabels.nets import CNN13, ResNet18, ShakeNet, WideResNetTF
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Losses
 
 STEPS = 2**20

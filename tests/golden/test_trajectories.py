@@ -27,8 +27,8 @@ from fewlabels.algorithms import (
     ReMixMatch,
     vat,
 )
-from fewlabels.functional import annealed, cosine
-from fewlabels.rng import Rng
+from fewlabels.algorithms.functional import annealed, cosine
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info
 
 

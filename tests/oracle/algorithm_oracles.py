@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewlabels import parallel
-from fewlabels.rng import Rng
+from fewlabels.runtime import parallel
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Info
 
 K = 5

@@ -13,7 +13,7 @@ from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, momen
 from torch import nn
 
 from fewlabels.algorithms import FixMatch, MeanTeacher, MixMatch, PiModel, PseudoLabeling, Supervised
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Views
 
 B, M = 4, 7

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms import Consistency, FixMatch, Supervised
 from fewlabels.algorithms.slots import Seen, at_least, cross_entropy_of_labels
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Outputs, Views
 
 

@@ -26,8 +26,8 @@ from torch import nn
 from fewlabels.algorithms import MixMatch, ReMixMatch, remixmatch
 from fewlabels.algorithms.mixing import Mix, mix_groups, partners
 from fewlabels.algorithms.slots import DistributionAlignment
-from fewlabels.model import Model
-from fewlabels.rng import Rng
+from fewlabels.inference.model import Model
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Views
 
 B = 5

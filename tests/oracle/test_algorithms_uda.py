@@ -12,7 +12,7 @@ from norm_oracle import SHAPE, NormNet, images, logits, moments, weights
 from torch import Tensor
 
 from fewlabels.algorithms import UDA, FixMatch, Supervised
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Info, Views
 
 

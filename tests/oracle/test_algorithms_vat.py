@@ -13,8 +13,8 @@ from norm_oracle import SHAPE, NormNet, images, logits, moments, weights
 from torch import Tensor, nn
 
 from fewlabels.algorithms import VAT, Supervised, vat
-from fewlabels.model import Model
-from fewlabels.rng import Rng
+from fewlabels.inference.model import Model
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Views
 
 B, M, PIXELS = 4, 6, 48

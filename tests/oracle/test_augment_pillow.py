@@ -32,7 +32,7 @@ from fewlabels.augment import CTAugment, Cutout, RandAugment, Weak, pack
 from fewlabels.augment.ops import Op, apply
 from fewlabels.augment.plan import run
 from fewlabels.augment.pools import FIXMATCH
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 # Wider than any policy draws.
 WIDE: dict[Op, Callable[[np.random.Generator], NDArray[np.float64]]] = {

@@ -25,9 +25,9 @@ from fewlabels.augment.pixels import HALF, MIDDLE
 from fewlabels.augment.pools import FIXMATCH, IMAGENET
 from fewlabels.augment.presets import GOOGLE, PRESETS, Preset, square_boxes
 from fewlabels.augment.randaugment import magnitudes
-from fewlabels.config import Data
-from fewlabels.datasets import load_source, resolve_data
-from fewlabels.rng import Rng
+from fewlabels.config.settings import Data
+from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.runtime.rng import Rng
 
 Floats = NDArray[np.float64]
 One = Callable[[NDArray[np.uint8], int], Floats]

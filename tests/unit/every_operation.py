@@ -11,7 +11,7 @@ from fewlabels.augment.plan import Plan
 from fewlabels.augment.rescale import METHODS
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.feed import Feed, Way
+from fewlabels.training.feed import Feed, Way
 from fewlabels.types import Views
 
 Shape = tuple[int, int, int]

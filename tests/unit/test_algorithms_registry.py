@@ -10,7 +10,7 @@ import torch
 
 from fewlabels import algorithms
 from fewlabels.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm
-from fewlabels.checked import Checked
+from fewlabels.runtime.checked import Checked
 from fewlabels.types import Info
 
 

@@ -13,7 +13,7 @@ from fewlabels.augment.ctaugment import Policy, Probe
 from fewlabels.augment.ops import Op
 from fewlabels.augment.plan import run
 from fewlabels.augment.pools import FIXMATCH
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 SHAPE = (3, 32, 32)
 NAMES = [o.op.name.lower() for o in FIXMATCH.operations]

@@ -21,7 +21,7 @@ from fewlabels.augment.plan import TRUNCATED
 from fewlabels.augment.pools import IMAGENET
 from fewlabels.augment.presets import PRESETS
 from fewlabels.augment.randaugment import RandDraw, magnitudes
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 SHAPE = (3, 32, 32)
 N = 40000

@@ -30,7 +30,7 @@ from fewlabels.augment import (
     weak_view,
 )
 from fewlabels.augment.ops import Op
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 SHAPE = (3, 16, 16)
 VIEWS = [("weak", n) for n in WEAK] + [("strong", n) for n in STRONG]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewlabels.checked import Checked, Range
+from fewlabels.runtime.checked import Checked, Range
 
 
 @dataclass(frozen=True)
@@ -220,5 +220,5 @@ def test_a_number_is_accepted_exactly_when_it_is_in_the_range(value: float) -> N
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, fewlabels.checked; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, fewlabels.runtime.checked; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import fewlabels as fl
-from fewlabels import children, many, spread
+from fewlabels.runtime import children
+from fewlabels.sweep import plan as many
+from fewlabels.sweep import pool as spread
 from fewlabels.data import workers
-from fewlabels.many import Job, Outcome
+from fewlabels.sweep.plan import Job, Outcome
 
 NAMES = ("signal", "torch", "numpy", "pickle", "PIL", "difflib", "tyro", "json", "threading", "subprocess", "random")
 ROOT = str(Path(fl.__file__).parents[1])

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 import fewlabels as fl
 from fewlabels import classifier as classifier_module
 from fewlabels.classifier import arrays_recipe
-from fewlabels.config import Train
+from fewlabels.config.settings import Train
 
 
 class Digits(NamedTuple):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.checked import Checked, Range
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.commands.train import read
-from fewlabels.config import Data, Ema, Net, Optim, Train, algorithm_name, difference, from_dict, to_dict
-from fewlabels.recipes import recipe
+from fewlabels.config.settings import Data, Ema, Net, Optim, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config.recipes import recipe
 
 
 def plain(config: Train) -> Any:
@@ -260,9 +260,9 @@ def test_every_field_has_a_sentence_below_it() -> None:
     import ast
     import inspect
 
-    import fewlabels.config
+    import fewlabels.config.settings
 
-    for node in ast.parse(inspect.getsource(fewlabels.config)).body:
+    for node in ast.parse(inspect.getsource(fewlabels.config.settings)).body:
         if isinstance(node, ast.ClassDef):
             for field, after in zip(node.body, [*node.body[1:], None], strict=True):
                 if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) != "_":

@@ -26,8 +26,8 @@ from fewlabels.data.names import parse
 from fewlabels.data.pictures import fit
 from fewlabels.data.sources import DataUnavailable, load
 from fewlabels.data.split import make_split
-from fewlabels.tools.check import check_folder
-from fewlabels.tools.layout import layout
+from fewlabels.datatools.check import check_folder
+from fewlabels.datatools.layout import layout
 
 Put = Callable[..., Path]
 

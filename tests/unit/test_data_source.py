@@ -18,7 +18,7 @@ from fewlabels.data.arrays import as_images, check_archive, from_arrays, in_chan
 from fewlabels.data.names import parse
 from fewlabels.data.source import FACTS, channel_statistics
 from fewlabels.data.sources import load
-from fewlabels.tools.convert import read_npz
+from fewlabels.datatools.convert import read_npz
 
 IMAGES = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3)
 LABELS = np.array([0, 1, -1, 1, 0, -1])

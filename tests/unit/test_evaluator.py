@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewlabels import evaluate as module
-from fewlabels import model
-from fewlabels.config import Data, Train
+from fewlabels.inference import evaluate as module
+from fewlabels.inference import model
+from fewlabels.config.settings import Data, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.evaluate import Evaluator
-from fewlabels.model import logits_of
-from fewlabels.step import Trainer
+from fewlabels.inference.evaluate import Evaluator
+from fewlabels.inference.model import logits_of
+from fewlabels.training.step import Trainer
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

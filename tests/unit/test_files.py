@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fewlabels import files
+from fewlabels.runtime import files
 
 
 class Disk:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels import functional as F
+from fewlabels.algorithms import functional as F
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

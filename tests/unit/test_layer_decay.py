@@ -14,9 +14,9 @@ from torch import nn
 
 import fewlabels as fl
 from fewlabels import nets
-from fewlabels.datasets import load_source, resolve, resolve_data, split_of
-from fewlabels.optim import learning_rate, make_optimizer
-from fewlabels.step import Trainer
+from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
+from fewlabels.training.optim import learning_rate, make_optimizer
+from fewlabels.training.step import Trainer
 
 CPU = torch.device("cpu")
 

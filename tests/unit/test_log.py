@@ -14,9 +14,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels.log import Recorder, said_once
-from fewlabels.run import NotWritten, Run
-from fewlabels.step import Trainer
+from fewlabels.training.log import Recorder, said_once
+from fewlabels.runs.run import NotWritten, Run
+from fewlabels.training.step import Trainer
 
 NOW = 1_800_000_000.0
 
@@ -106,7 +106,7 @@ def test_a_display_that_cannot_be_made_leaves_the_caller_s_hook(
     def broken(*args: Any, **options: Any) -> None:
         raise ValueError("no display")
 
-    monkeypatch.setattr("fewlabels.log.display", broken)
+    monkeypatch.setattr("fewlabels.training.log.display", broken)
     with pytest.raises(ValueError, match=r"^no display$"):
         fl.train(short(), out=tmp_path / "run")
     assert threading.excepthook is mine

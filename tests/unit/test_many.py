@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewlabels as fl
-from fewlabels.interrupt import Stop
-from fewlabels.many import Job, Outcome, numbers, plan
-from fewlabels.run import RunError
-from fewlabels.spread import Post, at_once, gpus
+from fewlabels.runtime.interrupt import Stop
+from fewlabels.sweep.plan import Job, Outcome, numbers, plan
+from fewlabels.runs.run import RunError
+from fewlabels.sweep.pool import Post, at_once, gpus
 
 
 @pytest.mark.parametrize(

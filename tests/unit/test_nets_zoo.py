@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import fewlabels as fl
 from fewlabels import nets
-from fewlabels.model import load_predictor
+from fewlabels.inference.model import load_predictor
 from fewlabels.nets.weights import read
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -296,7 +296,8 @@ def test_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 def test_plain_names_do_not_import_the_libraries() -> None:
     code = """
 import sys
-from fewlabels import config, nets
+from fewlabels import nets
+from fewlabels.config import settings as config
 config.Net("cnn13").build(10, (3, 32, 32))
 try:
     nets.build("resnet_18", classes=10, shape=(3, 32, 32))

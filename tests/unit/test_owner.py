@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from fewlabels.owner import Lock, Taken
-from fewlabels.records import RunError
-from fewlabels.run import Run
+from fewlabels.runs.owner import Lock, Taken
+from fewlabels.runs.records import RunError
+from fewlabels.runs.run import Run
 
 FORK: Any = multiprocessing.get_context("fork")
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from fewlabels import parallel, ranks
-from fewlabels.ranks import Line, Lost, Place, meet, place
-from fewlabels.step import pick_device
+from fewlabels.runtime import parallel
+
+from fewlabels.runtime import ranks
+from fewlabels.runtime.ranks import Line, Lost, Place, meet, place
+from fewlabels.training.step import pick_device
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 GOOD = {

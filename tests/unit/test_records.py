@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import fewlabels as fl
-from fewlabels import records, regular
-from fewlabels.records import RunError
-from fewlabels.report import DamagedRun, read
-from fewlabels.run import Run
+from fewlabels.runs import records
+from fewlabels.runtime import regular
+from fewlabels.runs.records import RunError
+from fewlabels.runs.report import DamagedRun, read
+from fewlabels.runs.run import Run
 
 Command = Callable[..., Any]
 Harm = Callable[[Path], object]

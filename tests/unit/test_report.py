@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.report import DamagedRun, find, groups, mean_and_deviation, read
+from fewlabels.runs.report import DamagedRun, find, groups, mean_and_deviation, read
 
 ACCURACIES = [float(a * 37 % 101) for a in range(60)]
 

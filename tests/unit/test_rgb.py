@@ -8,7 +8,7 @@ import torch
 
 from fewlabels.data.gather import Gather
 from fewlabels.data.store import Store
-from fewlabels.rgb import pack, spread, unpack
+from fewlabels.runtime.rgb import pack, spread, unpack
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.rng import Rng, philox
+from fewlabels.runtime.rng import Rng, philox
 
 MASK = 2**64 - 1
 

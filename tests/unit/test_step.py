@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewlabels as fl
 from fewlabels import nets
-from fewlabels.config import Ema, Optim, Train
+from fewlabels.config.settings import Ema, Optim, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.optim import Average, learning_rate, make_optimizer
-from fewlabels.step import Trainer, pick_device, pick_precision
+from fewlabels.training.optim import Average, learning_rate, make_optimizer
+from fewlabels.training.step import Trainer, pick_device, pick_precision
 from fewlabels.types import Losses
 
 CPU = torch.device("cpu")
@@ -247,7 +247,7 @@ def test_an_algorithm_is_told_of_products_with_fewer_bits(
     short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bf16, fp16 and TF32; VAT's trial step is then the whole of the original's change over 6: sqrt(64 / 3072)."""
-    monkeypatch.setattr("fewlabels.step.pick_precision", lambda name, device: DTYPES[name])
+    monkeypatch.setattr("fewlabels.training.step.pick_precision", lambda name, device: DTYPES[name])
     for precision, xi in {"fp32": 1e-6, "auto": 1e-6, "bf16": 0.1443376, "fp16": 0.1443376, "tf32": 0.1443376}.items():
         vat: Any = trainer(short, "vat", precision=precision).algorithm
         assert vat.xi == pytest.approx(xi, rel=1e-6), precision

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from fewlabels import cli, streams
-from fewlabels.screen import Screen
+from fewlabels import cli
+
+from fewlabels.runtime import streams
+from fewlabels.runtime.screen import Screen
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewlabels.words import amount, by_reason, close, did_you_mean, duration, first, nearest
+from fewlabels.runtime.words import amount, by_reason, close, did_you_mean, duration, first, nearest
 
 
 def test_the_nearest_known_words() -> None:

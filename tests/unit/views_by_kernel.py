@@ -13,8 +13,8 @@ from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
 from fewlabels.augment.pixels import Normalize
 from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import View
-from fewlabels.rgb import pack
-from fewlabels.rng import Rng
+from fewlabels.runtime.rgb import pack
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Views
 
 

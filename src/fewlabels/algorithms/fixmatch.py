@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
 from fewlabels.algorithms.slots import at_least, hard, sharpened, soft
-from fewlabels.checked import Checked, Range
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Info, Views
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewlabels import parallel
-from fewlabels.functional import interleave, mixup
+from fewlabels.runtime import parallel
+from fewlabels.algorithms.functional import interleave, mixup
 from fewlabels.nets import frozen_statistics
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info, Net
 
 Groups = Sequence[Tensor]

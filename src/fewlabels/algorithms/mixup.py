@@ -9,8 +9,8 @@ import torch
 
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.mixing import mix_reversed
-from fewlabels.checked import Checked, Range
-from fewlabels.functional import cross_entropy, one_hot
+from fewlabels.runtime.checked import Checked, Range
+from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.nets import frozen_statistics
 from fewlabels.types import Batch, Info, Losses, Net, Views
 

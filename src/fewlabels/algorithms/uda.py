@@ -10,8 +10,8 @@ from torch import Tensor
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.slots import Seen, annealed_labels, at_least
-from fewlabels.checked import Checked, Range
-from fewlabels.functional import entropy, kl
+from fewlabels.runtime.checked import Checked, Range
+from fewlabels.algorithms.functional import entropy, kl
 from fewlabels.types import Info
 
 

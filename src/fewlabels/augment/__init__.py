@@ -15,7 +15,7 @@ from fewlabels.augment.pixels import Normalize, Shape
 from fewlabels.augment.presets import PRESETS
 from fewlabels.augment.randaugment import RandAugment
 from fewlabels.augment.views import Cutout, Draw, Identity, View, Weak
-from fewlabels.rgb import pack, unpack
+from fewlabels.runtime.rgb import pack, unpack
 
 __all__ = [
     "PRESETS",

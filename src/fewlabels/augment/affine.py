@@ -12,8 +12,8 @@ from torch import Tensor
 from fewlabels.augment.pixels import Shape, upload
 from fewlabels.augment.views import View
 from fewlabels.augment.warp import bilinear, rectangle
-from fewlabels.rgb import pack, unpack
-from fewlabels.rng import Rng
+from fewlabels.runtime.rgb import pack, unpack
+from fewlabels.runtime.rng import Rng
 
 
 class AffineDraw(NamedTuple):

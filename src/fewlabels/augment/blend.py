@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.augment.pixels import Shape, grey, octets
-from fewlabels.rgb import spread
+from fewlabels.runtime.rgb import spread
 
 
 def blend(low: Tensor, high: Tensor, factor: Tensor) -> Tensor:

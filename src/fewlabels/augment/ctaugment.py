@@ -20,7 +20,7 @@ from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan, only_moves
 from fewlabels.augment.pools import POOLS, Array, Pool, side
 from fewlabels.augment.views import View, Weak, WeakDraw
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 LATE = 4
 """Steps after which the rates know how a probe went, so that no step waits for the one before; the results of the

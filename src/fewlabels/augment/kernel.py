@@ -21,7 +21,7 @@ from fewlabels.augment.ops import Op
 from fewlabels.augment.pixels import HALF, MIDDLE, Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, paint, truncation, uncovered
 from fewlabels.augment.rescale import TAPS, kept, taps
-from fewlabels.rgb import packable
+from fewlabels.runtime.rgb import packable
 
 LARGEST = 1 << 14
 """Pixels of the largest image that one program holds: 128 x 128."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from fewlabels.augment import blend, tables, warp
 from fewlabels.augment.pixels import HALF, Shape, fill_value, upload
 from fewlabels.augment.rescale import METHODS, rescale
-from fewlabels.rgb import packable
+from fewlabels.runtime.rgb import packable
 
 GREY = (127, 127, 127)
 BICUBIC = METHODS.index("bicubic")

@@ -1,6 +1,6 @@
 """Images on their way through the views, and the step from there to the network's input.
 
-Packed pixels (`fewlabels.rgb`) make a geometric move one gather per pixel instead of three, and posterize or invert
+Packed pixels (`fewlabels.runtime.rgb`) make a geometric move one gather per pixel instead of three, and posterize or invert
 act on the whole pixel. On grey ones, (v, v, v), every operation gives what Pillow gives for mode "L".
 
 The fourth byte is free, and views in the manner of google-research/fixmatch use it: there uncovered pixels end
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewlabels.rgb import RGB, packable
+from fewlabels.runtime.rgb import RGB, packable
 
 Shape = tuple[int, int, int]
 """(C, H, W) of the images."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from fewlabels.augment import ops
 from fewlabels.augment.pixels import HALF, MIDDLE, Shape, fill_value, octets, upload
 from fewlabels.augment.warp import flip_shift, rectangle
-from fewlabels.rgb import RGB, packable
+from fewlabels.runtime.rgb import RGB, packable
 
 Colour = tuple[int, int, int]
 

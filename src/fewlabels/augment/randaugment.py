@@ -12,7 +12,7 @@ from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan
 from fewlabels.augment.presets import PRESETS, Array, Level, Magnitudes, Preset
 from fewlabels.augment.views import View, Weak, WeakDraw
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 
 class RandDraw(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment.pixels import Shape, upload
-from fewlabels.rgb import pack, unpack
+from fewlabels.runtime.rgb import pack, unpack
 
 Array = NDArray[np.float64]
 

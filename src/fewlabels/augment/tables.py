@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.augment.pixels import grey, octets, planes
-from fewlabels.rgb import RGB
+from fewlabels.runtime.rgb import RGB
 
 
 def invert(packed: Tensor) -> Tensor:

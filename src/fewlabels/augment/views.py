@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewlabels.augment.pixels import Shape
 from fewlabels.augment.plan import Plan, only_moves, run
 from fewlabels.augment.warp import check_shift
-from fewlabels.rng import Rng
+from fewlabels.runtime.rng import Rng
 
 Draw: TypeAlias = Any
 """What a view does to a batch: a named tuple of numpy arrays, one row per image. Each view has its own."""

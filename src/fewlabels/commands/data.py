@@ -8,7 +8,7 @@ from typing import Any
 from fewlabels.commands import data_look as look
 from fewlabels.commands import data_make as make
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.words import nearest
+from fewlabels.runtime.words import nearest
 
 HELP = """\
 fewlabels data: look at data sets, check them, and turn one form into another. Nothing is ever overwritten.

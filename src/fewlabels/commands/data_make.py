@@ -14,16 +14,16 @@ import tyro
 
 from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
-from fewlabels.config import Data
+from fewlabels.config.settings import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
-from fewlabels.log import bar
-from fewlabels.regular import expanded, real
-from fewlabels.tools import convert as converting
-from fewlabels.tools import folders
-from fewlabels.tools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
-from fewlabels.words import first
+from fewlabels.training.log import bar
+from fewlabels.runtime.regular import expanded, real
+from fewlabels.datatools import convert as converting
+from fewlabels.datatools import folders
+from fewlabels.datatools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
+from fewlabels.runtime.words import first
 
 From = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")]
 To = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TO")]

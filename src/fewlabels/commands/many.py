@@ -18,19 +18,19 @@ from rich.measure import Measurement
 from rich.progress import TaskID
 from rich.table import Table
 
-from fewlabels import log
+from fewlabels.training import log
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.options import UsageError
-from fewlabels.config import algorithm_name
+from fewlabels.config.settings import algorithm_name
 from fewlabels.data.names import parse
-from fewlabels.datasets import resolve_data
-from fewlabels.interrupt import Interrupted
-from fewlabels.many import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
-from fewlabels.owner import Lock, owning
-from fewlabels.report import DamagedRun, mean_and_deviation, read
-from fewlabels.screen import Screen
-from fewlabels.spread import Board, Result, at_once, gpus, in_turn
-from fewlabels.words import duration
+from fewlabels.config.resolve import resolve_data
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.sweep.plan import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
+from fewlabels.runs.owner import Lock, owning
+from fewlabels.runs.report import DamagedRun, mean_and_deviation, read
+from fewlabels.runtime.screen import Screen
+from fewlabels.sweep.pool import Board, Result, at_once, gpus, in_turn
+from fewlabels.runtime.words import duration
 
 if TYPE_CHECKING:
     from fewlabels.commands.train import Command
@@ -114,7 +114,7 @@ def _summary(jobs: Sequence[Job], devices: Sequence[str]) -> str:
 
 def _costs(jobs: Sequence[Job], places: int) -> None:
     """What the runs will cost, measured on the first."""
-    from fewlabels.estimate import estimate
+    from fewlabels.training.estimate import estimate
 
     cost = estimate(jobs[0].config)
     steps = cost.config.steps

@@ -20,11 +20,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from fewlabels import streams
-from fewlabels.checked import Range, describe
+from fewlabels.runtime import streams
+from fewlabels.runtime.checked import Range, describe
 from fewlabels.commands import foreign
-from fewlabels.regular import expanded
-from fewlabels.words import close, did_you_mean, nearest
+from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.words import close, did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -198,7 +198,7 @@ def spelled(sentence: str, command: str) -> str:
 
     For the command "" they are written as in a file of settings: ``optim.lr_end``.
     """
-    from fewlabels.config import Data, Ema, Net, Optim, Train
+    from fewlabels.config.settings import Data, Ema, Net, Optim, Train
 
     if command in ("split", "data"):
         groups: dict[str, tuple[type, str]] = {"Data": (Data, "")}

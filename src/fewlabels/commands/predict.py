@@ -9,15 +9,15 @@ from typing import Annotated
 
 import tyro
 
-from fewlabels import streams
+from fewlabels.runtime import streams
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.log import bar
-from fewlabels.model import load_predictor
-from fewlabels.predict import predict, targets
-from fewlabels.regular import expanded
-from fewlabels.run import Run
-from fewlabels.step import pick_device
-from fewlabels.streams import visible
+from fewlabels.training.log import bar
+from fewlabels.inference.model import load_predictor
+from fewlabels.inference.predict import predict, targets
+from fewlabels.runtime.regular import expanded
+from fewlabels.runs.run import Run
+from fewlabels.training.step import pick_device
+from fewlabels.runtime.streams import visible
 
 
 @dataclass(frozen=True, kw_only=True)

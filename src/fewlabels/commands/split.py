@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from fewlabels import files
+from fewlabels.runtime import files
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.config import Data
+from fewlabels.config.settings import Data
 from fewlabels.data.packed import pack
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.datasets import load_source, resolve_data, split_of
-from fewlabels.regular import expanded
-from fewlabels.words import first
+from fewlabels.config.resolve import load_source, resolve_data, split_of
+from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.words import first
 
 
 @dataclass(frozen=True)

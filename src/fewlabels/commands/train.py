@@ -13,29 +13,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels import interrupt, parallel, regular, streams
+from fewlabels.runtime import interrupt
+
+from fewlabels.runtime import parallel
+
+from fewlabels.runtime import regular
+
+from fewlabels.runtime import streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
-from fewlabels.interrupt import Interrupted
-from fewlabels.many import baseline
-from fewlabels.recipes import RECIPES, hint, recipe
-from fewlabels.records import FREE_TO_CHANGE, PLACES
-from fewlabels.regular import expanded
-from fewlabels.run import Run, RunError
-from fewlabels.step import pick_device
-from fewlabels.tools.listing import present
-from fewlabels.training import Output, changed, resume, train
-from fewlabels.words import nearest
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.sweep.plan import baseline
+from fewlabels.config.recipes import RECIPES, hint, recipe
+from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
+from fewlabels.runtime.regular import expanded
+from fewlabels.runs.run import Run, RunError
+from fewlabels.training.step import pick_device
+from fewlabels.datatools.listing import present
+from fewlabels.training.loop import Output, changed, resume, train
+from fewlabels.runtime.words import nearest
 
 if TYPE_CHECKING:
-    from fewlabels.estimate import Estimate
+    from fewlabels.training.estimate import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +93,7 @@ def main(args: list[str]) -> int:
     if command.seeds is not None or command.folds is not None:
         return many.main(command, args)
     if command.dry_run:
-        from fewlabels.estimate import estimate
+        from fewlabels.training.estimate import estimate
 
         show(estimate(command.train), command.json)
         return 0

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fewlabels.data.source import FACTS, Images, Source
-from fewlabels.regular import expanded
-from fewlabels.words import first
+from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.words import first
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from fewlabels.data.reading import read_open, read_pictures
 from fewlabels.data.residency import host_memory
 from fewlabels.data.source import Images, Labels, OnDemand, Source, own_style
 from fewlabels.data.stream import Files
-from fewlabels.words import amount
+from fewlabels.runtime.words import amount
 
 ARRAYS = "arrays"
 """Name of a source that was made from what was in memory: no run can find it again by name."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels.data.source import Images
-from fewlabels.regular import expanded
+from fewlabels.runtime.regular import expanded
 
 
 def folder() -> Path:

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.kinds import SUFFIXES
-from fewlabels.regular import expanded, real
-from fewlabels.words import first
+from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.words import first
 
 LabelFrom: TypeAlias = Literal["folder", "suffix"]
 """Whether a picture's class is the folder it lies in, or the last part of its name (RealMix's 12_cat.png)."""

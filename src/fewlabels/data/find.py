@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fewlabels import regular
+from fewlabels.runtime import regular
 from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
-from fewlabels.regular import real
+from fewlabels.runtime.regular import real
 
 HELPERS = frozenset(
     (

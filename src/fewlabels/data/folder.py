@@ -7,8 +7,8 @@ from pathlib import Path
 from fewlabels.data.contents import Contents, LabelFrom, contents, part_of
 from fewlabels.data.listing import MISSING, Listing, Row, class_order, strangers
 from fewlabels.data.pictures import Unreadable, decode, find_images
-from fewlabels.regular import real
-from fewlabels.words import first
+from fewlabels.runtime.regular import real
+from fewlabels.runtime.words import first
 
 __all__ = ["LabelFrom", "Unreadable", "decode", "find_images", "list_folder"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fewlabels.data.residency import Kind, Place, choose
 from fewlabels.data.source import Images, OnDemand, Source
 from fewlabels.data.store import Store
-from fewlabels.rgb import pack
+from fewlabels.runtime.rgb import pack
 
 Rows: TypeAlias = NDArray[np.int64]
 

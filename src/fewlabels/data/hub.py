@@ -9,8 +9,8 @@ from typing import Any
 from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.data.pictures import Blob
-from fewlabels.regular import expanded, real
-from fewlabels.words import first
+from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.words import first
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "fine_label", "class", "target")

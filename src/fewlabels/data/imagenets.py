@@ -12,7 +12,7 @@ from fewlabels.data.find import check_link, folders_in, read_text, scan
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Listing, Row
 from fewlabels.data.table import rows_of
-from fewlabels.regular import real
+from fewlabels.runtime.regular import real
 
 FOLDERS = {
     "mini_imagenet": ("mini-imagenet", "mini_imagenet", "miniImageNet"),

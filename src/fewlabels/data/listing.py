@@ -17,7 +17,7 @@ import numpy as np
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import contents_of, name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, mark, own_style
-from fewlabels.words import first
+from fewlabels.runtime.words import first
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
 """A file and its class; None: unlabeled."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.source import FACTS
-from fewlabels.words import nearest
+from fewlabels.runtime.words import nearest
 
 DEFAULT_SEED = 1
 """The split seed where a name gives none. Not 0: FixMatch's seed 0 means "do not shuffle", so that it picks

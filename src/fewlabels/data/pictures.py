@@ -19,7 +19,7 @@ from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
 from fewlabels.data.residency import host_memory
 from fewlabels.data.source import Images
-from fewlabels.words import amount
+from fewlabels.runtime.words import amount
 
 __all__ = [
     "LARGEST_SIDE",

@@ -11,7 +11,7 @@ import numpy as np
 from fewlabels.data import rules
 from fewlabels.data.rules import Indices, interleaved_order, long_tail
 from fewlabels.data.source import Labels, Source
-from fewlabels.words import first
+from fewlabels.runtime.words import first
 
 Rule: TypeAlias = Literal["fixmatch", "balanced", "cadr", "realmix", "usb"]
 Prior: TypeAlias = Literal["data", "rand", "equal"]

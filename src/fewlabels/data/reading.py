@@ -37,8 +37,8 @@ from fewlabels.data.residency import fits
 from fewlabels.data.source import Images, Progress
 from fewlabels.data.stream import Files, PictureFiles, decoded_of, faults_of
 from fewlabels.data.workers import workers
-from fewlabels.regular import real
-from fewlabels.words import by_reason
+from fewlabels.runtime.regular import real
+from fewlabels.runtime.words import by_reason
 
 CHUNK = 64
 """Files that a worker takes at a time, at most."""

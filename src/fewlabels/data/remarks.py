@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewlabels.words import first
+from fewlabels.runtime.words import first
 
 
 class PictureWarning(UserWarning):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from fewlabels.words import amount
+from fewlabels.runtime.words import amount
 
 if TYPE_CHECKING:  # the processes that decode pictures do without torch
     import torch

@@ -24,7 +24,7 @@ from fewlabels.data.pictures import fit as fitted
 from fewlabels.data.source import FACTS, Images, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
 from fewlabels.data.tfrecord import list_records
-from fewlabels.regular import expanded
+from fewlabels.runtime.regular import expanded
 
 __all__ = ["DataUnavailable", "default_root", "load"]
 

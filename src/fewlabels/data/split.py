@@ -24,8 +24,8 @@ from fewlabels.data.picks import pick, pick_validation
 from fewlabels.data.protocol import Options, Rule, check_size, of_classes
 from fewlabels.data.rules import Indices
 from fewlabels.data.source import FACTS, Source
-from fewlabels.regular import expanded
-from fewlabels.words import first
+from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.words import first
 
 UNLABELED = "no label was picked of"
 """How the note on classes without a label begins, which more labels make another."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.data.source import Images
-from fewlabels.rgb import pack, spread
-from fewlabels.rng import philox
+from fewlabels.runtime.rgb import pack, spread
+from fewlabels.runtime.rng import philox
 
 
 class Store:
@@ -59,7 +59,7 @@ class Store:
     def take(self, rows: Tensor) -> Tensor:
         """Pixels of the images at `rows` (int64 ``[B]``, on the store's device).
 
-        They are those of `fewlabels.rgb.pack`: int32 ``[B, H*W]`` or uint8 ``[B, H*W, C]``.
+        They are those of `fewlabels.runtime.rgb.pack`: int32 ``[B, H*W]`` or uint8 ``[B, H*W, C]``.
         """
         batch = self.data.index_select(0, rows)
         return spread(batch) if self.shape[0] == 1 else batch

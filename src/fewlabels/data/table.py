@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import MISSING, UNLABELED, Listing, Row, class_order, short
-from fewlabels.regular import real
-from fewlabels.words import first
+from fewlabels.runtime.regular import real
+from fewlabels.runtime.words import first
 
 ENDINGS = (".csv", ".tsv")
 """Endings of tables, in small or capital letters."""

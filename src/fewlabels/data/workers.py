@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from fewlabels import children
-from fewlabels.allocator import keep_freed_memory
+from fewlabels.runtime import children
+from fewlabels.runtime.allocator import keep_freed_memory
 
 T = TypeVar("T")
 Map = Callable[[Callable[..., T], Iterable[tuple[Any, ...]]], Iterator[T]]

@@ -20,7 +20,7 @@ from fewlabels.nets.wrn import WideResNet, WideResNetTF
 from fewlabels.nets.zoo import PREFIXES, elsewhere, is_zoo, normalization, synchronized
 from fewlabels.nets.zoo import build as build_zoo
 from fewlabels.nets.zoo import check as check_zoo
-from fewlabels.words import close, did_you_mean
+from fewlabels.runtime.words import close, did_you_mean
 
 __all__ = [
     "CNN13",

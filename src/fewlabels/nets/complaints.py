@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from fewlabels import parallel
-from fewlabels.words import nearest
+from fewlabels.runtime import parallel
+from fewlabels.runtime.words import nearest
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewlabels.regular import expanded
+from fewlabels.runtime.regular import expanded
 
 
 class Weights(NamedTuple):

@@ -1,0 +1,287 @@
+# ruff: noqa: E501  (rows of a table)
+"""Settings for an algorithm on a data set, between the dataclasses' defaults and the command line.
+
+A recipe is a table of settings by dotted name. `recipe("vat", "svhn@250")` puts together those of the algorithm and
+of the data set; `recipe("google-vat-svhn")` takes what a project trained with, under its name in `RECIPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+from fewlabels import nets
+from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config.settings import Optim, Train, from_dict
+from fewlabels.data.aliases import ALIASES
+from fewlabels.data.names import DataName, parse
+from fewlabels.runtime.words import nearest
+
+Settings = Mapping[str, Any]
+
+F = "google-research/fixmatch"
+C = "JoyHuYY1412/CADR-FixMatch"
+K = "kekmodel/FixMatch-pytorch"
+D = "LeeDoYup/FixMatch-pytorch"
+R = "uizard-technologies/realmix"
+
+# ---- by algorithm and data set
+
+ADAM: Settings = {
+    "optim.name": "adamw",
+    "optim.lr": 0.002,
+    "optim.weight_decay": 0.02,
+    "optim.schedule": "constant",
+}
+"""F's Adam scripts: a constant rate, and weights that shrink by lr * weight_decay."""
+
+METHODS: Mapping[str, Settings] = {
+    "supervised": {**ADAM, "optim.weight_decay": 0.002},
+    "supervised-mixup": {**ADAM, "optim.weight_decay": 0.002},
+    "pseudo-label": {"uratio": 1},
+    "pi-model": {"uratio": 1},
+    "mean-teacher": {"uratio": 1},
+    "vat": {**ADAM, "uratio": 1},
+    "ict": {**ADAM, "uratio": 1},
+    "mixup": {**ADAM, "uratio": 1},
+    "mixmatch": {"uratio": 1},
+    "remixmatch": {"uratio": 1},
+}
+"""What an algorithm's script in F says otherwise than FixMatch's, which are the defaults."""
+
+DATASETS: Mapping[str, Settings] = {
+    "cifar100": {"net.name": "wrn-28-8", "optim.weight_decay": 0.001},  # F issue 26: --filters=128, wd 0.001
+    "stl10": {"net.name": "wrn-37-2"},  # F issue 34: --scales=4
+    "mini_imagenet": {"net.name": "resnet18"},  # C run.sh, and its README on the backbone
+}
+"""What the published numbers on a data set rest on."""
+
+BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
+    ("supervised", "cifar10"): {"optim.weight_decay": 0.02, "algorithm.smoothing": 0.001},
+    ("supervised", "cifar100"): {"optim.weight_decay": 0.02, "algorithm.smoothing": 0.001},
+    ("supervised", "svhn"): {"algorithm.smoothing": 0.01},
+    ("supervised", "svhn_noextra"): {"algorithm.smoothing": 0.01},
+}
+
+CADR: Settings = {"steps": 2**17}
+"""C's `train_kimg` of 8,192, for the names of its splits."""
+
+SMALL: Mapping[str, Settings] = {
+    # some twenty seconds on two CPU cores
+    "digits": {
+        "net.name": "small",
+        "optim.lr": 0.1,
+        "optim.warmup": 30,
+        "ema.decay": 0.99,
+        "ema.warmup": True,
+        "ema.buffers": "averaged",
+        "steps": 500,
+        "batch": 32,
+        "uratio": 4,
+        "eval_every": 50,
+        "save_every": 100,
+        "log_every": 10,
+    },
+    # minutes on a GPU; on a core of a CPU about 1 hour for pictures of 32 pixels, 3 for 64, 8 for 96
+    "a folder": {
+        "net.name": "wrn-10-2",
+        "net.bn_momentum": 0.01,
+        "ema.warmup": True,
+        "steps": 3000,
+        "batch": 32,
+        "uratio": 4,
+        "eval_every": 250,
+        "save_every": 250,
+        "log_every": 25,
+    },
+}
+"""Short trainings. One optimizer for all algorithms, so that they can be compared: those of `METHODS` are left out."""
+
+PER_CLASS: Mapping[str, str] = {"pi-model": "weight", "mean-teacher": "weight", "mixmatch": "w_match"}
+"""Weights of a squared error that is a mean over the classes: a short training takes them by number of classes. ICT,
+which has one too, was no better for it (LOG.md)."""
+
+RAMPS: Mapping[str, tuple[str, float]] = {
+    "mixmatch": ("ramp_steps", 1),  # as in YU1ut/MixMatch-pytorch; after a quarter it collapses with few classes
+    "remixmatch": ("ramp_steps", 0.25),
+    "uda": ("tsa_ramp", 0.25),
+}
+"""Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
+
+
+def short(algorithm: str, steps: int) -> Settings:
+    """Settings of the algorithm itself in a short training, whose published values are for a long one on ten classes."""
+    found: dict[str, Any] = {}
+    if algorithm in PER_CLASS:
+        found[f"algorithm.{PER_CLASS[algorithm]}"] = None
+    if algorithm in RAMPS:
+        option, share = RAMPS[algorithm]
+        found[f"algorithm.{option}"] = int(share * steps)
+    return found
+
+
+FINE_TUNING: Settings = {"optim.lr": 0.003}
+"""What a short training that starts from learned weights has otherwise: the rates of `SMALL` are for new ones."""
+
+
+def settings(algorithm: str, name: DataName, net: str | None = None, pretrained: bool | str = False) -> Settings:
+    """What `recipe` says otherwise than the dataclasses, beside `net` and `pretrained` themselves."""
+    method = METHODS.get(algorithm, {})
+    kind = "a folder" if name.folder else name.base
+    if kind in SMALL:
+        small = {**SMALL[kind], **(FINE_TUNING if pretrained else {})}
+        if net and _own_momentum(net):
+            small.pop("net.bn_momentum", None)
+        own = {k: v for k, v in method.items() if not k.startswith("optim.")}
+        return {**small, **own, **short(algorithm, small["steps"])}
+    protocol = CADR if name.alias and ALIASES[name.alias].options.get("rule") == "cadr" else {}
+    return {**DATASETS.get(kind, {}), **protocol, **method, **BOTH.get((algorithm, kind), {})}
+
+
+def _own_momentum(net: str) -> bool:
+    """Whether a net's batch norm follows the data fast enough for a short training; that of the authors' nets,
+    0.001, does not."""
+    return nets.is_zoo(net) or net.startswith("small")
+
+
+# ---- by project
+
+
+class Recipe(NamedTuple):
+    """What a project trained with: `changes` on top of `recipe(algorithm, data)`, a whole."""
+
+    algorithm: str
+    data: str
+    """A data name; the recipe is the same for other images."""
+    changes: Settings
+    source: str
+
+
+TF: Settings = {"data.normalize": "minus-one-one", "ema.when": "before"}
+"""Pixels and averaging of F, C and R; their nets have -tf in the name."""
+CTA: Settings = {"strong": "cta"}
+CTA_EVERYWHERE: Settings = {"strong": "cta", "cutout": False, "algorithm.labeled_view": "strong"}
+RA: Settings = {"strong": "rand:google"}
+LARGE: Settings = {"net.name": "wrn-28-2-tf", "net.width": 135}
+BALANCED: Settings = {"data.rule": "balanced"}
+LEEDOYUP: Settings = {**BALANCED, "seed": 0, "weak": "ms:zero", "eval_every": 10000}
+LEEDOYUP_RA: Settings = {**LEEDOYUP, "strong": "rand:leedoyup"}
+SGD: Settings = {f"optim.{name}": getattr(Optim(), name) for name in ("name", "lr", "schedule")}
+REALMIX: Settings = {**ADAM, "data.rule": "realmix"}
+
+TWO = ("cifar10.3@250-1", "svhn.3@250-1")
+FOUR = ("cifar10.3@250-1", "cifar100.3@2500-1", "svhn.3@250-1", "stl10.3@1000-1")
+EVERY_LABEL = ("cifar10-1", "svhn-1", "svhn_noextra-1")
+TAILS = ("cifar10_LT_50.1@50-1", "cifar100_LT_100.1@100-1", "stl10_LT_50.1@50-1", "miniImageNet_LT_100.1@100-1")
+VALID = ("cifar10.3@250-5000", "svhn.3@250-5000")
+
+# name, to which the data set is added; algorithm; data; changes; project and file
+# fmt: off
+TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
+    ("google-supervised", "supervised", EVERY_LABEL, {}, F, "fully_supervised/fs_baseline.py"),
+    ("google-supervised", "supervised", ("cifar100-1",), {"net.name": "wrn-28-2-tf"}, F, "fully_supervised/runs/all.sh"),
+    ("google-supervised-mixup", "supervised-mixup", EVERY_LABEL, {}, F, "fully_supervised/fs_mixup.py"),
+    ("google-supervised-mixup-26m", "supervised-mixup", ("cifar10-1", "cifar100-1"), LARGE, F, "fully_supervised/runs/all.sh"),
+    ("google-pseudo-label", "pseudo-label", FOUR, {"algorithm.broadcast": True}, F, "pseudo_label.py"),
+    ("google-pi-model", "pi-model", FOUR, {}, F, "pi_model.py"),
+    ("google-mean-teacher", "mean-teacher", FOUR, {}, F, "mean_teacher.py"),
+    ("google-vat", "vat", TWO, {"algorithm.eps": 6.0}, F, "vat.py"),
+    ("google-ict", "ict", TWO, {}, F, "ict.py"),
+    ("google-mixup", "mixup", TWO, {}, F, "mixup.py"),
+    ("google-mixmatch", "mixmatch", FOUR, {}, F, "mixmatch.py"),
+    # the cta scripts' lr 0.002 and wd 0.02 are left over from Adam: F issue 2
+    ("google-mixmatch-cta", "mixmatch", TWO, {**CTA_EVERYWHERE, "algorithm.beta": 0.75, "algorithm.second_view": "strong"}, F, "cta/cta_mixmatch.py"),
+    ("google-remixmatch-weak", "remixmatch", TWO, {"strong": "none"}, F, "remixmatch_no_cta.py"),
+    ("google-remixmatch", "remixmatch", FOUR, {**CTA_EVERYWHERE, "algorithm.redux": "1st"}, F, "cta/cta_remixmatch.py"),
+    ("google-uda", "uda", FOUR, RA, F, "uda.py"),
+    ("google-fixmatch", "fixmatch", FOUR, CTA, F, "fixmatch.py"),
+    ("google-fixmatch-ra", "fixmatch", FOUR, RA, F, "ablation/ab_fixmatch_ra.py"),
+    ("cadr-fixmatch", "fixmatch", TAILS, CTA, C, "run.sh"),
+    ("kekmodel-fixmatch", "fixmatch", ("cifar10.5@4000", "cifar100.5@10000"), {**BALANCED, "seed": 5, "strong": "rand:kekmodel"}, K, "README.md"),
+    ("leedoyup-fixmatch", "fixmatch", ("cifar10.0@4000", "cifar100.0@10000"), LEEDOYUP_RA, D, "README.md"),
+    ("leedoyup-sup-consistency", "fixmatch", ("cifar10.0", "cifar100.0"), LEEDOYUP_RA, D, "README.md"),
+    ("leedoyup-sup-only", "supervised", ("cifar10.0",), {**LEEDOYUP, **SGD, "optim.weight_decay": 0.0005, "algorithm.smoothing": 0.0}, D, "README.md"),
+    ("leedoyup-sup-only", "supervised", ("cifar100.0",), {**LEEDOYUP, **SGD, "optim.weight_decay": 0.001, "algorithm.smoothing": 0.0}, D, "README.md"),
+    ("realmix-supervised", "supervised", ("cifar10-5000", "svhn-5000"), {"optim.weight_decay": 0.02, "algorithm.smoothing": 0.001}, R, "README.md"),
+    ("realmix-supervised-mixup", "supervised-mixup", ("cifar10-5000", "svhn-5000"), {"optim.weight_decay": 0.02}, R, "README.md"),
+    ("realmix-pseudo-label", "pseudo-label", VALID, {**REALMIX, "algorithm.broadcast": True}, R, "pseudo_label.py"),
+    ("realmix-pi-model", "pi-model", VALID, REALMIX, R, "pi_model.py"),
+    ("realmix-mean-teacher", "mean-teacher", VALID, {**REALMIX, "optim.weight_decay": 0.2}, R, "mean_teacher.py"),
+    ("realmix-vat", "vat", VALID, {**REALMIX, "algorithm.eps": 6.0}, R, "vat.py"),
+    ("realmix-ict", "ict", VALID, REALMIX, R, "ict.py"),
+    ("realmix-mixup", "mixup", VALID, REALMIX, R, "mixup.py"),
+    ("realmix-mixmatch", "mixmatch", VALID, REALMIX, R, "mixmatch.py"),
+)
+# fmt: on
+
+
+def _recipes() -> dict[str, Recipe]:
+    out = {}
+    for name, algorithm, names, changes, project, file in TABLE:
+        for data in names:
+            parsed = parse(data)
+            form: Settings = {}
+            if project in (F, C, R):
+                net = settings(algorithm, parsed).get("net.name", "wrn-28-2")
+                form = {**TF, "net.name": f"{net}-tf" if net.startswith("wrn") else net}
+            out[f"{name}-{parsed.base}"] = Recipe(algorithm, data, {**form, **changes}, f"{project}, {file}")
+    return out
+
+
+RECIPES: Mapping[str, Recipe] = _recipes()
+
+
+# ---- a recipe becomes a Train
+
+
+def recipe(
+    algorithm: str = "fixmatch",
+    data: str | None = None,
+    *,
+    net: str | None = None,
+    pretrained: bool | str = False,
+) -> Train:
+    """The default `Train` of an algorithm on a data set, or that of a project.
+
+    Args:
+        algorithm: an algorithm's command-line name, or a name of `RECIPES`.
+        data: a data name or a folder; default: the project's, or 40 labels of the digits.
+        net: the network's name, in place of the recipe's own.
+        pretrained: as `Net.pretrained`; a short training takes a smaller rate then.
+
+    Raises ValueError for unknown names.
+    """
+    given: Settings = ({"net.name": net} if net else {}) | ({"net.pretrained": pretrained} if pretrained else {})
+    if algorithm in RECIPES:
+        named = RECIPES[algorithm]
+        own = settings(named.algorithm, parse(named.data))
+        return _train(named.algorithm, data or named.data, {**own, **named.changes, **given})
+    if algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
+        near = nearest(algorithm, [*ALGORITHMS, *RECIPES])
+        raise ValueError(f"there is no algorithm {algorithm!r}{near} (known: {known})")
+    data = data or "digits@40"
+    return _train(algorithm, data, {**settings(algorithm, parse(data), net, pretrained), **given})
+
+
+def _train(algorithm: str, data: str, values: Settings) -> Train:
+    """A `Train` with settings by dotted name."""
+    nested: dict[str, Any] = {"algorithm": {"name": algorithm}, "data": {"name": data}}
+    for name, value in values.items():
+        *parts, last = name.split(".")
+        reduce(lambda inside, part: inside.setdefault(part, {}), parts, nested)[last] = value
+    return from_dict(nested)
+
+
+PUBLISHED = {"cifar100": "CIFAR-100", "stl10": "STL-10", "mini_imagenet": "mini-ImageNet"}
+
+
+def hint(train: Train) -> str | None:
+    """A sentence if the published numbers on the data set rest on another net than that of `train`."""
+    base = parse(train.data.name).base
+    usual = DATASETS.get(base, {})
+    if not usual or train.net.name.removesuffix("-tf") == usual["net.name"]:
+        return None
+    decay = usual.get("optim.weight_decay")
+    return f"published {PUBLISHED[base]} numbers use {usual['net.name']}" + (f", weight decay {decay}" if decay else "")

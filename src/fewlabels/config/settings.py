@@ -1,0 +1,394 @@
+"""`Train` and its parts: the one place where a setting's name, type, default, unit and range is written.
+
+The command line, config.json, the printed summary and the checks all come from these dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_type_hints
+
+import tyro
+from torch import nn
+
+from fewlabels import nets
+from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
+from fewlabels.augment import tokens
+from fewlabels.runtime.checked import Checked, Range
+from fewlabels.data.protocol import Options, Prior, Rule
+from fewlabels.runs.records import flat
+from fewlabels.runtime.words import nearest
+
+Main = tyro.conf.arg(name="")
+"""The field that an option of the part's own name sets: `--data X` is `Data.name`."""
+
+Classes = Annotated[
+    tuple[int | str, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="CLASS,...",
+        instance_from_str=lambda args: tuple(word.strip() for word in args[0].split(",") if word.strip()),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]
+"""Class numbers or names, separated by commas on the command line; none mean all."""
+
+Pretrained = Annotated[
+    bool | str,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="True|FILE",
+        instance_from_str=lambda args: {"true": True, "false": False}.get(args[0].lower(), args[0]),
+        is_instance=lambda value: isinstance(value, bool | str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""Whether to fetch weights, or a file of them."""
+
+SPLIT = Options()
+"""Defaults of what is said to the rule of a split."""
+
+if TYPE_CHECKING:
+    Choice: TypeAlias = AnyAlgorithm
+else:  # the same union, with the names that the command line knows
+    Choice = Union[tuple(Annotated[cls, tyro.conf.subcommand(name=name)] for name, cls in ALGORITHMS.items())]  # noqa: UP007
+
+
+@dataclass(frozen=True)
+class Data(Checked):
+    """What to learn from: a named data set or a folder, and which of its labels are known."""
+
+    name: Annotated[str, Main] = "digits@40"
+    """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder with
+    `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`, a table `FILE.csv` (path, label, split), a `.tfrecord`
+    file, or `hf:OWNER/NAME` of the Hugging Face hub."""
+    _: KW_ONLY
+    root: str | None = None
+    """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
+    labels: Annotated[int | None, Range(1, None)] = None
+    """Labels to keep in all (SIZE of the name), or of the largest class with `imbalance`; default: every one."""
+    seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
+    """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
+    valid: Annotated[int | None, Range(0, None)] = None
+    """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
+    rule: Rule | None = None
+    """Whose rule picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each
+    class, `cadr` and `usb` make long tails, `realmix` takes the labels out of the unlabeled set; default: what
+    the name says, else `fixmatch`."""
+    unlabeled: str | None = None
+    """Whether the unlabeled set contains the labeled images (`all`, as in FixMatch) or not (`rest`); default:
+    `rest` under `realmix`, else `all`."""
+    imbalance: Annotated[float | None, Range(1, None)] = SPLIT.imbalance
+    """How many times as many labels the first class gets as the last (gamma; `cadr` and `usb`)."""
+    imbalance_unlabeled: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_unlabeled
+    """The same for the unlabeled images (`cadr` and `usb`)."""
+    imbalance_test: Annotated[float | None, Range(1, None)] = SPLIT.imbalance_test
+    """The same for the test images."""
+    head_unlabeled: Annotated[int | None, Range(1, None)] = SPLIT.head_unlabeled
+    """Unlabeled images of the largest class (`usb`); default: all that are left."""
+    reverse: bool = SPLIT.reverse
+    """Turn the tail of the unlabeled and test images round: the last class is the largest."""
+    prior: Prior = SPLIT.prior
+    """Shares of the classes: as in the data, random by the seed (`cadr`), or taken in turn (`realmix`)."""
+    candidates: Annotated[int | None, Range(1, None)] = SPLIT.candidates
+    """Pick labels among this many first images only (`realmix`)."""
+    keep_labeled: Classes = SPLIT.keep_labeled
+    """Classes, by number or name, whose labels are kept after the pick; default: all."""
+    keep_unlabeled: Classes = SPLIT.keep_unlabeled
+    """Classes whose unlabeled images are kept."""
+    keep_test: Classes = SPLIT.keep_test
+    """Classes whose test images are kept."""
+    remap: bool = SPLIT.remap
+    """Give the net outputs for the classes of `keep_labeled` only."""
+    oversample: Annotated[int | None, Range(1, 2**24)] = SPLIT.oversample
+    """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
+    the same number of each class)."""
+    split: str | None = None
+    """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
+    normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
+    """Scaling of the pixels; `auto`: what a pretrained net of timm or torchvision is used to, else the named set's
+    mean and std, measured ones for own images."""
+    image_size: Annotated[int | None, Range(4, 4096)] = None
+    """Side in pixels to which own images are brought; default: chosen from the images."""
+    fit: Literal["crop", "pad", "centre"] = "crop"
+    """How: `crop` resizes the shorter side and cuts out the centre, `pad` resizes the longer side and fills up
+    with black, `centre` cuts out the centre without resizing."""
+    bits: Annotated[int, Range(8, 16)] = 16
+    """Bits that grey pictures of 16 bits use (12 for values up to 4095); the highest 8 of them are kept."""
+    max_pixels: Annotated[int, Range(1, None)] = 89_478_485
+    """Pixels of a picture that is still read; larger ones count as unreadable."""
+    labeled: str | None = None
+    """Folder of the labeled pictures, in place of `labeled/` in the folder that `name` is."""
+    test: str | None = None
+    """Folder of the test pictures, in place of `test/`."""
+    label_from: Literal["folder", "suffix"] = "folder"
+    """Whether the class is the folder of a picture or the end of its name (`12_cat.png`)."""
+    classes: str | None = None
+    """JSON file of display names: {"folder or number": "name"}, or a list."""
+    skip_corrupt: bool = False
+    """Go on without the image files that cannot be read, instead of stopping before the training."""
+    residency: Literal["auto", "device", "host", "stream"] = "auto"
+    """Where the images live: `device`, in the memory of what trains; `host`, gathered for each step; `stream`, in
+    their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
+
+    def alone(self) -> Data:
+        """What a command that adds its own options to these says about the data."""
+        return Data(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Data)})
+
+
+@dataclass(frozen=True)
+class Net(Checked):
+    """The network."""
+
+    name: Annotated[str, Main] = "wrn-28-2"
+    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small`, `cnn13`, `convnet`, `shake` or
+    `resnet18`, each perhaps with `-WIDTH`, `resnext-DEPTH-CxD`, `timm:NAME`, `torchvision:NAME`."""
+    _: KW_ONLY
+    stages: Annotated[int | None, Range(1, 8)] = None
+    """Scales of the image, each half the one before; default: what the name says (3, mostly)."""
+    blocks: Annotated[int | None, Range(1, 1000)] = None
+    """Residual blocks per stage; default: what the name says."""
+    width: Annotated[int | None, Range(1, 100_000)] = None
+    """Channels of the first stage, 16 times the WIDTH of a `wrn`; default: what the name says."""
+    dropout: Annotated[float, Range(0, 1, high_open=True)] = 0.0
+    """Probability of dropping a feature."""
+    slope: Annotated[float | None, Range(0, 1)] = None
+    """Slope of the leaky ReLU on the negative side; default: the net's own (0.1; cnn13 and convnet 0.2)."""
+    bn_momentum: Annotated[float | None, Range(0, 1)] = None
+    """Weight of the newest batch in the running statistics; default: the net's own."""
+    patch: Annotated[int | None, Range(1, None)] = None
+    """Side in pixels of the patches of a ViT (`timm:`); default: its own."""
+    pretrained: Pretrained = False
+    """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
+    or .pth file of the same net."""
+
+    def check(self) -> None:
+        """Raises the ValueError of `build` for what has nothing to do with the images."""
+        nets.check(self.name, pretrained=self.pretrained, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stages", "blocks", "width", "slope", "patch")}
+
+    def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
+        """The net at its start, for images of `shape` (C, H, W); `blank`: its weights will be loaded from a run."""
+        return nets.build(
+            self.name,
+            classes=classes,
+            shape=shape,
+            dropout=self.dropout,
+            bn_momentum=self.bn_momentum,
+            **self._options(),
+            pretrained=False if blank else self.pretrained,
+        )
+
+
+@dataclass(frozen=True)
+class Optim(Checked):
+    """The optimizer and its schedule; weights of norm layers and biases are not decayed."""
+
+    name: Annotated[Literal["sgd", "adam", "adamw"], Main] = "sgd"
+    """`sgd` with momentum; `adam` with the decay in the gradient; `adamw` with the decay apart from it."""
+    _: KW_ONLY
+    lr: Annotated[float, Range(0, None, low_open=True)] = 0.03
+    """Learning rate at the start (after the warm-up)."""
+    momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of the momentum."""
+    weight_decay: Annotated[float, Range(0, None)] = 5e-4
+    """L2 decay of convolution and linear weights; with `adamw` they shrink by lr * weight_decay in each step."""
+    beta1: Annotated[float, Range(0, 1, high_open=True)] = 0.9
+    """Decay of Adam's mean of the gradients."""
+    beta2: Annotated[float, Range(0, 1, high_open=True)] = 0.999
+    """Decay of Adam's mean of their squares."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr; `linear` ends at `lr_end`."""
+    lr_end: Annotated[float, Range(0, None)] = 0.0
+    """Learning rate at the end of the `linear` schedule."""
+    warmup: Annotated[int, Range(0, 10**12)] = 0
+    """Steps of linear warm-up from 0."""
+    layer_decay: Annotated[float, Range(0, 1, low_open=True)] = 1.0
+    """Factor of the learning rate from each layer to the one before it, for pretrained ViTs (0.5 to 0.8)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_end and self.schedule != "linear":
+            raise ValueError(f"Optim.lr_end {self.lr_end:g} is for the schedule linear, not for {self.schedule}")
+        other = ("beta1", "beta2") if self.name == "sgd" else ("momentum", "nesterov")
+        for name in other:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                theirs = "adam and adamw" if self.name == "sgd" else "sgd"
+                raise ValueError(f"Optim.{name} {value} is for {theirs}, not for {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema(Checked):
+    """The exponential moving average of the weights, which is the model that gets evaluated."""
+
+    decay: Annotated[float, Range(0, 1, high_open=True)] = 0.999
+    """Weight of the old average in each step."""
+    warmup: bool = False
+    """Start with the smaller decay (1 + t) / (10 + t), for short runs."""
+    buffers: Literal["live", "averaged"] = "live"
+    """Batch-norm statistics of the average: the live ones of the net, or averaged like the weights."""
+    when: Literal["after", "before"] = "after"
+    """Whether the average takes in the weights after or before the optimizer's step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Checked):
+    """A training, whole: with the data it determines every number of the result."""
+
+    algorithm: Choice = field(default_factory=FixMatch)
+    """The algorithm and its own settings."""
+    data: Data = field(default_factory=Data)
+    """The images and which labels are known."""
+    net: Net = field(default_factory=Net)
+    """The network."""
+    optim: Optim = field(default_factory=Optim)
+    """The optimizer and its schedule."""
+    ema: Ema = field(default_factory=Ema)
+    """The moving average of the weights."""
+    steps: Annotated[int, Range(1, 10**12)] = 2**20
+    """Training steps."""
+    batch: Annotated[int, Range(1, None)] = 64
+    """Labeled images per step, over all devices."""
+    uratio: Annotated[int, Range(1, None)] = 7
+    """Unlabeled images per labeled one in each step."""
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 1
+    """Seed of the initial weights, of the order of the images and of the augmentation."""
+    weak: Literal["auto", "ms", "s", "m", "x", "affine", "ms:zero", "s:zero"] = "auto"
+    """Weak view: m mirrors, s shifts, ms both, x neither; `:zero` shifts in black instead of a reflection; `auto`:
+    what suits the data set."""
+    shift: Annotated[int | None, Range(0, None)] = None
+    """Largest shift of the weak view in pixels; default: what suits the data set."""
+    strong: Literal[
+        "auto",
+        "rand:kekmodel",
+        "rand:leedoyup",
+        "rand:google",
+        "rand:imagenet",
+        "cta",
+        "cta:imagenet",
+        "autoaugment",
+        "cutout",
+        "affine",
+        "none",
+    ] = "auto"
+    """Strong view: RandAugment as one of four code bases has it, CTAugment, AutoAugment, cutout alone, small affine
+    moves; `auto`: what suits the data set."""
+    cutout: bool = True
+    """Whether the strong view ends with its cutout, if it has one."""
+    augment: str | None = None
+    """The views in the words of google-research/fixmatch, such as `d.d.rac`: labeled, unlabeled, further unlabeled
+    (docs/augmentation.md); in place of `strong`, and `weak` is then what `d` stands for."""
+    stratified: bool = False
+    """RandAugment draws each operation equally often in a batch, in random order."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Precision of the net's forward and backward; `auto`: bf16 on a GPU that has it, else fp32; tf32: float32 whose
+    products have 10 bits, on a GPU."""
+    compile: bool = False
+    """Compile the step with torch.compile (a minute at the start, faster steps)."""
+    graph: bool = False
+    """Record the step as a CUDA graph, after some steps, and replay it; for algorithms that draw no random numbers."""
+    deterministic: bool = False
+    """Only deterministic GPU kernels: slower, the same bits every time. The CPU always is."""
+    sync_bn: bool = False
+    """Batch-norm statistics over all GPUs instead of each GPU's own."""
+    eval_every: Annotated[int, Range(1, None)] = 1024
+    """Steps between evaluations; the last step always evaluates."""
+    save_every: Annotated[int, Range(1, None)] = 1024
+    """Steps between checkpoints; the last step always saves."""
+    log_every: Annotated[int, Range(1, None)] = 64
+    """Steps over which logged values are averaged."""
+    keep: Annotated[int, Range(1, None)] = 2
+    """Newest checkpoints to keep, beside the best one."""
+
+    def __post_init__(self) -> None:
+        algorithm: Any = self.algorithm
+        outside = not isinstance(algorithm, type | AnyAlgorithm)
+        if outside and dataclasses.is_dataclass(algorithm) and hasattr(algorithm, "build"):
+            # from outside the package: no member of the union, which is what the command line offers
+            object.__setattr__(self, "algorithm", FixMatch())
+        super().__post_init__()
+        object.__setattr__(self, "algorithm", algorithm)
+        if (images := self.batch * (1 + self.uratio)) > 2**24:
+            what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
+            raise ValueError(f"{what} means {images:,} images in each step; {2**24:,} are the most")
+        if self.augment is not None:
+            tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
+
+
+def algorithm_name(algorithm: object) -> str:
+    """The command-line name of an algorithm's config (the class name in lower case for one of the user's own)."""
+    return _name_of(type(algorithm))
+
+
+def _name_of(cls: type) -> str:
+    return str(getattr(cls, "name", cls.__name__.lower()))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values; an algorithm carries its name first."""
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name == "algorithm":
+            out[f.name] = {"name": algorithm_name(value), **to_dict(value)}
+        elif dataclasses.is_dataclass(value):
+            out[f.name] = to_dict(value)
+        else:
+            out[f.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def from_dict(values: Mapping[str, Any], default: Train | None = None, algorithms: Iterable[type] = ()) -> Train:
+    """A `Train` from nested plain values; what is missing comes from `default`. Unknown keys are refused."""
+    known = {**ALGORITHMS, **{_name_of(cls): cls for cls in algorithms}}
+    return typing.cast(Train, _build(Train, values, default or Train(), known, ()))
+
+
+def _build(cls: type, values: Any, default: Any, algorithms: Mapping[str, type], path: tuple[str, ...]) -> Any:
+    where = ".".join(path) or "the configuration"
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must hold named values, got {json.dumps(values)}")
+    hints = get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"{where} has no setting {key!r}{nearest(key, fields)}")
+        old = getattr(default, key) if default is not None else None
+        if key == "algorithm" and cls is Train:
+            given[key] = _algorithm(value, old, algorithms)
+        elif dataclasses.is_dataclass(hints[key]):
+            given[key] = _build(hints[key], value, old, algorithms, (*path, key))
+        else:
+            given[key] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(default, **given) if default is not None else cls(**given)
+
+
+def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
+    value = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else value
+    if not isinstance(value, dict):
+        raise ValueError(f"algorithm must be a name or named values, got {json.dumps(value)}")
+    name = value.pop("name", algorithm_name(default))
+    if not isinstance(name, str) or name not in algorithms:
+        raise ValueError(
+            f"there is no algorithm {name!r}{nearest(str(name), algorithms)} (known: {', '.join(algorithms)})"
+        )
+    cls = algorithms[name]
+    return _build(cls, value, default if type(default) is cls else None, algorithms, ("algorithm",))
+
+
+def difference(config: Train, default: Train) -> dict[str, Any]:
+    """What `config` says otherwise than `default`, by dotted name."""
+    old = flat(to_dict(default))
+    return {k: v for k, v in flat(to_dict(config)).items() if k not in old or old[k] != v}

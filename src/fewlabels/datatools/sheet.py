@@ -1,0 +1,155 @@
+"""A contact sheet: what the labeled images are, and what the views make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from fewlabels.augment import View, pack, unpack
+from fewlabels.data.source import Images, Source
+from fewlabels.data.split import Split
+from fewlabels.runtime.rng import Rng, philox
+
+TILE = 64
+"""Side in pixels, about, of a picture on the sheet."""
+
+MARGIN, GAP, BLOCK, HEAD = 24, 4, 28, 26
+"""Pixels around the sheet, between pictures, between blocks of columns, and for a heading."""
+
+INK, FAINT, PAPER = (33, 37, 41), (110, 117, 125), (255, 255, 255)
+
+
+class Columns(NamedTuple):
+    """How many pictures a row of the sheet shows."""
+
+    labeled: int = 8
+    weak: int = 3
+    strong: int = 5
+
+
+def sheet(
+    source: Source,
+    split: Split,
+    weak: View,
+    strong: View,
+    *,
+    lines: Sequence[str] = (),
+    rows: int = 20,
+    columns: Columns | None = None,
+    seed: int = 1,
+) -> Image.Image:
+    """Draw the sheet: one row per class, at its left end labeled images, at its right views of the first of them.
+
+    Below come some unlabeled images.
+
+    Args:
+        weak, strong: views for images of the source's shape.
+        lines: the headline and what stands under it.
+        rows: classes to show at most; the sheet says how many are left out.
+        seed: of the views and of the choice of unlabeled images.
+    """
+    columns = columns or Columns()
+    columns = columns._replace(labeled=min(columns.labeled, int(np.bincount(split.targets).max())))
+    shown = range(min(len(source.classes), rows))
+    members = [split.labeled[split.targets == c] for c in shown]
+    height, width = tile_shape(source.shape[1:])
+    small, large = font(14), font(24)
+
+    names = [clipped(source.classes[c], small, 180) for c in shown]
+    counts = [f"{split.class_counts[c]} labeled" for c in shown]
+    left = MARGIN + int(max(small.getlength(text) for text in (*names, *counts))) + 16
+    heads = ("labeled", "weak views of the first", "strong views of the first")
+    blocks: list[list[int]] = []  # where the pictures of each block begin
+    x = left
+    for count, head in zip(columns, heads, strict=True):
+        blocks.append([x + i * (width + GAP) for i in range(count)])
+        x += max(count * (width + GAP), int(small.getlength(head))) + BLOCK
+    places = [place for block in blocks for place in block]
+    total = max(x - BLOCK, *(MARGIN + int(small.getlength(line)) for line in lines[1:]), left) + MARGIN
+    top = MARGIN + (36 if lines else 0) + 20 * max(0, len(lines) - 1) + 16
+    bottom = top + HEAD + len(shown) * (height + GAP) + HEAD * (len(shown) < len(source.classes))
+    some = philox(seed, "sheet/unlabeled").permutation(split.unlabeled)[: 2 * len(places)]
+    below = bottom + 18 + HEAD + -(-len(some) // len(places)) * (height + GAP)
+
+    page = Image.new("RGB", (total, below + MARGIN), PAPER)
+    pen = ImageDraw.Draw(page)
+    for i, line in enumerate(lines):
+        at = (MARGIN, MARGIN + (36 + 20 * (i - 1) if i else 0))
+        pen.text(at, line, font=small if i else large, fill=FAINT if i else INK)
+    for block, head in zip(blocks, heads, strict=True):
+        pen.text((block[0], top), head, font=small, fill=FAINT)
+    firsts = [int(picked[0]) for picked in members if len(picked)]
+    views = zip(
+        _looks(source.images[firsts], weak, "sheet/weak", columns.weak, seed),
+        _looks(source.images[firsts], strong, "sheet/strong", columns.strong, seed),
+        strict=True,
+    )
+    for row, (name, amount, picked) in enumerate(zip(names, counts, members, strict=True)):
+        y = top + HEAD + row * (height + GAP)
+        pen.text((MARGIN, y + height / 2 - 2), name, font=small, fill=INK, anchor="ls")
+        pen.text((MARGIN, y + height / 2 + 2), amount, font=font(12), fill=FAINT, anchor="la")
+        parts = (source.images[picked[: columns.labeled]], *(next(views) if len(picked) else ()))
+        for block, part in zip(blocks, parts, strict=False):
+            _paste(page, part, block, y)
+    if len(shown) < len(source.classes):
+        text = f"and {len(source.classes) - len(shown)} more classes"
+        pen.text((MARGIN, bottom - 20), text, font=small, fill=FAINT)
+    text = f"{len(some)} of the {len(split.unlabeled):,} unlabeled images"
+    pen.text((left, bottom + 18), text, font=small, fill=FAINT)
+    for start in range(0, len(some), len(places)):
+        y = bottom + 18 + HEAD + start // len(places) * (height + GAP)
+        _paste(page, source.images[some[start : start + len(places)]], places, y)
+    return page
+
+
+def _looks(images: Images, view: View, purpose: str, times: int, seed: int) -> Images:
+    """Each image through the view some times, uint8 ``[N, times, H, W, C]``."""
+    pixels = pack(torch.from_numpy(images))
+    looks = [view(pixels, view.draw(Rng(seed, step), len(pixels), purpose)) for step in range(times)]
+    return torch.stack([unpack(look, view.shape) for look in looks], 1).numpy()
+
+
+def tile_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """(height, width) on the sheet of images of `shape` (H, W): small ones enlarged by a whole number, large ones
+    shrunk."""
+    longest = max(shape)
+    if longest <= 1.5 * TILE:
+        factor = max(1, round(TILE / longest))
+        return shape[0] * factor, shape[1] * factor
+    return max(1, round(shape[0] * 1.5 * TILE / longest)), max(1, round(shape[1] * 1.5 * TILE / longest))
+
+
+def _paste(page: Image.Image, images: Images, places: Sequence[int], y: int) -> None:
+    for image, x in zip(images, places, strict=False):
+        height, width = tile_shape(image.shape[:2])
+        how = Image.Resampling.NEAREST if height >= image.shape[0] else Image.Resampling.LANCZOS
+        page.paste(Image.fromarray(_rgb(image)).resize((width, height), how), (x, y))
+
+
+def _rgb(image: Images) -> Images:
+    """One channel as grey, of two or more than three the first ones as red, green, blue."""
+    channels = image.shape[-1]
+    if channels == 2:
+        return np.concatenate([image, np.zeros_like(image[..., :1])], -1)
+    return np.ascontiguousarray(image[..., :3]) if channels >= 3 else np.repeat(image, 3, -1)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans where there is one (it knows many scripts), else the font that Pillow brings."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
+def clipped(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    if face.getlength(text) <= width:
+        return text
+    while text and face.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

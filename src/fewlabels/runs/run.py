@@ -1,0 +1,352 @@
+"""The run folder: everything that a training leaves, finished or not.
+
+    config.json     the resolved `Train`            data.json      classes, image shape, mean and std
+    split.json      which images are labeled        metrics.jsonl  a line per log point and evaluation
+    tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
+    result.json     written when the training is complete
+
+A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
+its average `ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
+`fewlabels.runs.records`). Who trains owns the folder: `fewlabels.runs.owner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import fewlabels
+from fewlabels.runtime import files
+from fewlabels.runs import records
+from fewlabels.runtime import regular
+from fewlabels.runs.checkpoint import Checkpoint, checkpoint_name
+from fewlabels.config.settings import Train, algorithm_name, from_dict, to_dict
+from fewlabels.data.names import is_folder
+from fewlabels.data.split import Split
+from fewlabels.runs.records import NotWritten, RunError
+from fewlabels.runtime.regular import expanded, real
+
+__all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]
+
+SETTINGS = ("split.json", "data.json", "config.json")
+"""What a run writes before its first step, in the order in which it is removed: config.json shows that it is one."""
+
+PARTS = ("result.json", "baseline", "checkpoints", "tensorboard", "metrics.jsonl", *SETTINGS)
+"""What is replaced with a run; whatever else lies in the folder stays."""
+
+LITTER = (".lock", *(f".{name}.tmp" for name in PARTS))
+"""What a killed process may leave besides."""
+
+
+class Run:
+    """A run folder on disk."""
+
+    def __init__(self, path: Path | str, algorithms: Iterable[type] = ()) -> None:
+        """Open an existing run. `algorithms` are config classes from outside the package that it may name."""
+        self.path = Path(path)
+        self._algorithms = tuple(algorithms)
+        if not self.path.is_dir():
+            raise RunError(f"there is no run folder {self.path}")
+        if not os.path.lexists(self.path / "config.json"):
+            raise RunError(f"{self.path} is not a run folder: it has no config.json")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: Train,
+        split: Split,
+        data: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        baseline: bool = False,
+    ) -> Run:
+        """Make the folder and write what is known before the first step.
+
+        baseline: a supervised baseline is to follow. Raises RunError unless the folder is free, NotWritten.
+        """
+        cls.check_free(path, overwrite=overwrite)
+        settings = {"fewlabels": fewlabels.__version__, "train": to_dict(config), "baseline": baseline}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _clear(path)
+            # First, as it is what `check_free` knows a run by: one that was killed right here can be overwritten.
+            files.write_json(path / "config.json", settings)
+            files.write_file(path / "split.json", split.to_json().encode())
+            files.write_json(path / "data.json", dict(data))
+            (path / "checkpoints").mkdir()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                _clear(path)
+            raise NotWritten(f"cannot write the run folder {path}: {error.strerror or error}") from None
+        return cls(path, (type(config.algorithm),))
+
+    @staticmethod
+    def check_free(path: Path, *, overwrite: bool) -> None:
+        """Raises RunError unless a run may be made at `path`: in no folder, in an empty one, in place of a run that
+        was stopped before it had anything to show, or of any run with `overwrite`."""
+        if os.path.lexists(path) and not path.is_dir():
+            what = "a link to nowhere" if path.is_symlink() and not path.exists() else "a file"
+            raise RunError(f"cannot make the run folder {path}: {what} of that name exists")
+        names = {p.name for p in path.iterdir()} - {*LITTER} if path.is_dir() else set()
+        if not names or (_is_run(path) and names <= {*PARTS} and not _has_begun(path)):
+            return
+        if not overwrite:
+            raise RunError(f"{path} exists and is not empty; name another --out, or add --overwrite")
+        if not _is_run(path):
+            why = "its config.json is not that of a run" if "config.json" in names else "it has no config.json"
+            raise RunError(f"{path} is not a run folder ({why}), so --overwrite leaves it")
+
+    def discard(self) -> None:
+        """Take away what `create` and the first moments of a training wrote."""
+        _clear(self.path)
+
+    @property
+    def config(self) -> Train:
+        """The resolved configuration."""
+        settings = records.settings(self.path)
+        try:
+            return from_dict(settings, algorithms=self._algorithms)
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{error} (in {self.path / 'config.json'})") from None
+
+    @property
+    def wants_baseline(self) -> bool:
+        """Whether a supervised baseline follows the training, or has begun."""
+        return records.parsed(self.path / "config.json").get("baseline") is True or (self.path / "baseline").is_dir()
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What data.json says: classes, shape, mean, std, source."""
+        data = records.parsed(self.path / "data.json")
+        if not _describes(data):
+            raise RunError(f"{self.path / 'data.json'} does not describe the data of a run")
+        return dict(data)
+
+    @property
+    def split(self) -> Split:
+        path = self.path / "split.json"
+        try:
+            return Split.from_json(regular.read_text(path))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is incomplete: split.json is missing") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What the checkpoints of this run carry, as it was when first asked for."""
+        return records.identity(self.path)
+
+    @property
+    def finished(self) -> bool:
+        return records.finished(self.path)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: the summary of a complete training."""
+        return {k: v for k, v in records.result(self.path).items() if k not in ("records", "run", "seal")}
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl, as `records.metrics` has them; `kind` is "eval" or "log"."""
+        return records.metrics(self.path, kind)
+
+    def written(self, step: int) -> bytes:
+        """The lines of metrics.jsonl up to the checkpoint of a step. Raises RunError where they have changed."""
+        name = checkpoint_name(step, best=False)
+        meta = records.parsed(self.path / "checkpoints" / name / "meta.json")
+        return records.written(self.path, meta["records"], name) if meta.get("records") else b""
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Complete checkpoints by step; the best one last among those of its step."""
+        found = []
+        folder = self.path / "checkpoints"
+        for path in folder.iterdir() if folder.is_dir() else []:
+            if match := re.fullmatch(r"(step|best)-(\d+)", path.name):
+                found.append(Checkpoint(path, int(match[2]), match[1] == "best"))
+        return sorted(found, key=lambda c: (c.step, c.best))
+
+    def checkpoint(self, which: str = "last") -> Checkpoint:
+        """`last`, `best`, or a step number."""
+        every = self.checkpoints()
+        if not every:
+            raise RunError(f"{self.path} has no checkpoint yet")
+        kept = ", ".join(sorted({str(c.step) for c in every}, key=int))
+        if which == "last":
+            found = [c for c in every if not c.best][-1:] or every[-1:]
+        elif which == "best":
+            found = [c for c in every if c.best][-1:]
+        elif which.isdecimal():
+            found = [c for c in every if str(c.step) == (which.lstrip("0") or "0")][-1:]
+        else:
+            raise RunError(f"--checkpoint must be last, best or a step, got {which!r} (kept: {kept})")
+        if not found:
+            raise RunError(f"{self.path} keeps no checkpoint {which!r} (kept: {kept})")
+        return found[0]
+
+    def states(self) -> list[Checkpoint]:
+        """The checkpoints that a training can go on from, if they are good, by step."""
+        return [c for c in self.checkpoints() if not c.best]
+
+    def newest_good(self) -> tuple[Checkpoint, dict[str, Any], list[str]]:
+        """The newest state that is undamaged, with its meta, and a sentence for each newer one that was passed over."""
+        problems: list[str] = []
+        for checkpoint in reversed(self.states()):
+            try:
+                meta = checkpoint.meta()
+                self.written(checkpoint.step)
+                return checkpoint, meta, problems
+            except RunError as error:
+                problems.append(str(error))
+        raise RunError(problems[0] if problems else f"{self.path} has no checkpoint yet, so it cannot be resumed")
+
+    def set_aside(self, step: int) -> None:
+        """Rename the states beyond `step`, which were passed over, to ``unused-...``: they count no more. What a
+        killed process had half written goes. Raises NotWritten."""
+        for half in (self.path / "checkpoints").glob(".*"):
+            shutil.rmtree(half, ignore_errors=True)
+        for checkpoint in self.states():
+            if checkpoint.step > step:
+                try:
+                    path = checkpoint.path
+                    path.rename(free_folder(path.parent, f"unused-{path.name}"))
+                except OSError as error:
+                    raise NotWritten(f"cannot rename {checkpoint.path}: {error.strerror}") from None
+
+    def last_saved(self) -> str:
+        """Where a run that stops now can be resumed, for a sentence."""
+        for checkpoint in reversed(self.states()):
+            try:
+                checkpoint.meta()
+            except RunError:
+                continue  # who resumes is told
+            return f"the last good checkpoint is step {checkpoint.step}"
+        return "there is no checkpoint yet"
+
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        *,
+        best: bool = False,
+        keep: int = 2,
+    ) -> Checkpoint:
+        """Write a checkpoint in one atomic step, then drop the older ones beyond `keep`.
+
+        meta: what meta.json says besides; `records` are the bytes and sha256 of metrics.jsonl so far.
+        Raises NotWritten, leaving every earlier checkpoint in place, if it cannot be written.
+        """
+        path = self.path / "checkpoints" / checkpoint_name(step, best)
+        flat = {f"{n}.{k}": v.detach().cpu().contiguous() for n, part in weights.items() for k, v in part.items()}
+        content = {"weights.safetensors": safetensors.torch.save(flat)}
+        if not best:
+            buffer = io.BytesIO()
+            torch.save(dict(state), buffer)
+            content["state.pt"] = buffer.getvalue()
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+        sizes = {name: len(data) for name, data in content.items()}
+        whole = {"format": records.FORMAT, "step": step, "best": best, **meta, "bytes": sizes, "sha256": digests}
+        whole = records.sealed(whole, self.identity)
+        content["meta.json"] = json.dumps(whole, indent=1).encode()
+        try:
+            with files.new_folder(path) as folder:
+                for name, data in content.items():
+                    files.write_bytes(folder / name, data)
+        except OSError as error:
+            raise NotWritten(
+                f"could not save the checkpoint of step {step} to {path}: {error.strerror}; {self.last_saved()}"
+            ) from None
+        same = [c for c in self.checkpoints() if c.best == best]
+        # a killed run may have left a best one from beyond the step that it was resumed at; a state from there is bad
+        for old in [c for c in same if c.step != step] if best else [c for c in same if c.step <= step][:-keep]:
+            shutil.rmtree(old.path, ignore_errors=True)
+        return Checkpoint(path, step, best)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, sealed. Raises NotWritten."""
+        try:
+            files.write_json(self.path / "result.json", records.sealed(result, self.identity))
+        except OSError as error:
+            raise NotWritten(f"could not write {self.path / 'result.json'}: {error.strerror}") from None
+
+
+def _is_run(path: Path) -> bool:
+    """Whether the folder's config.json is that of a run, however damaged, and not another program's."""
+    try:
+        records.settings(path)
+    except RunError:
+        return any(os.path.lexists(path / name) for name in PARTS if name != "config.json")
+    return True
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether a run has more to show than its settings."""
+    saved = [p for p in (path / "checkpoints").glob("*") if not p.name.startswith(".")]
+    records_ = path / "metrics.jsonl"
+    return (
+        bool(saved)
+        or any(os.path.lexists(path / n) for n in ("result.json", "baseline"))
+        or (os.path.lexists(records_) and not (records_.is_file() and records_.stat().st_size == 0))
+    )
+
+
+def _clear(path: Path) -> None:
+    """Remove a run, so that what is left when this is killed is still one that can be replaced."""
+    for part in (path / name for name in (*PARTS, *LITTER[1:])):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _describes(data: Any) -> bool:
+    """Whether data.json has what a model needs, and in the right form."""
+    if not isinstance(data, dict) or not {"classes", "shape", "mean", "std"} <= data.keys():
+        return False
+    classes, shape, values = data["classes"], data["shape"], data.get("values")
+    lists = [part for part in (classes, shape, data["mean"], data["std"]) if isinstance(part, list)]
+    if len(lists) < 4 or not classes or not all(isinstance(name, str) for name in classes):
+        return False
+    if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+        return False
+    numbers = [v if type(v) in (int, float) else math.nan for v in (*data["mean"], *data["std"])]
+    if len(data["mean"]) != shape[0] or len(data["std"]) != shape[0] or not all(map(math.isfinite, numbers)):
+        return False
+    return values is None or (isinstance(values, list) and len(values) == len(classes))
+
+
+def run_name(train: Train) -> str:
+    """`DATA-ALGORITHM-sSEED`, the folder name of a run that was given none."""
+    name = train.data.name
+    data = real(expanded(name)).name if is_folder(name) else name
+    return f"{data}-{algorithm_name(train.algorithm)}-s{train.seed}"
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
+    path, n = parent / name, 1
+    while os.path.lexists(path):
+        n += 1
+        path = parent / f"{name}-{n}"
+    return path

@@ -1,0 +1,172 @@
+"""The few collective operations that an algorithm may need; identities in a single process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fewlabels.runtime.ranks import Line, Lost, Place, meet, place, under
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+_line: Line | None = None
+"""The connections of the session that is open."""
+
+T = TypeVar("T")
+
+
+def active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def world() -> int:
+    """Number of ranks that train together."""
+    return dist.get_world_size() if active() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if active() else 0
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all ranks, ``[n, ...] -> [world * n, ...]``, in rank order, without gradient."""
+    if not active():
+        return x
+    x = x.detach().contiguous()
+    out = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(out, x)
+    return torch.cat(out)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean over the ranks of a tensor of the same shape, without gradient."""
+    if not active():
+        return x
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x / world()
+
+
+def maximum(x: Tensor) -> Tensor:
+    """Largest value over the ranks."""
+    if not active():
+        return x
+    x = x.detach().clone()
+    dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
+def agree(value: int) -> int:
+    """Largest over the ranks of a number of the host, 0 or more; waits for them, not for the device.
+
+    Raises Lost when a rank is gone.
+    """
+    if _line is not None:
+        return _line.agree(value)
+    if not active():
+        return value
+    values = [0] * world()  # a group that the caller's own program has made
+    dist.all_gather_object(values, value)
+    return max(values)
+
+
+def from_first(value: T) -> T:
+    """Rank 0's value (what can be pickled), on all ranks. Raises Lost when a rank is gone."""
+    if not active():
+        return value
+    barrier()
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait for the other ranks, as long as they work. Raises Lost when one is gone."""
+    agree(0)
+
+
+@contextlib.contextmanager
+def first() -> Iterator[None]:
+    """Rank 0 runs the block before the others do, so that it alone fetches and decodes what is missing.
+
+    If it fails there, it says why, and the others raise Lost.
+    """
+    if rank() != 0:
+        if agree(0):
+            raise Lost(f"rank {rank()} stops, since rank 0 could not get what all ranks need, and says why")
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Lost):
+            agree(1)
+        raise
+    agree(0)
+
+
+@contextlib.contextmanager
+def session(device: torch.device | str) -> Iterator[None]:
+    """Join the other ranks when torchrun started this process; a single process has nothing to do.
+
+    device: that of this rank.
+
+    Raises:
+        ValueError: for an environment that is not as torchrun sets it, or two ranks on one GPU.
+        Lost: when another rank does not come or is gone.
+    """
+    global _line
+    here = place()
+    if here is None or active():
+        yield
+        return
+    device = torch.device(device)
+    store, line = meet(here)
+    try:
+        _line = line
+        if device.type == "cuda":
+            _check_gpus(store, line, here, device)
+            line.watch()
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        group = under("group", store)
+        dist.init_process_group(backend, store=group, rank=here.rank, world_size=here.world)
+        yield
+        line.agree(0)  # none leaves before all have done their work: rank 0 may still write
+    except RuntimeError as error:
+        gone = line.gone(2)
+        if gone is None and not re.search("gloo|NCCL", str(error)):
+            raise
+        raise Lost(line.sentence(gone)) from None
+    finally:
+        _line = None
+        if active():
+            dist.destroy_process_group()
+        line.close()
+
+
+def _check_gpus(store: Store, line: Line, here: Place, device: torch.device) -> None:
+    """Raises ValueError, on all ranks, for two of them on one GPU."""
+    store.set(f"GPU of rank {here.rank}", str(torch.cuda.get_device_properties(device).uuid))
+    line.agree(0)
+    owners: dict[bytes, int] = {}
+    for rank in range(here.world):
+        gpu = store.get(f"GPU of rank {rank}")
+        if gpu in owners:
+            raise ValueError(
+                f"ranks {owners[gpu]} and {rank} have the same GPU ({gpu.decode()}): start one rank for each, and give "
+                "each its own LOCAL_RANK (as torchrun does) or CUDA_VISIBLE_DEVICES"
+            )
+        owners[gpu] = rank
+
+
+def environment_rank() -> int:
+    """This process's number as torchrun gives it, also before `session`. Raises ValueError as `session` does."""
+    here = place()
+    return here.rank if here else 0

@@ -1,0 +1,305 @@
+"""A training over several seeds: which runs there are, what their folders hold already, and how one of them is trained.
+
+`fewlabels.sweep.pool` trains them all: in turn, or one per GPU in processes of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from fewlabels.algorithms import Supervised
+from fewlabels.config.settings import Train, difference
+from fewlabels.data import names
+from fewlabels.data.split import Split, read_split
+from fewlabels.config.resolve import resolve_data
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.training.log import Display
+from fewlabels.runs.owner import Lock, owning
+from fewlabels.runs.records import FREE_TO_CHANGE
+from fewlabels.runtime.regular import expanded
+from fewlabels.runs.run import Run, RunError, run_name
+from fewlabels.training.loop import Output, changed, foreseen, resume, train
+
+MOST = 1000
+"""More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
+
+Kind = Literal["seed", "fold"]
+"""What differs: the seed of the training, or that of the split."""
+
+Tell = Callable[[str, int, str], None]
+"""What a run says while it trains: ("step", steps done, text), ("line", 0, evaluation) or ("said", 0, sentence)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of the runs."""
+
+    name: str
+    """`seed 3` or `fold 3`."""
+    path: Path
+    config: Train
+    baseline: bool
+    known: bool
+    """The folder holds a run of this configuration, which is kept or gone on with."""
+    start: int
+    """Steps that are done already."""
+    finished: bool
+    overwrite: bool = False
+    """Replace a run of another configuration that the folder holds."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, with those of the baseline."""
+        return self.config.steps * (1 + self.baseline)
+
+    @property
+    def log(self) -> Path:
+        """Where a process of its own, or a fault of the program, leaves what it has to say."""
+        return self.path.with_name(f"{self.path.name}.log")
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    kind: Literal["finished", "failed", "stopped"]
+    reason: str = ""
+    """One sentence for a failure."""
+    signum: int = 0
+    """The signal that stopped it, or that came in the last step of one that finished, and stops those after it."""
+
+
+# ---- which runs
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """The numbers that ``0..4`` (both ends included), ``1,3,5`` or ``0..2,7`` mean.
+
+    Raises ValueError, with `option` in the sentence.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]+)(?:\.\.([0-9]+))?\s*", part)
+        if match is None:
+            raise ValueError(f"{option} must be numbers such as 0..4 or 1,3,5, got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{option} {text} counts downwards: write {last}..{first}")
+        if last > names.MAX_SEED:
+            raise ValueError(f"{option} must be numbers from 0 to {names.MAX_SEED}, got {last}")
+        if len(found) + last - first >= MOST:
+            raise ValueError(f"{option} {text} means more than {MOST} runs")
+        found += range(first, last + 1)
+    if twice := [n for i, n in enumerate(found) if n in found[:i]]:
+        raise ValueError(f"{option} {text} names {twice[0]} twice")
+    return tuple(found)
+
+
+def with_fold(config: Train, fold: int) -> Train:
+    """`config` with another seed of the split, written where its data name has one."""
+    name = names.parse(config.data.name)
+    text = config.data.name if name.folder else str(replace(name, seed=fold))
+    return replace(config, data=replace(config.data, name=text, seed=fold))
+
+
+def plan(
+    config: Train,
+    kind: Kind,
+    which: Sequence[int],
+    *,
+    out: Path | str | None = None,
+    baseline: bool = False,
+    overwrite: bool = False,
+) -> list[Job]:
+    """The runs, one for each number, in the folders `KIND-NUMBER` of `out`.
+
+    Args:
+        kind: whether the numbers are seeds of the training or of the split.
+        out: default `runs/DATA-ALGORITHM-seeds` or `-folds`.
+        baseline: each with its supervised baseline.
+        overwrite: replace runs of another configuration, which are refused otherwise.
+    """
+    root = root_of(config, kind, out)
+    config = replace(config, data=resolve_data(config.data))
+    if (root / "config.json").is_file():
+        raise RunError(f"{root} is a single run: name another --out for several")
+    jobs = []
+    for n in which:
+        own = replace(config, seed=n) if kind == "seed" else with_fold(config, n)
+        own = replace(own, data=resolve_data(own.data))
+        path = root / f"{kind}-{n}"
+        known = holds(path, own)
+        if not known:
+            _check_free(path, own, overwrite)
+        done, finished = saved(path, own.steps, baseline) if known else (0, False)
+        jobs.append(Job(f"{kind} {n}", path, own, baseline, known, done, finished, overwrite))
+    return jobs
+
+
+def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
+    """The folder of all runs, as for `plan`."""
+    if out is not None:
+        return expanded(out)
+    config = replace(config, data=resolve_data(config.data))
+    seedless = replace(names.parse(config.data.name), seed=None)
+    plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))
+    return Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
+
+
+def holds(path: Path, config: Train, split: Split | None = None) -> bool:
+    """Whether the folder holds a run of this configuration and split, begun or finished."""
+    try:
+        if not (path / "config.json").is_file() or _differing(Run(path).config, config):
+            return False
+        return _same_split(Run(path), config, split)
+    except ValueError:
+        return False
+
+
+def _same_split(run: Run, config: Train, split: Split | None = None) -> bool:
+    """Whether a run has the same split where `config` names a file: `split`, or what the file holds now."""
+    return config.data.split is None or run.split == (split or read_split(config.data.split))
+
+
+def _differing(old: Train, new: Train) -> list[str]:
+    """Settings in which a run is another one. What a run resolves by itself may still be open in `new`."""
+    free = {*FREE_TO_CHANGE, *(name for name in ("weak", "strong", "shift") if getattr(new, name) in ("auto", None))}
+    return [name for name in {**difference(new, old), **difference(old, new)} if name not in free]
+
+
+def _check_free(path: Path, config: Train, overwrite: bool) -> None:
+    """Raises RunError unless a run of this configuration may begin at `path`, which holds none."""
+    if not overwrite and (path / "config.json").is_file():
+        old = Run(path).config
+        other = _differing(old, config)
+        if not other and not _same_split(Run(path), config):
+            raise RunError(
+                f"{path} holds a run with another split than {config.data.split} has now; name another --out, or add "
+                "--overwrite to replace it"
+            )
+        name = "algorithm.name" if "algorithm.name" in other else other[0]
+        before, now = difference(old, config).get(name), difference(config, old).get(name)
+        raise RunError(
+            f"{path} holds a run with {name} {before}, and {now} is asked for; "
+            "name another --out, or add --overwrite to replace it"
+        )
+    Run.check_free(path, overwrite=overwrite)
+
+
+def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
+    """Steps of a run, with those of its baseline, that are saved, and whether all is finished."""
+    if not (path / "config.json").is_file():
+        return 0, False
+    run = Run(path)
+    if not run.finished:
+        return max((c.step for c in run.states()), default=0), False
+    more, finished = saved(path / "baseline", steps, False) if baseline else (0, True)
+    return steps + more, finished
+
+
+# ---- one run
+
+
+def baseline(run: Run, config: Train, output: Output) -> Run:
+    """The supervised run in the folder `baseline` of a run, begun, gone on with or finished.
+
+    config: the run's own, as for `fewlabels.resume`. Raises RunError where the folder holds another run.
+    """
+    path, own = run.path / "baseline", replace(config, algorithm=Supervised(view="strong"))
+    known = (path / "config.json").is_file()
+    if known:
+        other = _differing(Run(path).config, own) or ["data.split"] * (not _same_split(Run(path), own, run.split))
+        if other:
+            raise RunError(f"{path} holds a run with another {other[0]}, which is no baseline of {run.path}: remove it")
+    if not (known and Run(path).states()):
+        if not _same_split(run, own):
+            raise RunError(
+                f"the split file {own.data.split} has changed since {run.path} was started, and the baseline needs the "
+                f"same labels: copy {run.path / 'split.json'} there"
+            )
+        output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
+        output = output._replace(say=lambda text: None)
+    with owning(lambda: Lock(run.path), output.say):
+        return _go(path, own, output, split=run.split)
+
+
+def _go(
+    path: Path,
+    config: Train,
+    output: Output,
+    *,
+    overwrite: bool = False,
+    baseline: bool = False,
+    split: Split | None = None,
+) -> Run:
+    """Train, or go on where the folder holds a run of this configuration with something to go on from.
+
+    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`.
+    """
+    known = holds(path, config, split)
+    if known:
+        run = Run(path)
+        if run.finished or run.states():
+            return resume(path, config=changed(run.config, config), output=output)
+    return train(config, out=path, overwrite=overwrite or known, baseline=baseline, output=output)
+
+
+class _Teller:
+    """A display that passes on what it is told, ten times a second at most."""
+
+    def __init__(self, tell: Tell, before: int, prefix: str, unit: str) -> None:
+        self.tell, self.before, self.prefix, self.unit, self.told = tell, before, prefix, unit, 0.0
+
+    def update(self, step: int, text: str) -> None:
+        if time.monotonic() - self.told < 0.1:
+            return
+        self.told = time.monotonic()
+        if self.unit == "step":
+            self.tell("step", self.before + step, self.prefix + text)
+        else:
+            self.tell("step", self.before, f"{step} {self.unit}s {text}")
+
+    def line(self, text: str) -> None:
+        self.tell("line", 0, self.prefix + text)
+
+    def close(self) -> None:
+        pass
+
+
+def attempt(job: Job, tell: Tell) -> Outcome:
+    """Train a job; whatever goes wrong is an outcome."""
+
+    def output(before: int, prefix: str) -> Output:
+        def display(title: str, steps: int, unit: str) -> Display:
+            return _Teller(tell, before, prefix, unit)
+
+        return Output(display, lambda text: tell("said", 0, text))
+
+    try:
+        run = _go(job.path, job.config, output(0, ""), overwrite=job.overwrite, baseline=job.baseline)
+        if job.baseline:
+            baseline(run, changed(run.config, job.config), output(job.config.steps, "baseline: "))
+        outcome = Outcome("finished")
+    except Interrupted as stop:
+        outcome = Outcome("stopped", str(stop), stop.signum)
+    except KeyboardInterrupt as stop:  # outside the loop, where nothing has to be saved, or the second signal
+        outcome = Outcome("stopped", "stopped", stop.args[0] if stop.args else signal.SIGINT)
+    except Exception as error:
+        if (sentence := foreseen(error)) is None:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.log.write_text(traceback.format_exc())
+            sentence = f"{type(error).__name__}: {' '.join(str(error).split())} (traceback in {job.log})"
+        outcome = Outcome("failed", sentence)
+    if job.config.compile:
+        torch.compiler.reset()  # each run compiles its own step, and torch keeps a few versions only
+    gc.collect()
+    return outcome

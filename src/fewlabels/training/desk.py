@@ -1,0 +1,172 @@
+"""What rank 0 does around the steps of a training: log, evaluate, save, show, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+
+import fewlabels
+from fewlabels.training import log
+from fewlabels.runtime import parallel
+from fewlabels.config.settings import algorithm_name
+from fewlabels.runs.curves import curve
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.inference.evaluate import Evaluator
+from fewlabels.runs.run import NotWritten, Run
+from fewlabels.training.step import Trainer, parameters
+
+
+class Desk:
+    """Log points, evaluations and checkpoints of a training; `run` is None on ranks other than 0.
+
+    A context manager: it opens the record files and the display, and closes them.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        source: Source,
+        split: Split,
+        run: Run | None,
+        step: int,
+        progress: log.Progressing,
+    ) -> None:
+        config = trainer.config
+        self.trainer, self.run, self.split = trainer, run, split
+        self.start = self.lap_start = time.perf_counter()
+        self.first = self.lap_step = step
+        self.losses: list[str] = []
+        self.accuracy: list[str] = []
+        self.speed: list[str] = []
+        if run is None:
+            self.display: log.Display = log.Silence()
+            return
+        self.recorder = log.Recorder(run, step)
+        self.evaluator = Evaluator(trainer, source, split)
+        self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
+        title = f"{algorithm_name(config.algorithm)} {config.data.name}"
+        self.display = log.display(title, config.steps, step, progress=progress)
+
+    def __enter__(self) -> Desk:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.close()
+        if self.run:  # a full disk fails again when the files are closed: the first sentence is the one to hear
+            with contextlib.suppress(NotWritten) if error else contextlib.nullcontext():
+                self.recorder.close()
+
+    def tick(self, step: int) -> None:
+        """A step without anything to write."""
+        if step % 5 == 0:
+            self.display.update(step, self.text)
+
+    def log(self, step: int) -> None:
+        """Read the logged values of the last steps, on all ranks."""
+        values = self.trainer.read_log()
+        now = time.perf_counter()
+        n = max(1, step - self.lap_step)
+        step_ms = 1000 * (now - self.lap_start) / n
+        timing = {
+            "lr": float(self.trainer.optimizer.param_groups[0]["lr"]),
+            "step_ms": step_ms,
+            "data_ms": 1000 * self.trainer.data_seconds / n,
+        }
+        self.trainer.data_seconds = 0.0
+        self.lap_step, self.lap_start = step, now
+        if self.run is None:
+            return
+        self.recorder.log(step, values, timing)
+        rate = 1000 / step_ms
+        self.losses = [f"{name} {values[name]:.3f}" for name in log.SHOWN if name in values]
+        self.speed = [f"{rate:.1f} steps/s", f"{rate * self.trainer.images_per_step:.0f} images/s"]
+        self.display.update(step, self.text)
+
+    @property
+    def text(self) -> str:
+        """Accuracy, losses and speed, as far as they are known."""
+        return "  ".join([*self.accuracy, *self.losses, *self.speed])
+
+    def evaluate(self, step: int) -> None:
+        if self.run is None:
+            return
+        start = time.perf_counter()
+        record = self.evaluator.record()
+        self.recorder.evaluation(step, record)
+        part = self.evaluator.main
+        self.accuracy = [f"{part} {record[part]['ema']['accuracy']:.2f} %"]
+        self.display.line(f"step {step}/{self.trainer.config.steps}  {self.text}")
+        if record["score"] > self.best:
+            self.best = record["score"]
+            self.recorder.sync()
+            self.run.save(step, self.trainer.weights(), {}, self._meta(), best=True)
+        self.lap_start += time.perf_counter() - start
+
+    def save(self, step: int) -> None:
+        if self.run is None:
+            return
+        start = time.perf_counter()
+        keep = self.trainer.config.keep
+        self.recorder.sync()
+        self.run.save(step, self.trainer.weights(), self.trainer.state(), self._meta(), keep=keep)
+        self.lap_start += time.perf_counter() - start
+
+    def _meta(self) -> dict[str, Any]:
+        return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.recorder.mark}
+
+    def finish(self) -> None:
+        """Write result.json."""
+        if self.run is None:
+            return
+        evals = self.run.metrics("eval")
+        part, config = self.evaluator.main, self.trainer.config
+        last = evals[-1][part]
+        cuda = self.trainer.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated() if cuda else peak_memory()
+        self.run.finish(
+            {
+                "algorithm": algorithm_name(config.algorithm),
+                "data": config.data.name,
+                "seed": config.seed,
+                "split": self.split.fingerprint,
+                "steps": config.steps,
+                "measured_on": part,
+                "accuracy": last["ema"]["accuracy"],
+                "accuracy_raw": last["raw"]["accuracy"],
+                "geometric_mean": last["ema"]["geometric_mean"],
+                **curve([r[part]["ema"]["accuracy"] for r in evals]),
+                "parameters": parameters(self.trainer.model.net),
+                "seconds": time.perf_counter() - self.start,
+                "seconds_from_step": self.first,
+                "peak_memory_bytes": memory,
+                "device": device_name(self.trainer.device),
+                "records": self.recorder.mark,
+                "versions": {
+                    "fewlabels": fewlabels.__version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                },
+            }
+        )
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s), {platform.machine()}"

@@ -1,0 +1,144 @@
+"""What a training will cost, measured on a few small steps: parameters, memory, time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fewlabels.config.settings import Train
+from fewlabels.data import names
+from fewlabels.data.imagenets import FOLDERS
+from fewlabels.data.residency import choose
+from fewlabels.data.source import FACTS, OnDemand, Source, Style
+from fewlabels.data.split import make_split, read_split
+from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
+from fewlabels.inference.evaluate import pixel_statistics
+from fewlabels.training.step import Trainer, parameters, pick_device
+from fewlabels.runtime.words import amount, duration
+
+SAMPLE = 48
+"""Images of a measured step on the CPU, at most; a GPU measures whole steps."""
+
+
+class Estimate(NamedTuple):
+    config: Train
+    """Resolved."""
+    lines: dict[str, str]
+    """What it costs on this machine, in sentences: data, net, step, memory, images, time."""
+    seconds: float
+    """Of the whole training, without the evaluations."""
+
+
+def estimate(config: Train) -> Estimate:
+    """What a training costs.
+
+    Trains a few steps on noise; a folder is read, a named data set is not.
+    """
+    config.net.check()
+    config = replace(config, data=resolve_data(config.data))
+    name = names.parse(config.data.name)
+    facts = FACTS.get(name.base)
+    if facts is None or name.folder:
+        source = load_source(config.data)
+        shape, classes, style = source.shape, len(source.classes), source.style
+        images, test, files = len(source.images), len(source.test_images), isinstance(source.images, OnDemand)
+        split = split_of(config.data, source)
+        labels = f"{len(split.labeled)} labeled, {len(split.unlabeled)} in the unlabeled set"
+    else:
+        shape, classes, style = facts.shape, facts.classes, facts.style
+        if side := config.data.image_size:
+            shape = shape[0], side, side
+        images, test, files = facts.train, facts.test, name.base in FOLDERS
+        labels = f"{config.data.labels or 'all'} labels"
+        if config.data.split is not None:  # which may have more than its rule picked
+            labels = f"{len(read_split(config.data.split).labeled)} labels"
+    device = pick_device(config.device)
+    trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
+    used = _activations(trainer, share)
+    seconds = _seconds(trainer, share)
+    weights = 16 * parameters(trainer.objective)
+    where = choose(config.data.residency, images + test, shape, device, files=files)
+    pixels = where.needed if where.kind == "device" else 0
+    views = trainer.algorithm.views
+    each = config.batch * len(views.labeled), config.batch * config.uratio * len(views.unlabeled)
+    kept = {k: getattr(trainer.config, k) for k in ("weak", "strong", "shift")}
+    form = "x".join(map(str, shape))
+    lines = {
+        "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels}",
+        "net": f"{config.net.name}, {parameters(trainer.model.net):,} parameters",
+        "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
+        f"{each[0]} labeled and {each[1]} unlabeled views",
+        "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "
+        f"images, {amount(weights)} weights and optimizer, {amount(used)} activations",
+        "images": str(where).removeprefix("images "),
+        "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
+        f"({1000 * seconds:.0f} ms each, from a sample)",
+    }
+    return Estimate(replace(config, **kept), lines, seconds * config.steps)
+
+
+def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:
+    """Noise images in place of the set `name`, four of each class."""
+    channels, height, width = shape
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * classes, height, width, channels), dtype=np.uint8)
+    labels = np.arange(4 * classes) % classes
+    return Source(
+        name,
+        tuple(map(str, range(classes))),
+        images,
+        labels,
+        images[:0],
+        labels[:0],
+        style,
+    )
+
+
+def _sample(config: Train, source: Source, device: torch.device) -> tuple[Trainer, float]:
+    """A trainer with a smaller batch, and how many of its steps make one of the real ones."""
+    batch = config.batch
+    if device.type == "cpu":
+        batch = max(1, min(config.batch, SAMPLE // (1 + 2 * config.uratio)))
+        if batch % 4 and config.batch % 4 == 0:
+            batch += 4 - batch % 4
+    data = replace(config.data, residency="device")
+    small = resolve(replace(config, batch=batch, compile=False, data=data), source)
+    split = make_split(source, labels=None, seed=1)
+    mean, std = pixel_statistics(config, source)
+    trainer = Trainer(small, source, split, device=device, mean=mean, std=std, blank=True)
+    return trainer, config.batch / batch
+
+
+def _activations(trainer: Trainer, share: float) -> int:
+    """Bytes that the backward pass keeps, scaled to the whole batch."""
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    batch = trainer.batch(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        losses = trainer.objective(batch, trainer.average.model)
+    weights = {p.untyped_storage().data_ptr() for p in trainer.objective.parameters()}
+    used = sum(size for pointer, size in kept.items() if pointer not in weights)
+    losses.total.backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return int(used * share)
+
+
+def _seconds(trainer: Trainer, share: float) -> float:
+    """Seconds of one whole step: the fastest of three after a warm-up."""
+    best = float("inf")
+    for step in range(4):
+        start = time.perf_counter()
+        trainer.step(step)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        if step:
+            best = min(best, time.perf_counter() - start)
+    return best * share

@@ -1,0 +1,269 @@
+"""What a step trains on: the rows that it draws, and every image's own views, on the device."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterable
+from textwrap import shorten
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewlabels import augment
+
+from fewlabels.runtime import parallel
+from fewlabels.augment.ctaugment import LATE, Probe
+from fewlabels.augment.pixels import Normalize, Shape, upload
+from fewlabels.augment.plan import Plan, run
+from fewlabels.augment.views import Draw, View
+from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.data.gather import make_store, place
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.data.store import Store, draw_rows
+from fewlabels.runtime.rng import Rng
+from fewlabels.types import Batch, Views
+
+Way = Literal["grouped", "kernel"]
+"""How views are made; the bits are the same. `grouped` by operation, or one Triton `kernel` a view."""
+
+
+PROBE = "probe"
+"""Purpose of the random numbers of a learning view's probes."""
+
+
+class Feed:
+    """The batches of a training, each a function of the seed and the step (and of a learning view's state).
+
+    Args:
+        source: the images; `split` says which are labeled, and what they are trained on as.
+        wanted: the views that the algorithm asks for.
+        mean, std: per channel, in units of pixels scaled to [0, 1].
+    """
+
+    def __init__(
+        self,
+        config: Train,
+        source: Source,
+        split: Split,
+        wanted: Views,
+        *,
+        device: torch.device,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        assert config.shift is not None
+        self.config, self.wanted, self.device = config, wanted, device
+        self.rank, self.world = parallel.rank(), parallel.world()
+        self.place = place(config.data.residency, source, device)
+        self.store = make_store(source.images, device, self.place.kind)
+        self.shape = self.store.shape
+        self.labeled = torch.from_numpy(split.labeled).to(device)
+        self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
+        self._host_rows = split.labeled, split.unlabeled
+        self.targets = torch.from_numpy(split.targets).to(device)
+        """What is trained on: labels of `labeled`."""
+        self.truth = torch.from_numpy(source.labels).to(device)
+        """What the source says of every image, -1 where it says nothing."""
+        others = np.setdiff1d(split.unlabeled, split.labeled)
+        self.truth_known = bool((source.labels[others] >= 0).any())
+        """Whether an unlabeled image has a known class, as those of named sets have: the labeled ones tell nothing."""
+        self.looks = augment.make_looks(
+            self.shape,
+            wanted,
+            weak=config.weak,
+            strong=config.strong,
+            shift=config.shift,
+            cutout=config.cutout,
+            augment=config.augment,
+            algorithm=algorithm_name(config.algorithm),
+            policy="svhn" if source.name.startswith("svhn") else "cifar",
+            stratified=config.stratified,
+        )
+        self.views = self.looks.views.to(device)
+        self.learner = self.looks.learner()
+        self.probe: tuple[Probe, Tensor] | None = None
+        """What the learning view tried on the labeled images of the last batch, and these, normalised."""
+        self._copied: list[torch.cuda.Event | None] = [None] * LATE
+        if self.learner is not None:
+            self.learner.listen(config.batch, device)
+        halves = any(cast(View, view).halves for view in self.views.values())
+        self.normalize = Normalize(self.shape, mean, std, halves=halves).to(device)
+        self.way = way_of(self.shape, device)
+        self.notes: list[str] = []
+        """Sentences that the user should know before the training."""
+        if self.way == "kernel":
+            self._try_kernel()
+
+    def _try_kernel(self) -> None:
+        """Build the kernel for each view; where that fails, make the views in the other way and say why.
+
+        Triton compiles at run time, and needs a C compiler and a folder to write to.
+        """
+        start, rng = time.perf_counter(), Rng(self.config.seed, 0, device=self.device)
+        images = Images(self.store, torch.zeros(1, dtype=torch.int64, device=self.store.rows_device))
+        try:
+            for view in cast(Iterable[View], self.views.values()):
+                if (plan := view.plan(view.draw(rng, 1, "trial"))) is not None:
+                    self._rendered(images, plan)
+            if self.learner is not None:
+                self._probe(images, rng)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever Triton, the compiler or the system has to say
+            self.way = "grouped"
+            self.notes.append(
+                "the views are made without the Triton kernel, which is slower and gives the same bits: it cannot be "
+                f"built here ({shorten(' '.join(str(error).split()) or type(error).__name__, 120)})"
+            )
+        else:
+            seconds = time.perf_counter() - start
+            if seconds > 3:
+                self.notes.append(f"the kernel of the views was built in {seconds:.0f} s")
+
+    def draw(self, step: int) -> list[NDArray[np.int64]]:
+        """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
+        config = self.config
+        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
+        sets = [("labeled", len(self.labeled), config.batch)]
+        if self.wanted.unlabeled:
+            sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
+        drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
+        return [rng.shard(places) for places in drawn]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of step `step`."""
+        config, looks = self.config, self.looks
+        rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
+        drawn = self.draw(step)
+        places = [upload(part, self.device) for part in drawn]
+        sets = (self.labeled, self.unlabeled)
+
+        def taken(part: int) -> Images:
+            """The images of a part, for which a store outside the device asks on the host."""
+            host = torch.from_numpy(self._host_rows[part][drawn[part]]) if self.store.ahead else None
+            return Images(self.store, sets[part][places[part]] if host is None else host)
+
+        def look(images: Images, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> tuple[Tensor, ...]:
+            views = [cast(View, self.views[key]) for key in keys]
+            purposes = [f"{purpose}/{i}/{name}" for i, name in enumerate(names)]
+            drawn = [view.draw(rng, len(images), p) for view, p in zip(views, purposes, strict=True)]
+            return tuple(self._seen(images, *one) for one in zip(views, drawn, strict=True))
+
+        labeled = taken(0)
+        x = look(labeled, looks.labeled, self.wanted.labeled, "labeled")
+        if self.learner is not None:
+            self.probe = self._probe(labeled, rng)
+        u: tuple[Tensor, ...] = ()
+        if self.wanted.unlabeled:
+            u = look(taken(1), looks.unlabeled, self.wanted.unlabeled, "unlabeled")
+        coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
+        self.store.expect(
+            rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
+        )
+        return Batch(
+            x=x,
+            y=self.targets[places[0]],
+            u=u,
+            index=places[1] if self.wanted.unlabeled else places[0].new_empty(0),
+            progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),
+            rng=rng,
+            labeled_index=places[0],
+        )
+
+    def learn(self, step: int, proximity: Tensor) -> None:
+        """Take note of how the probes of `step` went, and let the learning view hear of those `LATE` steps earlier.
+
+        Args:
+            proximity: float32 ``[rows]``, of this rank's labeled images, see `CTAugment.learn`.
+        """
+        assert self.learner is not None
+        slot = step % LATE
+        heard = self.learner.heard[slot]
+        self._arrived(slot)
+        if not heard.isnan().any():  # else there is nothing from so early, or the net has diverged
+            rng = Rng(self.config.seed, step - LATE, rank=self.rank, world=self.world)
+            probe = self.learner.probe(rng, len(proximity), PROBE)
+            self.learner.learn(probe.everyone, heard)
+        heard.copy_(parallel.gather(proximity), non_blocking=True)
+        if self.device.type == "cuda":
+            event = self._copied[slot] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+
+    def _arrived(self, slot: int) -> None:
+        """Wait until the host has what was noted in this slot, which after some steps it has."""
+        if (event := self._copied[slot]) is not None:
+            event.synchronize()
+
+    def state(self) -> dict[str, Tensor]:
+        """State of the views, with all that they have heard of."""
+        for slot in range(LATE):
+            self._arrived(slot)
+        return self.views.state_dict()
+
+    def _seen(self, images: Images, view: View, draw: Draw) -> Tensor:
+        """One view of some images, normalised."""
+        plan = view.plan(draw)
+        if self.way == "grouped" or plan is None:
+            return self.normalize(view(images.pixels, draw))  # type: ignore[no-any-return]
+        return self._rendered(images, plan)
+
+    def _rendered(self, images: Images, plan: Plan) -> Tensor:
+        """A view by its plan, normalised, by the kernel."""
+        from fewlabels.augment import kernel
+
+        return kernel.render(*images.resident, plan, self.normalize)
+
+    def _probe(self, images: Images, rng: Rng) -> tuple[Probe, Tensor]:
+        """What a learning view tries on the labeled images: a policy after their weak view."""
+        assert self.learner is not None
+        weak = cast(View, self.views[self.looks.probe])
+        purpose = "labeled/0/weak" if self.looks.labeled[0] == self.looks.probe else "probe/0/weak"
+        draw = weak.draw(rng, len(images), purpose)
+        policy = self.learner.probe(rng, len(images), PROBE)
+        plan = weak.plan(draw)
+        if self.way != "grouped" and plan is not None:
+            return policy, self._rendered(images, self.learner.probe_plan(policy, plan))
+        pixels = run(weak(images.pixels, draw), self.learner.probe_plan(policy), self.shape)
+        return policy, self.normalize(pixels)
+
+
+class Images:
+    """Some images of a store, by their rows, which lie where the store wants them; read once, when they are needed."""
+
+    def __init__(self, store: Any, rows: Tensor) -> None:
+        self.store, self.rows = store, rows
+        self._pixels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def pixels(self) -> Tensor:
+        """As in `fewlabels.augment.pixels`."""
+        if self._pixels is None:
+            self._pixels = self.store.take(self.rows)
+        return self._pixels
+
+    @property
+    def resident(self) -> tuple[Tensor, Tensor]:
+        """Images on the device, and the rows of these among them."""
+        if isinstance(self.store, Store):
+            return self.store.data, self.rows
+        return self.pixels, torch.arange(len(self), device=self.pixels.device)
+
+
+def way_of(shape: Shape, device: torch.device) -> Way:
+    """How the views of images of this shape are made on a device."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return "grouped"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (7, 0):  # which Triton does not know
+        return "grouped"
+    from fewlabels.augment import kernel
+
+    return "kernel" if kernel.fits(shape, capability) else "grouped"

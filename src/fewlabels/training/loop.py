@@ -1,0 +1,394 @@
+"""The one training loop: `train` starts a run, `resume` goes on with one, bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fewlabels.runtime import interrupt
+
+from fewlabels.runtime import parallel
+from fewlabels.runs.checkpoint import Checkpoint, check_tensors
+from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.data.protocol import restrict
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.config.resolve import in_memory, load_source, options_of, resolve, resolve_data, split_of
+from fewlabels.training.desk import Desk, device_name
+from fewlabels.inference.evaluate import pixel_statistics
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.training.log import Progressing, reading, said_once
+from fewlabels.runs.owner import Lock, owning
+from fewlabels.runtime.ranks import Lost
+from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
+from fewlabels.runtime.regular import expanded
+from fewlabels.runs.run import NotWritten, Run, RunError, free_folder, run_name
+from fewlabels.training.step import Trainer, parameters, pick_device
+from fewlabels.training.summary import settings
+
+__all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
+
+Say = Callable[[str], None]
+
+
+def changed(config: Train, asked: Train) -> Train:
+    """The settings of a run, with what `asked` says of those that are free to change."""
+    data = replace(config.data, **{name: getattr(asked.data, name) for name in PLACES})
+    return replace(config, data=data, **{name: getattr(asked, name) for name in FREE_TO_CHANGE})
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number; the message names the step, the terms and the last good state."""
+
+
+def foreseen(error: Exception) -> str | None:
+    """The sentence for an error that can be foreseen, or None."""
+    if isinstance(error, Interrupted | Diverged | Lost | NotWritten | ValueError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU has not enough memory for this; try a smaller --batch or --uratio"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        reason = str(error).split("\n")[0]
+        return f"the net could not be compiled ({reason}); install a C and C++ compiler, or leave out --compile"
+    return None
+
+
+_NO_MEMORY = re.compile(
+    "DefaultCPUAllocator|[Cc]an(no|')t allocate memory|Storage size calculation overflowed|multiplication overflow"
+)
+"""In torch's words, where the machine's memory does not suffice, or no machine's would."""
+
+
+class Output(NamedTuple):
+    """How a training talks: the progress display (True a bar, False lines, None silence) and its sentences."""
+
+    progress: Progressing = None
+    say: Say = lambda text: None
+    recipe: str | None = None
+    """The recipe of a project that the settings come from, to say so."""
+
+
+def train(
+    config: Train | None = None,
+    *,
+    out: Path | str | None = None,
+    source: Source | None = None,
+    overwrite: bool = False,
+    baseline: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    output: Output | None = None,
+) -> Run:
+    """Train from the start and return the finished run.
+
+    Args:
+        config: default: `Train()`, FixMatch on 40 labels of the digits with the papers' long schedule;
+            `fewlabels.recipe` gives settings that suit a data set.
+        out: the run folder; default `runs/DATA-ALGORITHM-sSEED`, then `-2`, `-3`.
+        source: images in memory, instead of those that `config.data` names.
+        overwrite: replace a run that `out` holds.
+        baseline: note in the run that a supervised baseline is to follow.
+        facts: what data.json shall say besides.
+        output: what to show; default nothing.
+
+    Raises:
+        ValueError: for what the user can mend; RunError where another process trains in the folder.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP; the state is saved.
+        Diverged: when the loss is no longer finite.
+        Lost: when another rank of the training did not come or has ended (`fewlabels.runtime.ranks`).
+    """
+    config, output = config or Train(), output or Output()
+    device = pick_device(config.device)
+    with parallel.session(device), contextlib.ExitStack() as stack:
+        config.net.check()
+        if source is None:
+            config = replace(config, data=resolve_data(config.data))
+        else:
+            config = replace(config, data=in_memory(config.data, source))
+            source = restrict(source, options_of(config.data))
+        name = run_name(config)
+        path = stack.enter_context(owning(lambda: _place(out, name, overwrite), output.say))
+        if source is None:
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
+                source = load_source(config.data, show)
+        config = resolve(config, source)
+        split = split_of(config.data, source)
+        mean, std = pixel_statistics(config, source)
+        run = None
+        with _own_generator(device):
+            trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
+        if parallel.rank() == 0:
+            known = {
+                "source": source.name,
+                "classes": source.classes,
+                **({"folders": source.folders} if source.folders else {}),
+                "shape": source.shape,
+                "mean": mean,
+                "std": std,
+                "labeled_counts": split.class_counts,
+                "test": len(source.test_labels),
+                **(facts or {}),
+            }
+            run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
+            for line in (
+                *_summary(trainer, source, split, output.recipe),
+                *source.notes,
+                *split.remarks,
+                *trainer.notes(),
+            ):
+                output.say(line)
+            output.say(f"run folder {run.path}")
+        _loop(trainer, source, split, run, 0, output)
+        return run or Run(path, (type(config.algorithm),))
+
+
+def _place(out: Path | str | None, name: str, overwrite: bool) -> Lock:
+    """The folder of a new run, locked: `out`, or the first free one that no other process takes at this moment."""
+    while out is None:
+        with contextlib.suppress(FileExistsError):
+            return Lock(free_folder(Path("runs"), name), new=True)
+    path = expanded(out)
+    Run.check_free(path, overwrite=overwrite)  # else the lock would be put into somebody's folder
+    with contextlib.ExitStack() as stack:
+        lock = Lock(path)
+        stack.callback(lock.release)
+        Run.check_free(path, overwrite=overwrite)
+        if (path / "baseline").is_dir():  # it may be trained by itself
+            Lock(path / "baseline").release()
+        stack.pop_all()
+    return lock
+
+
+def resume(
+    path: Path | str,
+    *,
+    config: Train | None = None,
+    source: Source | None = None,
+    output: Output | None = None,
+    algorithms: tuple[type, ...] = (),
+) -> Run:
+    """Go on with a run from its newest undamaged checkpoint, and return it when it is finished.
+
+    Args:
+        path: the run folder.
+        config: the run's own, changed at most where the result is not touched (`device`, `keep`, and
+            where own pictures lie now).
+        source: as for `train`, for a run that was made from arrays.
+        output: what to show; default nothing.
+        algorithms: config classes from outside the package that the run's config.json may name.
+    """
+    output = output or Output()
+    run = Run(path, algorithms)
+    config = config or run.config
+    device = pick_device(config.device)
+    with parallel.session(device), contextlib.ExitStack() as stack:
+        if not run.finished:
+            stack.enter_context(owning(lambda: Lock(run.path), output.say))
+        if run.finished:
+            _ = run.result  # whose seal is checked
+            output.say(f"{run.path} is finished already")
+            return run
+        split, data = run.split, run.data  # what is no split and no data says so itself
+        checkpoint, meta, problems = run.newest_good()
+        if meta["world"] != parallel.world():
+            raise RunError(
+                f"{run.path} was trained on {meta['world']} rank(s) and cannot go on with {parallel.world()}"
+            )
+        if source is not None:
+            source = restrict(source, options_of(config.data))
+        else:
+            with parallel.first(), reading(output.progress if parallel.rank() == 0 else None) as show:
+                source = load_source(config.data, show)
+        if clause := split.difference(source):
+            what = f"the images or labels of {config.data.name} have changed since {run.path} was started"
+            raise RunError(f"{what}: {clause}")
+        if config.data.split is not None:  # the run has the file's rows
+            split.check_fit(source)
+        elif split_of(config.data, source).drawn != split.drawn:
+            raise RunError(f"the images or labels of {config.data.name} have changed since {run.path} was started")
+        if data["classes"] != list(source.classes):
+            raise RunError(
+                f"the classes of {config.data.name} have changed since {run.path} was started: they were "
+                f"{', '.join(data['classes'])}, and are {', '.join(source.classes)}"
+            )
+        with _own_generator(device):
+            mean, std = tuple(data["mean"]), tuple(data["std"])
+            trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
+        _restore(trainer, checkpoint)
+        parallel.barrier()  # every rank has chosen the checkpoint
+        lead = parallel.rank() == 0
+        if lead:
+            run.set_aside(checkpoint.step)
+            for problem in problems:
+                output.say(f"{problem}; going on from step {checkpoint.step} instead")
+            output.say(f"resuming {run.path} at step {checkpoint.step} of {config.steps}")
+        _loop(trainer, source, split, run if lead else None, checkpoint.step, output)
+        return run
+
+
+def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Give a trainer the state of a checkpoint. Raises RunError where it is that of another training."""
+    weights = {which: checkpoint.weights(which) for which in ("raw", "ema")}
+    state, wanted, name = checkpoint.state(), trainer.state(), f"of checkpoint {checkpoint.path}"
+    nets = trainer.weights()
+    for which in weights:
+        check_tensors(weights[which], nets[which], f"the {which} weights {name}")
+    check_tensors(state, wanted, f"the parts {name}")
+    for part in ("algorithm", "views"):
+        check_tensors(state[part], wanted[part], f"the {part} {name}")
+    if not all(isinstance(value, torch.Tensor) and not value.ndim for value in state["sums"].values()):
+        raise RunError(f"the logged sums {name} do not fit the run: each must be one number")
+    try:
+        trainer.load(weights, state)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunError(f"the optimizer {name} does not fit the run: {' '.join(str(error).split())}") from None
+    for weight, kept in trainer.optimizer.state.items():
+        for key, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != weight.shape:
+                raise RunError(
+                    f"the optimizer {name} does not fit the run: {key} of a weight of {list(weight.shape)} is "
+                    f"{list(value.shape)}"
+                )
+
+
+def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
+    """What is about to be trained, in a few lines."""
+    config, net = trainer.config, trainer.model.net
+    channels, height, width = source.shape
+    precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
+    return [
+        f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
+        f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
+        f"{len(source.test_labels)} test images",
+        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; "
+        f"{config.steps} steps of {trainer.images_per_step} images",
+        settings(config, source, recipe),
+        str(trainer.feed.place),
+        *([_switches(trainer)] if trainer.device.type == "cuda" else []),
+    ]
+
+
+def _switches(trainer: Trainer) -> str:
+    """What makes the steps fast on a GPU."""
+    config = trainer.config
+    said = {
+        "TF32": config.precision == "tf32",
+        "cuDNN autotuning": autotunes(trainer),
+        "compiled net": config.compile,
+        "recorded step": config.graph,
+    }
+    switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
+    return f"{switches}; views by the way {trainer.feed.way!r}"
+
+
+def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Seeds what is inside as it likes, and leaves the caller's global generators as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def autotunes(trainer: Trainer) -> bool:
+    """Whether cuDNN tries its kernels on the first steps and keeps the fastest ones."""
+    return trainer.device.type == "cuda" and not trainer.config.deterministic
+
+
+@contextlib.contextmanager
+def _settings(trainer: Trainer) -> Iterator[None]:
+    """The process-wide switches of torch, put back at the end: global generator, determinism, cuDNN, TF32."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    old = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32
+    with _own_generator(trainer.device):
+        if trainer.config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        cudnn.benchmark = autotunes(trainer)
+        cuda.allow_tf32 = cudnn.allow_tf32 = trainer.config.precision == "tf32"
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(old[0])
+            _, cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32 = old
+
+
+def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step: int, output: Output) -> None:
+    """Steps, logs, evaluations and checkpoints from `step` to the end; `run` is None on ranks other than 0."""
+    config, steps = trainer.config, trainer.config.steps
+    first = saved = step
+    with (
+        _removed_unless_begun(run, step) as done,
+        _settings(trainer),
+        interrupt.catch() as stop,
+        said_once(),
+        Desk(trainer, source, split, run, step, output.progress) as desk,
+    ):
+        while step < steps:
+            start = time.perf_counter() if step == first and config.compile else None
+            trainer.step(step)
+            step += 1
+            done[0] = step
+            if start is not None:
+                trainer.nonfinite_step()  # which waits for the device
+                output.say(f"the first step, with its compilation, took {time.perf_counter() - start:.0f} s")
+            signum = stop.agreed(step)
+            end = step == steps
+            evaluates = end or step % config.eval_every == 0
+            saves = end or signum != 0 or step % config.save_every == 0
+            logs = end or step % config.log_every == 0
+            if not (evaluates or saves or logs):
+                desk.tick(step)
+                continue
+            if (bad := trainer.nonfinite_step()) is not None:
+                raise Diverged(_autopsy(trainer, run, f"the loss was not finite at step {bad + 1}", saved))
+            if saves and not trainer.finite():  # else the checkpoint would be the last, but no good one
+                raise Diverged(_autopsy(trainer, run, f"the weights were not finite after step {step}", saved))
+            if logs:
+                desk.log(step)
+            if evaluates or saves:
+                trainer.average_statistics()
+            if evaluates:
+                desk.evaluate(step)
+            if saves:
+                desk.save(step)
+                saved = step
+            parallel.barrier()
+            if signum and not end:
+                name, where = signal.Signals(signum).name, run.path if run else "RUN"
+                raise Interrupted(
+                    f"stopped by {name} after step {step} of {steps}; the state is saved, and "
+                    f"`fewlabels train --resume {where}` goes on from it",
+                    signum,
+                )
+        desk.finish()
+
+
+@contextlib.contextmanager
+def _removed_unless_begun(run: Run | None, step: int) -> Iterator[list[int]]:
+    """A run that fails on its way to the first step leaves nothing; the block notes in the list how far it is."""
+    done = [step]
+    try:
+        yield done
+    except Exception:
+        if run is not None and not done[0]:
+            run.discard()
+        raise
+
+
+def _autopsy(trainer: Trainer, run: Run | None, what: str, saved: int) -> str:
+    terms = ", ".join(f"{n} {v:g}" for n, v in trainer.read_log().items() if n.startswith("loss"))
+    last = f"the last good checkpoint is step {saved}" if saved else "there is no checkpoint yet"
+    where = f" in {run.path}" if run else ""
+    return (
+        f"{what} ({terms} since the last log point); {last}{where}; "
+        f"try a smaller --optim.lr (it is {trainer.config.optim.lr:g})"
+    )
