@@ -20,8 +20,8 @@ import torchvision  # noqa: E402, F401
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402, F401
 
 from fewlabels.commands.train import read  # noqa: E402
-from fewlabels.training.step import Trainer  # noqa: E402
 from fewlabels.training.loop import train  # noqa: E402
+from fewlabels.training.step import Trainer  # noqa: E402
 
 imported = time.perf_counter()
 

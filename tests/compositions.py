@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fewlabels.runtime import parallel
 from fewlabels.algorithms import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
-from fewlabels.algorithms.slots import Seen, at_least
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy
+from fewlabels.algorithms.slots import Seen, at_least
+from fewlabels.runtime import parallel
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Info, Net, Views
 
 

@@ -16,9 +16,9 @@ from bench.record import Result, result
 from bench.subjects import MEAN, STD, photos
 from fewlabels.augment import Normalize, RandAugment, Weak
 from fewlabels.augment.presets import Preset
-from fewlabels.runtime.checked import Range
 from fewlabels.data.source import Images
 from fewlabels.data.store import Store
+from fewlabels.runtime.checked import Range
 from fewlabels.runtime.rng import Rng
 
 

@@ -18,8 +18,8 @@ from bench import augment, ceiling, e2e, loader, peers, record, scale, step, tab
 from bench.measure import TOLERANCE, NotExact
 from bench.options import Options, Stages
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.training.log import bar
 from fewlabels.runtime.words import nearest
+from fewlabels.training.log import bar
 
 HELP = """\
 bench: how fast fewlabels is on this machine, as ratios to references that are timed in turn in the same process.

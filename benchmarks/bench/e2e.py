@@ -18,12 +18,12 @@ from bench.measure import Work, alternate, worst
 from bench.options import Options, Stages
 from bench.record import Result, result
 from fewlabels.augment import View
-from fewlabels.runtime.checked import Range
 from fewlabels.data.split import make_split
 from fewlabels.data.store import draw_rows
-from fewlabels.training.desk import Desk
-from fewlabels.runtime.rng import Rng
 from fewlabels.runs.run import Run
+from fewlabels.runtime.checked import Range
+from fewlabels.runtime.rng import Rng
+from fewlabels.training.desk import Desk
 from fewlabels.training.step import Trainer
 
 

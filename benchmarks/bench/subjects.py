@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms import FixMatch
 from fewlabels.algorithms.consistency import Passes
+from fewlabels.config.resolve import pixel_statistics, resolve
 from fewlabels.config.settings import Data, Ema, Net, Train
 from fewlabels.data.source import Images, Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.config.resolve import resolve
-from fewlabels.inference.evaluate import pixel_statistics
 from fewlabels.training.step import Trainer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)

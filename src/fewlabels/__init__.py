@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from fewlabels.algorithms.consistency import Consistency
     from fewlabels.algorithms.slots import Seen
     from fewlabels.classifier import Classifier, fit, load
+    from fewlabels.config.recipes import recipe
     from fewlabels.config.settings import Data, Ema, Net, Optim, Train
     from fewlabels.data.arrays import from_arrays
     from fewlabels.data.source import Source
-    from fewlabels.config.recipes import recipe
     from fewlabels.runs.run import Run
     from fewlabels.training.loop import resume, train
     from fewlabels.types import Batch, Info, Losses, Outputs, Views

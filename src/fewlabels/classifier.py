@@ -24,9 +24,9 @@ from fewlabels.data.pictures import PLAIN, pixels_of
 from fewlabels.inference.model import Predictor, decoding_of, load_predictor
 from fewlabels.inference.predict import predict
 from fewlabels.runs.run import Run
-from fewlabels.training.step import pick_device
-from fewlabels.training.loop import Output, train
 from fewlabels.runtime.words import first
+from fewlabels.training.loop import Output, train
+from fewlabels.training.step import pick_device
 
 
 class Classifier:

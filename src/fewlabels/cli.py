@@ -126,8 +126,8 @@ def _note(message: Warning | str, *where: object, **more: object) -> None:
 def _explain(error: Exception, command: str) -> int:
     """Say a foreseen error in one sentence; an unforeseen one keeps its traceback."""
     from fewlabels.commands.options import spelled
-    from fewlabels.runtime.interrupt import Interrupted
     from fewlabels.runs.run import NotWritten
+    from fewlabels.runtime.interrupt import Interrupted
     from fewlabels.training.loop import Diverged, foreseen
 
     sentence = foreseen(error)

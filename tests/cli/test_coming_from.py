@@ -15,13 +15,12 @@ from PIL import Image
 from torch import nn
 
 from fewlabels import nets
-
-from fewlabels.config import settings as config
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import evaluate, predict, train
 from fewlabels.commands.data import COMMANDS
 from fewlabels.commands.foreign import PROJECTS, hint
 from fewlabels.commands.options import options
+from fewlabels.config import settings as config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
 

@@ -16,11 +16,11 @@ from PIL import Image
 from sklearn import metrics as reference
 
 import fewlabels as fl
+from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import Options
 from fewlabels.data.pictures import Decoding
 from fewlabels.data.split import make_split
-from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.inference.evaluate import evaluate
 from fewlabels.inference.model import Predictor, load_predictor
 from fewlabels.inference.predict import predict

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fewlabels.config.settings import Data
 from fewlabels.config.resolve import load_source, resolve_data, split_of
+from fewlabels.config.settings import Data
 
 SHORT = "--net small-4 --batch 4 --uratio 2 --steps 2 --eval-every 2 --save-every 2 --log-every 2 --no-progress"
 

@@ -18,11 +18,11 @@ import pytest
 from rich.console import Console
 
 import fewlabels as fl
-from fewlabels.sweep import pool as spread
 from fewlabels.commands.many import Bars, Plain
-from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.sweep.plan import Job, Outcome, plan
 from fewlabels.runs.run import Run
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.sweep import pool as spread
+from fewlabels.sweep.plan import Job, Outcome, plan
 from fewlabels.sweep.pool import Child, Post
 from fewlabels.training.step import Trainer
 

@@ -13,9 +13,9 @@ import pytest
 
 from fewlabels import cli
 from fewlabels.commands.train import read
+from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.split import read_split
-from fewlabels.config.resolve import load_source, resolve_data, split_of
 
 
 def test_the_file_says_all_and_gives_the_split_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from algorithm_cases import K
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.runtime.checked import Range
 from fewlabels.commands.train import read
 from fewlabels.config.settings import Train, from_dict, to_dict
+from fewlabels.runtime.checked import Range
 
 DOCS = Path(__file__).parents[2] / "docs"
 FIELDS = [(cls, field) for cls in ALGORITHMS.values() for field in dataclasses.fields(cls)]

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch, opinionated, uratio, with_heads
-from fewlabels.algorithms import functional
-from fewlabels.algorithms import Algorithm
+from fewlabels.algorithms import Algorithm, functional
 from fewlabels.nets import SmallCNN
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Losses

@@ -14,11 +14,11 @@ import pytest
 
 import fewlabels as fl
 from fewlabels import cli
-from fewlabels.data.split import Split, make_split, read_split
 from fewlabels.config.resolve import load_source, resolve_data
-from fewlabels.sweep.plan import baseline, plan
+from fewlabels.data.split import Split, make_split, read_split
 from fewlabels.runs.report import groups, read
 from fewlabels.runs.run import Run, RunError
+from fewlabels.sweep.plan import baseline, plan
 from fewlabels.training.loop import Output
 
 LINEAGE = {"run": "runs/a", "rule": "confidence 0.95"}

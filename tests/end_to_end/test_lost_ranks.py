@@ -19,15 +19,9 @@ import pytest
 import torch
 
 from fewlabels import cli
-
-from fewlabels.runtime import files
-
-from fewlabels.runtime import parallel
-
-from fewlabels.runtime import ranks
-
-from fewlabels.training import loop as training
 from fewlabels.runs.run import Run
+from fewlabels.runtime import files, parallel, ranks
+from fewlabels.training import loop as training
 from fewlabels.training.step import Trainer
 
 pytestmark = pytest.mark.slow

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 import fewlabels as fl
-from fewlabels.runtime import files
-from fewlabels.runtime import interrupt
-from fewlabels.sweep import plan as many
-from fewlabels.training import loop as training
 from fewlabels.runs.owner import Lock
 from fewlabels.runs.records import NotWritten, RunError
 from fewlabels.runs.run import Run
+from fewlabels.runtime import files, interrupt
+from fewlabels.sweep import plan as many
+from fewlabels.training import loop as training
 from fewlabels.training.step import Trainer
 
 pytestmark = pytest.mark.slow

@@ -23,12 +23,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels.runtime import files
 from fewlabels.config.settings import Train
-from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runs.run import Run, RunError
-from fewlabels.training.step import Trainer
+from fewlabels.runtime import files
+from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.training.loop import Diverged
+from fewlabels.training.step import Trainer
 
 FORK: Any = multiprocessing.get_context("fork")  # a child has torch imported already
 TIMINGS = ("step_ms", "data_ms")
@@ -437,8 +437,8 @@ def test_moved_run_goes_on(finished: Path, tmp_path: Path) -> None:
 
 
 def test_run_of_arrays_is_resumed_with_the_arrays(short: Callable[..., Train], tmp_path: Path) -> None:
-    from fewlabels.data.arrays import from_arrays
     from fewlabels.config.resolve import load_source, resolve_data
+    from fewlabels.data.arrays import from_arrays
 
     digits = load_source(resolve_data(fl.Data("digits")))
     source = from_arrays(digits.images[:60], digits.labels[:60])

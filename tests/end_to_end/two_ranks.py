@@ -21,9 +21,9 @@ import torch
 
 import fewlabels as fl
 from fewlabels import cli, nets
-from fewlabels.runtime import parallel
-from fewlabels.config.settings import Train
 from fewlabels.config.resolve import in_memory, resolve, split_of
+from fewlabels.config.settings import Train
+from fewlabels.runtime import parallel
 from fewlabels.training.step import Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -25,8 +25,8 @@ from fewlabels.augment.pixels import HALF, MIDDLE
 from fewlabels.augment.pools import FIXMATCH, IMAGENET
 from fewlabels.augment.presets import GOOGLE, PRESETS, Preset, square_boxes
 from fewlabels.augment.randaugment import magnitudes
-from fewlabels.config.settings import Data
 from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.config.settings import Data
 from fewlabels.runtime.rng import Rng
 
 Floats = NDArray[np.float64]

@@ -20,10 +20,10 @@ from algorithm_cases import toy, toy_training
 from compositions import Contrast, Prior
 from fewlabels.algorithms import Consistency
 from fewlabels.algorithms.slots import Seen, at_least
-from fewlabels.runtime.checked import Checked
 from fewlabels.data.split import make_split
 from fewlabels.inference.model import Model, make_model
 from fewlabels.runs.run import Run
+from fewlabels.runtime.checked import Checked
 
 
 def unit(v: Any) -> Any:

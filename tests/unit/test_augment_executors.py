@@ -15,8 +15,8 @@ from every_operation import VARIANTS, feed
 
 from fewlabels.augment.named import WEAK, strong_view, weak_view
 from fewlabels.augment.views import View
-from fewlabels.training.feed import way_of
 from fewlabels.runtime.rng import Rng
+from fewlabels.training.feed import way_of
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 

@@ -18,10 +18,10 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.augment import AutoAugment, CTAugment, Looks, RandAugment, Weak, make_looks
 from fewlabels.augment.tokens import parse
 from fewlabels.commands.train import read
+from fewlabels.config.resolve import resolve
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.config.resolve import resolve
 from fewlabels.runtime.rng import Rng
 from fewlabels.training.step import Trainer
 from fewlabels.types import Info, Views

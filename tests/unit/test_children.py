@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import fewlabels as fl
+from fewlabels.data import workers
 from fewlabels.runtime import children
 from fewlabels.sweep import plan as many
 from fewlabels.sweep import pool as spread
-from fewlabels.data import workers
 from fewlabels.sweep.plan import Job, Outcome
 
 NAMES = ("signal", "torch", "numpy", "pickle", "PIL", "difflib", "tyro", "json", "threading", "subprocess", "random")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Data
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import from_arrays
@@ -17,7 +18,6 @@ from fewlabels.data.names import DataName, parse
 from fewlabels.data.protocol import Options, class_ids, restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split, make_split
-from fewlabels.config.resolve import resolve_data
 
 NAMES = ("ant", "bee", "cat", "dog")
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data, Train
 from fewlabels.data import reading, residency, store
 from fewlabels.data.folder import list_folder
@@ -30,11 +31,10 @@ from fewlabels.data.source import Images, OnDemand, Source, channel_statistics
 from fewlabels.data.split import make_split
 from fewlabels.data.store import Store, draw_rows
 from fewlabels.data.stream import Files
-from fewlabels.config.resolve import load_source
 from fewlabels.runs.run import Run
-from fewlabels.training.step import Trainer
-from fewlabels.training.loop import Output, resume, train
 from fewlabels.runtime.words import amount
+from fewlabels.training.loop import Output, resume, train
+from fewlabels.training.step import Trainer
 
 CPU = torch.device("cpu")
 KINDS = ("device", "host", "stream")

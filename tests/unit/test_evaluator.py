@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewlabels.inference import evaluate as module
-from fewlabels.inference import model
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.inference.evaluate import Evaluator
+from fewlabels.inference import model
 from fewlabels.inference.model import logits_of
+from fewlabels.training import evaluator as module
+from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.step import Trainer
 
 CPU = torch.device("cpu")

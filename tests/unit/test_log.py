@@ -14,8 +14,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels.training.log import Recorder, said_once
 from fewlabels.runs.run import NotWritten, Run
+from fewlabels.training.log import Recorder, said_once
 from fewlabels.training.step import Trainer
 
 NOW = 1_800_000_000.0

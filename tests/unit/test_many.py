@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewlabels as fl
+from fewlabels.runs.run import RunError
 from fewlabels.runtime.interrupt import Stop
 from fewlabels.sweep.plan import Job, Outcome, numbers, plan
-from fewlabels.runs.run import RunError
 from fewlabels.sweep.pool import Post, at_once, gpus
 
 

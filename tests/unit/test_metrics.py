@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from fewlabels.runs.curves import curve
 from fewlabels.inference.metrics import geometric_mean, scores
+from fewlabels.runs.curves import curve
 
 
 def test_geometric_mean_is_the_original_s() -> None:

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewlabels.runtime import parallel
-
-from fewlabels.runtime import ranks
+from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.ranks import Line, Lost, Place, meet, place
 from fewlabels.training.step import pick_device
 

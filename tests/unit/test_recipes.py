@@ -8,9 +8,9 @@ import pytest
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config.recipes import DATASETS, RECIPES, hint, recipe
 from fewlabels.config.settings import Train, difference, to_dict
 from fewlabels.data.names import parse
-from fewlabels.config.recipes import DATASETS, RECIPES, hint, recipe
 
 # google-research/fixmatch, flags.DEFINE_* and set_default at the end of each script, on CIFAR-10.
 ADAM = {"optim.name": "adamw", "optim.lr": 0.002, "optim.schedule": "constant"}

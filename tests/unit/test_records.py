@@ -14,10 +14,10 @@ import torch
 
 import fewlabels as fl
 from fewlabels.runs import records
-from fewlabels.runtime import regular
 from fewlabels.runs.records import RunError
 from fewlabels.runs.report import DamagedRun, read
 from fewlabels.runs.run import Run
+from fewlabels.runtime import regular
 
 Command = Callable[..., Any]
 Harm = Callable[[Path], object]

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import fewlabels as fl
-from fewlabels.runtime import files
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.runs.run import Checkpoint, Run, RunError, free_folder, run_name
+from fewlabels.runtime import files
 
 WEIGHTS = {
     "raw": {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)},

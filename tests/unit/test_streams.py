@@ -14,7 +14,6 @@ import pytest
 from rich.table import Table
 
 from fewlabels import cli
-
 from fewlabels.runtime import streams
 from fewlabels.runtime.screen import Screen
 

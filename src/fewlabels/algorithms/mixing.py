@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewlabels.runtime import parallel
 from fewlabels.algorithms.functional import interleave, mixup
 from fewlabels.nets import frozen_statistics
+from fewlabels.runtime import parallel
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info, Net
 

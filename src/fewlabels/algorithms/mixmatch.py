@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
+from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
 from fewlabels.nets import frozen_statistics
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.algorithms.mixing import mix_reversed
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy, one_hot
+from fewlabels.algorithms.mixing import mix_reversed
 from fewlabels.nets import frozen_statistics
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy, ramp_share, squared_error
 from fewlabels.nets import frozen_statistics
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

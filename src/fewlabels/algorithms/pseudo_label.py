@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.functional import ramp_share
 from fewlabels.algorithms.slots import above
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.algorithms.functional import ramp_share
 from fewlabels.types import Info, Views
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
 from fewlabels.algorithms.slots import DistributionAlignment
-from fewlabels.runtime.checked import Checked, Range
-from fewlabels.algorithms.functional import cross_entropy, one_hot, ramp, sharpen, squared_error
 from fewlabels.nets import frozen_statistics, glorot_normal_
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fewlabels.runtime import parallel
 from fewlabels.algorithms.functional import annealed, cross_entropy, one_hot
+from fewlabels.runtime import parallel
 from fewlabels.types import Batch, Info, Net, Outputs
 
 

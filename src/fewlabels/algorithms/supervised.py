@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy, one_hot, smooth
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.mixing import mix_reversed
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.types import Batch, Info, Losses, Net, Views
 
 

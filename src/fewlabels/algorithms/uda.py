@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes
+from fewlabels.algorithms.functional import entropy, kl
 from fewlabels.algorithms.slots import Seen, annealed_labels, at_least
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.algorithms.functional import entropy, kl
 from fewlabels.types import Info
 
 

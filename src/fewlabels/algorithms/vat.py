@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fewlabels.algorithms.base import Algorithm, log
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.algorithms.functional import cross_entropy, entropy, kl, ramp_share
 from fewlabels.nets import frozen_statistics
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Info, Losses, Net, Views
 

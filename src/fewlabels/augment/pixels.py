@@ -1,7 +1,7 @@
 """Images on their way through the views, and the step from there to the network's input.
 
-Packed pixels (`fewlabels.runtime.rgb`) make a geometric move one gather per pixel instead of three, and posterize or invert
-act on the whole pixel. On grey ones, (v, v, v), every operation gives what Pillow gives for mode "L".
+Packed pixels (`fewlabels.runtime.rgb`) make a geometric move one gather per pixel instead of three, and posterize or
+invert act on the whole pixel. On grey ones, (v, v, v), every operation gives what Pillow gives for mode "L".
 
 The fourth byte is free, and views in the manner of google-research/fixmatch use it: there uncovered pixels end
 as exactly 0 in [-1, 1], which is 127.5, no byte. A fourth byte of 1 (`HALF`) makes the pixel half a level

@@ -14,19 +14,19 @@ from rich.table import Table
 
 from fewlabels import augment
 from fewlabels.commands.options import UsageError
+from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
-from fewlabels.training.log import bar
-from fewlabels.runtime.regular import expanded, real
-from fewlabels.runtime.screen import Screen
 from fewlabels.datatools import check as checking
 from fewlabels.datatools import listing
 from fewlabels.datatools.layout import check_free, write_new
 from fewlabels.datatools.sheet import sheet
+from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import first
+from fewlabels.training.log import bar
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 

@@ -18,12 +18,12 @@ from fewlabels.config.settings import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
-from fewlabels.training.log import bar
-from fewlabels.runtime.regular import expanded, real
 from fewlabels.datatools import convert as converting
 from fewlabels.datatools import folders
 from fewlabels.datatools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
+from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.words import first
+from fewlabels.training.log import bar
 
 From = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")]
 To = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TO")]

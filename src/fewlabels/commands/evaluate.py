@@ -12,16 +12,16 @@ import tyro
 from rich.table import Table
 
 from fewlabels.commands.options import parse
+from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.config.settings import Data
-from fewlabels.runs.curves import main_part
 from fewlabels.data import names
 from fewlabels.data.protocol import Options
-from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.inference.evaluate import evaluate
+from fewlabels.runs.curves import main_part
 from fewlabels.runs.run import Run
 from fewlabels.runtime.screen import Screen, print_whole
-from fewlabels.training.step import pick_device
 from fewlabels.runtime.streams import visible
+from fewlabels.training.step import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

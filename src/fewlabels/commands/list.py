@@ -18,8 +18,8 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import data_look
 from fewlabels.commands.options import parse
-from fewlabels.config.settings import Train, algorithm_name, difference
 from fewlabels.config.recipes import DATASETS, RECIPES, SMALL, recipe
+from fewlabels.config.settings import Train, algorithm_name, difference
 
 VIEWS: Mapping[str, Mapping[str, str]] = {
     "weak": {

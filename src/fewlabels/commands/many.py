@@ -18,19 +18,19 @@ from rich.measure import Measurement
 from rich.progress import TaskID
 from rich.table import Table
 
-from fewlabels.training import log
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.options import UsageError
+from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import algorithm_name
 from fewlabels.data.names import parse
-from fewlabels.config.resolve import resolve_data
-from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.sweep.plan import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.report import DamagedRun, mean_and_deviation, read
+from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
-from fewlabels.sweep.pool import Board, Result, at_once, gpus, in_turn
 from fewlabels.runtime.words import duration
+from fewlabels.sweep.plan import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
+from fewlabels.sweep.pool import Board, Result, at_once, gpus, in_turn
+from fewlabels.training import log
 
 if TYPE_CHECKING:
     from fewlabels.commands.train import Command

@@ -20,9 +20,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from fewlabels.commands import foreign
 from fewlabels.runtime import streams
 from fewlabels.runtime.checked import Range, describe
-from fewlabels.commands import foreign
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import close, did_you_mean, nearest
 

@@ -9,15 +9,15 @@ from typing import Annotated
 
 import tyro
 
-from fewlabels.runtime import streams
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.training.log import bar
 from fewlabels.inference.model import load_predictor
 from fewlabels.inference.predict import predict, targets
-from fewlabels.runtime.regular import expanded
 from fewlabels.runs.run import Run
-from fewlabels.training.step import pick_device
+from fewlabels.runtime import streams
+from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.streams import visible
+from fewlabels.training.log import bar
+from fewlabels.training.step import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,10 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fewlabels.runtime import files
-
-from fewlabels.runtime import streams
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.runtime.regular import expanded, real
 from fewlabels.runs.report import MEASURES, DamagedRun, Entry, find, groups, read
+from fewlabels.runtime import files, streams
+from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.screen import Screen, print_line, print_whole, width_of
 
 HEADINGS = {

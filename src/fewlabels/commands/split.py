@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from fewlabels.runtime import files
 from fewlabels.commands.options import UsageError, parse
+from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.packed import pack
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.config.resolve import load_source, resolve_data, split_of
+from fewlabels.runtime import files
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first
 

@@ -13,32 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels.runtime import interrupt
-
-from fewlabels.runtime import parallel
-
-from fewlabels.runtime import regular
-
-from fewlabels.runtime import streams
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
+from fewlabels.config.recipes import RECIPES, hint, recipe
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
-from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.sweep.plan import baseline
-from fewlabels.config.recipes import RECIPES, hint, recipe
-from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runtime.regular import expanded
-from fewlabels.runs.run import Run, RunError
-from fewlabels.training.step import pick_device
 from fewlabels.datatools.listing import present
-from fewlabels.training.loop import Output, changed, resume, train
+from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
+from fewlabels.runs.run import Run, RunError
+from fewlabels.runtime import interrupt, parallel, regular, streams
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import nearest
+from fewlabels.sweep.plan import baseline
+from fewlabels.training.loop import Output, changed, resume, train
+from fewlabels.training.step import pick_device
 
 if TYPE_CHECKING:
     from fewlabels.training.estimate import Estimate

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fewlabels import nets
 from fewlabels.augment import tokens
 from fewlabels.config.settings import Data, Train
 from fewlabels.data import names, sources
@@ -14,9 +15,33 @@ from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.protocol import Options, restrict
-from fewlabels.data.source import Source
+from fewlabels.data.source import Source, channel_statistics
 from fewlabels.data.split import Split, make_split, read_split, source_in
 from fewlabels.runtime.regular import expanded
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation that torchvision's pretrained nets expect."""
+
+
+def pixel_statistics(config: Train, source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels scaled to [0, 1], that `Data.normalize` means."""
+    channels = source.shape[0]
+    style, kind = source.style, config.data.normalize
+    if kind == "auto" and config.net.pretrained and nets.is_zoo(config.net.name):
+        return nets.normalization(config.net.name, channels)
+    if kind == "auto":
+        kind = "measured" if style.mean is None else "mean-std"
+    if kind == "minus-one-one":
+        return (0.5,) * channels, (0.5,) * channels
+    if kind == "measured":
+        return channel_statistics(source.images)
+    if kind == "imagenet":
+        if channels != 3:
+            raise ValueError(f"Data.normalize imagenet needs images of 3 channels, {source.name} has {channels}")
+        return IMAGENET
+    if style.mean is None or style.std is None:
+        raise ValueError(f"Data.normalize mean-std: there are no published numbers for {source.name}; use measured")
+    return style.mean, style.std
 
 
 def resolve_data(data: Data) -> Data:

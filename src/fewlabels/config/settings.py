@@ -18,9 +18,8 @@ from torch import nn
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
-from fewlabels.runtime.checked import Checked, Range
 from fewlabels.data.protocol import Options, Prior, Rule
-from fewlabels.runs.records import flat
+from fewlabels.runtime.checked import Checked, Range, flat
 from fewlabels.runtime.words import nearest
 
 Main = tyro.conf.arg(name="")

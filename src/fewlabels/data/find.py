@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fewlabels.runtime import regular
 from fewlabels.data.kinds import HEAD, SUFFIXES, UNREAD, shown_by
+from fewlabels.runtime import regular
 from fewlabels.runtime.regular import real
 
 HELPERS = frozenset(

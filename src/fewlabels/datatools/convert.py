@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import check_archive, from_arrays
 from fewlabels.data.find import is_helper
@@ -25,8 +24,9 @@ from fewlabels.data.reading import read_pictures
 from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
-from fewlabels.runtime.regular import real
 from fewlabels.datatools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
+from fewlabels.runtime.allocator import keep_freed_memory
+from fewlabels.runtime.regular import real
 from fewlabels.runtime.words import first
 
 ARRAYS = ("images", "labels", "test_images", "test_labels", "classes")

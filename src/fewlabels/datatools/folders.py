@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fewlabels.runtime import files
 from fewlabels.data.find import read_text
 from fewlabels.data.pictures import Decoding, decode, fit
-from fewlabels.runtime.regular import real
 from fewlabels.datatools.layout import Layout, Picture, Step, check_distinct
+from fewlabels.runtime import files
+from fewlabels.runtime.regular import real
 from fewlabels.runtime.words import first, nearest
 
 # ---- filter

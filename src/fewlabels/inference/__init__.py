@@ -1,0 +1,1 @@
+"""The model, measured and asked."""

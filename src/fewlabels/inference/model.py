@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms.base import Algorithm, by_head
 from fewlabels.augment.pixels import Normalize
-from fewlabels.runs.checkpoint import check_tensors
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
 from fewlabels.data.source import OnDemand
 from fewlabels.data.split import Split
+from fewlabels.runs.checkpoint import check_tensors
 from fewlabels.runs.run import Run, RunError
 from fewlabels.types import Info, Rule
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.runtime import files
-from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.data.pictures import About, Unreadable, decode, find_images
 from fewlabels.data.remarks import sentences
 from fewlabels.data.workers import count
 from fewlabels.inference.model import Predictor
+from fewlabels.runtime import files
+from fewlabels.runtime.allocator import keep_freed_memory
 
 CHUNK = 256
 """Files, at most, that are decoded before they go through the net together."""

@@ -57,14 +57,6 @@ def parsed(path: Path) -> Any:
         raise RunError(f"{path} is not JSON") from None
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name: ``{"optim": {"lr": 0.03}}`` as ``{"optim.lr": 0.03}``."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
-
-
 def settings(folder: Path) -> dict[str, Any]:
     """The configuration in config.json, as plain values. Raises RunError."""
     content = parsed(folder / "config.json")

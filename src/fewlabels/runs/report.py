@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fewlabels.runtime.checked import flat
 from fewlabels.runs import records
 from fewlabels.runs.curves import curve, main_part
 from fewlabels.data.names import parse
@@ -90,7 +91,7 @@ def read(path: Path) -> Entry:
         if finished and not evaluations:
             raise DamagedRun(f"{path} is finished, and its metrics.jsonl has no evaluation: put the file back")
         part = main_part(evaluations[-1]) if evaluations else None
-        settings = {k: v for k, v in records.flat(train).items() if k not in records.FREE_TO_CHANGE}
+        settings = {k: v for k, v in flat(train).items() if k not in records.FREE_TO_CHANGE}
         if settings.get("data.split") is not None:  # the file may hold another split by now, as for another run
             settings["data.split"] += f" ({records.parsed(path / 'split.json')['fingerprint'][:8]})"
         row: dict[str, Any] = {

@@ -6,6 +6,7 @@ Needs nothing but the standard library, so that the command line answers ``--hel
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from math import isfinite
@@ -176,3 +177,11 @@ def describe(hint: Any, limits: Range | None = None) -> str:
     if hint in (int, float) and limits is not None:
         return f"{_NOUNS[hint]} {limits}".strip()
     return _NOUNS.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name: ``{"optim": {"lr": 0.03}}`` as ``{"optim.lr": 0.03}``."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out

@@ -18,16 +18,16 @@ from typing import Literal, NamedTuple
 import torch
 
 from fewlabels.algorithms import Supervised
+from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, difference
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
-from fewlabels.config.resolve import resolve_data
-from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.training.log import Display
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE
-from fewlabels.runtime.regular import expanded
 from fewlabels.runs.run import Run, RunError, run_name
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.runtime.regular import expanded
+from fewlabels.training.log import Display
 from fewlabels.training.loop import Output, changed, foreseen, resume, train
 
 MOST = 1000

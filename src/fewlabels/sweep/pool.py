@@ -21,9 +21,7 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 
 import torch
 
-from fewlabels.runtime import children
-
-from fewlabels.runtime import interrupt
+from fewlabels.runtime import children, interrupt
 from fewlabels.sweep.plan import Job, Outcome, attempt, holds, saved
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 import fewlabels
-from fewlabels.training import log
-from fewlabels.runtime import parallel
 from fewlabels.config.settings import algorithm_name
-from fewlabels.runs.curves import curve
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.inference.evaluate import Evaluator
+from fewlabels.runs.curves import curve
 from fewlabels.runs.run import NotWritten, Run
+from fewlabels.runtime import parallel
+from fewlabels.training import log
+from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.step import Trainer, parameters
 
 

@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fewlabels.config.resolve import load_source, pixel_statistics, resolve, resolve_data, split_of
 from fewlabels.config.settings import Train
 from fewlabels.data import names
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
-from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
-from fewlabels.inference.evaluate import pixel_statistics
-from fewlabels.training.step import Trainer, parameters, pick_device
 from fewlabels.runtime.words import amount, duration
+from fewlabels.training.step import Trainer, parameters, pick_device
 
 SAMPLE = 48
 """Images of a measured step on the CPU, at most; a GPU measures whole steps."""

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels import augment
-
-from fewlabels.runtime import parallel
 from fewlabels.augment.ctaugment import LATE, Probe
 from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
@@ -25,6 +23,7 @@ from fewlabels.data.gather import make_store, place
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.data.store import Store, draw_rows
+from fewlabels.runtime import parallel
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Views
 

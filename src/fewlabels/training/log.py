@@ -19,10 +19,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from fewlabels.runtime import files
-
-from fewlabels.runtime import streams
 from fewlabels.runs.run import NotWritten, Run
+from fewlabels.runtime import files, streams
 from fewlabels.runtime.screen import Screen, print_line
 from fewlabels.runtime.words import duration
 

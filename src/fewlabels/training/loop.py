@@ -14,24 +14,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fewlabels.runtime import interrupt
-
-from fewlabels.runtime import parallel
-from fewlabels.runs.checkpoint import Checkpoint, check_tensors
+from fewlabels.config.resolve import (
+    in_memory,
+    load_source,
+    options_of,
+    pixel_statistics,
+    resolve,
+    resolve_data,
+    split_of,
+)
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.config.resolve import in_memory, load_source, options_of, resolve, resolve_data, split_of
-from fewlabels.training.desk import Desk, device_name
-from fewlabels.inference.evaluate import pixel_statistics
-from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.training.log import Progressing, reading, said_once
+from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.owner import Lock, owning
-from fewlabels.runtime.ranks import Lost
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runtime.regular import expanded
 from fewlabels.runs.run import NotWritten, Run, RunError, free_folder, run_name
+from fewlabels.runtime import interrupt, parallel
+from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.runtime.ranks import Lost
+from fewlabels.runtime.regular import expanded
+from fewlabels.training.desk import Desk, device_name
+from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.step import Trainer, parameters, pick_device
 from fewlabels.training.summary import settings
 

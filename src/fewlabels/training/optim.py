@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels import nets
-from fewlabels.config.settings import Ema, Optim
 from fewlabels.algorithms.functional import cosine
+from fewlabels.config.settings import Ema, Optim
 
 M = TypeVar("M", bound=nn.Module)
 

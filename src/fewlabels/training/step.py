@@ -12,21 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels import augment, nets
-
-from fewlabels.runtime import parallel
-
-from fewlabels.runtime import ranks
 from fewlabels.algorithms.base import Algorithm
-from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.augment.views import View
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.inference.model import Model, make_model
+from fewlabels.runtime import parallel, ranks
+from fewlabels.runtime.allocator import keep_freed_memory
+from fewlabels.runtime.rng import philox
 from fewlabels.training.feed import Feed
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
-from fewlabels.inference.model import Model, make_model
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
-from fewlabels.runtime.rng import philox
 from fewlabels.types import Batch, Losses
 
 KEPT, RIGHT = "pseudo/kept", "pseudo/right"

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config.recipes import recipe
+from fewlabels.config.resolve import complete, resolve, resolve_data
 from fewlabels.config.settings import Data, Train, algorithm_name, difference
 from fewlabels.data import names
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.source import Source
-from fewlabels.config.resolve import complete, resolve, resolve_data
-from fewlabels.config.recipes import recipe
 
 SEEDS = ("seed", "data.seed")
 
