@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -501,3 +502,27 @@ def test_the_mark_that_windows_puts_before_json(runs: Path, mark: bytes) -> None
     path.write_bytes(mark + path.read_bytes().replace(b"\n", b"\r\n"))
     assert read(runs / "run").row["accuracy"] == Run(runs / "run").result["accuracy"]
     Run(runs / "run").checkpoint().meta()
+
+
+def test_a_folder_of_somebody_else(command: Command, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not one that is no run, and a report does not leave it out without a word."""
+    real_lstat, real_scandir = os.lstat, os.scandir
+    closed = runs / "sister"
+
+    def lstat(path: Any, **more: Any) -> os.stat_result:
+        if Path(path).parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real_lstat(path, **more)
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "scandir", scandir)
+    for args in (("evaluate", closed), ("train", "--resume", closed)):
+        said = command(*args)
+        assert said.code == 2 and said.sentence == f"the run folder {closed} cannot be read: Permission denied"
+    said = command("report", runs)
+    assert (said.code, said.out) == (2, "") and said.sentence == f"{closed} cannot be read: Permission denied"

@@ -42,8 +42,10 @@ class Checkpoint(NamedTuple):
             meta = json.loads(regular.read_text(self.path / "meta.json"))
         except FileNotFoundError:
             raise RunError(f"checkpoint {self.path} is incomplete: meta.json is missing") from None
-        except (OSError, ValueError, RecursionError):
-            raise RunError(f"{damaged}meta.json cannot be read") from None
+        except OSError as error:
+            raise RunError(f"{damaged}meta.json cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise RunError(f"{damaged}meta.json cannot be read: it is not JSON") from None
         if not records.is_sealed(meta):
             if isinstance(meta, dict) and meta.keys() >= records.FORMAT_1 and "seal" not in meta:
                 raise RunError(

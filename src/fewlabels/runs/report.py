@@ -60,11 +60,18 @@ class Entry:
 
 
 def find(folder: Path) -> list[Path]:
-    """The run folders at `folder` and below it, baselines included, sorted. ValueError if there is none."""
+    """The run folders at `folder` and below it, baselines included, sorted.
+
+    Raises ValueError if there is none, or where a folder cannot be read, which may hold some.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}")
+
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     found = []
-    for path, folders, names in os.walk(folder):
+    for path, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(set(folders) - {"checkpoints", "tensorboard"})
         if "config.json" in names:
             found.append(Path(path))

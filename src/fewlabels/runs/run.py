@@ -61,8 +61,12 @@ class Run:
         self._algorithms = tuple(algorithms)
         if not self.path.is_dir():
             raise RunError(f"there is no run folder {self.path}")
-        if not os.path.lexists(self.path / "config.json"):
-            raise RunError(f"{self.path} is not a run folder: it has no config.json")
+        try:
+            os.lstat(self.path / "config.json")
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a run folder: it has no config.json") from None
+        except OSError as error:
+            raise RunError(f"the run folder {self.path} cannot be read: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -55,4 +55,4 @@ def read_text(path: Path) -> str:
 
     Raises OSError as `read_bytes`, UnicodeDecodeError where it is not UTF-8.
     """
-    return read_bytes(path, LARGEST_TEXT).decode("utf-8-sig")
+    return read_bytes(path, LARGEST_TEXT).decode().removeprefix("\ufeff")
