@@ -121,7 +121,7 @@ def test_a_failed_seed_does_not_stop_the_others(
     def broken(self: Trainer, number: int) -> None:
         step(self, number)
         if self.config.seed == 1 and number == 6:
-            for weight in self.net.parameters():
+            for weight in self.model.parameters():
                 weight.data.fill_(float("nan"))
         if self.config.seed == 2 and number == 5:
             raise ZeroDivisionError("division by zero")

@@ -29,6 +29,7 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "mixing",
         "consistency",
         "slots",
+        "functional",
     }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}
     for name, cls in ALGORITHMS.items():

@@ -119,10 +119,11 @@ def test_what_tensorboards_thread_says_of_a_full_disk(
     import torch.utils.tensorboard
 
     heard: list[bool] = []
+    mine = threading.excepthook
 
     class Full:
         def __init__(self, *args: Any, **more: Any) -> None:
-            heard.append(threading.excepthook is not threading.__excepthook__)
+            heard.append(threading.excepthook is not mine)
             if more["purge_step"]:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -131,10 +132,10 @@ def test_what_tensorboards_thread_says_of_a_full_disk(
         def flush(self) -> None: ...
 
         def close(self) -> None:
-            heard.append(threading.excepthook is not threading.__excepthook__)
+            heard.append(threading.excepthook is not mine)
 
     monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", Full)
     run = fl.train(short(keep=3), out=tmp_path / "run")
-    assert heard == [True, True] and threading.excepthook is threading.__excepthook__
+    assert heard == [True, True] and threading.excepthook is mine
     with pytest.raises(NotWritten, match=r"could not write the records of .*: No space left on device"):
         Recorder(run, 4)

@@ -25,6 +25,7 @@ import fewlabels as fl
 from fewlabels import nets
 from fewlabels.inference.model import load_predictor
 from fewlabels.nets.weights import read
+from fewlabels.training.loop import Output
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -346,7 +347,7 @@ def test_run_with_pretrained_weights(tmp_path: Path, short: Callable[..., fl.Tra
     net = fl.Net("timm:test_vit", patch=4, pretrained=str(file))
     config = short(net=net, optim=fl.Optim("adamw", lr=1e-3, layer_decay=0.5))
     said: list[str] = []
-    run = fl.train(config, out=tmp_path / "run", output=fl.training.Output(say=said.append))
+    run = fl.train(config, out=tmp_path / "run", output=Output(say=said.append))
     assert (run.data["mean"], run.data["std"]) == ([0.5], [0.5])  # test_vit's own, not those of the digits
     assert "timm:test_vit starts pretrained; pixels are scaled with mean 0.5 and std 0.5" in said
     plain = timm.create_model("test_vit", num_classes=10, in_chans=1, img_size=8, patch_size=4)

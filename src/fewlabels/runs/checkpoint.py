@@ -17,9 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fewlabels.runs import records
-
-from fewlabels.runtime import regular
 from fewlabels.runs.records import RunError
+from fewlabels.runtime import regular
 
 
 def checkpoint_name(step: int, best: bool) -> str:

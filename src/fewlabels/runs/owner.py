@@ -17,8 +17,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fewlabels.runtime import parallel
 from fewlabels.runs.records import NotWritten, RunError
+from fewlabels.runtime import parallel
 
 LOCK = ".lock"
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)

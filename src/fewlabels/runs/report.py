@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewlabels.runtime.checked import flat
+from fewlabels.data.names import parse
 from fewlabels.runs import records
 from fewlabels.runs.curves import curve, main_part
-from fewlabels.data.names import parse
 from fewlabels.runs.records import RunError
+from fewlabels.runtime.checked import flat
 from fewlabels.runtime.regular import real
 
 MEASURES = (

@@ -30,14 +30,13 @@ import torch
 from torch import Tensor
 
 import fewlabels
-from fewlabels.runtime import files
-from fewlabels.runs import records
-from fewlabels.runtime import regular
-from fewlabels.runs.checkpoint import Checkpoint, checkpoint_name
 from fewlabels.config.settings import Train, algorithm_name, from_dict, to_dict
 from fewlabels.data.names import is_folder
 from fewlabels.data.split import Split
+from fewlabels.runs import records
+from fewlabels.runs.checkpoint import Checkpoint, checkpoint_name
 from fewlabels.runs.records import NotWritten, RunError
+from fewlabels.runtime import files, regular
 from fewlabels.runtime.regular import expanded, real
 
 __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = str(Path(__file__).parents[2])
 
 
 def command(module: str, function: str) -> list[str]:
