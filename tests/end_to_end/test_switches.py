@@ -14,6 +14,7 @@ import torch
 import fewlabels as fl
 from bench import subjects
 from fewlabels.runs.run import Run
+from fewlabels.training.loop import Output
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "stratified": {"stratified": True, "strong": "rand:kekmodel"},
@@ -70,7 +71,7 @@ def test_a_compiled_step_is_the_plain_one() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_resumed_with_a_compiled_net(short: Callable[..., Any], tmp_path: Path) -> None:
     said: list[str] = []
-    output = fl.training.Output(say=said.append)
+    output = Output(say=said.append)
     run = fl.train(short(compile=True), out=tmp_path / "whole", output=output)
     assert sum(text.startswith("the first step, with its compilation, took ") for text in said) == 1
     again = fl.resume(without_the_end(run, 8, tmp_path / "again"))
