@@ -505,6 +505,8 @@ def _spoil_arrays(case: Case, path: Path, rng: Random) -> None:
         arrays = {k: file[k] for k in file}
     key = rng.choice(sorted(arrays))
     old = arrays[key]
+    if not old.ndim:  # an earlier change has been here
+        return
     objects = np.array([{"a": 1}] * len(old), dtype=object)
     bad = np.full(old.shape, np.nan, np.float32) if old.dtype.kind in "iu" else old
     ways: dict[str, Any] = {
@@ -719,7 +721,8 @@ def place(case: Case, rng: Random) -> None:
     out = next((i + 1 for i, w in enumerate(case.argv[:-1]) if w in ("--out", "-o")), 0)
     if case.command.startswith("data ") and case.argv[3:4] and case.argv[3].startswith("new"):
         out = 3
-    inputs = [i for i, w in enumerate(case.argv) if w.rstrip("/") in case.inputs and i != out]
+    there = {name for name in case.inputs if os.path.lexists(case.work / name)}  # an earlier change may have moved it
+    inputs = [i for i, w in enumerate(case.argv) if w.rstrip("/") in there and i != out]
     if not out or case.argv[out] in case.inputs or (inputs and rng.random() < 0.3):
         return _move_input(case, inputs, rng)
     ending = os.path.splitext(case.argv[out])[1]
@@ -782,7 +785,7 @@ def _move_input(case: Case, inputs: list[int], rng: Random) -> None:
     ending = os.path.splitext(old)[1]
     new = {
         "link": "link" + ending,
-        "renamed": rng.choice(NAMES) + ending,
+        "renamed": rng.choice([name for name in NAMES if "/" not in name]) + ending,
         "absolute": str(case.work / old),
         "dots": f"./photos/../{old}" if "photos" in case.inputs else f"./{old}",
         "missing": old,
