@@ -84,6 +84,8 @@ split digits@40 --size 10
 split has no option --size; --size of google-research/fixmatch is --labels here: of create_split.py, or SIZE of the data name
 train --recipe google-vit-svhn
 there is no recipe 'google-vit-svhn'; did you mean google-vat-svhn? (`fewlabels list recipes` prints them)
+train --recipe -
+there is no recipe '-' (`fewlabels list recipes` prints them)
 train fixmatch --recipe google-vat-svhn
 the recipe google-vat-svhn is one of vat, not of fixmatch
 train --recipe google-vat-svhn --tau 0.9

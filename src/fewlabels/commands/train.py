@@ -185,7 +185,7 @@ def _recipe_of(args: list[str]) -> str | None:
     """The name after --recipe: its algorithm has to be known before the algorithm's options can be read."""
     given = [after for word, after in pairwise([*args, "--"]) if word == "--recipe"]
     given += [a.removeprefix("--recipe=") for a in args if a.startswith("--recipe=")]
-    if not given or given[-1].startswith("-"):
+    if not given or given[-1].startswith("--"):
         return None
     if given[-1] not in RECIPES:
         raise UsageError(
