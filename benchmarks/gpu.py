@@ -266,7 +266,7 @@ def speed(here: Place) -> dict[str, Any]:
         here.wait()
         wall = time.perf_counter() - start
         per = {"ms": wall, "host_ms": launched, "data_ms": trainer.data_seconds}
-        out[name] = {k: round(1000 * v / steps, 3) for k, v in per.items()} | {"way": trainer.feed.way}
+        out[name] = {k: round(1000 * v / steps, 3) for k, v in per.items()} | {"way": trainer.batches.way}
         print(f"PART {json.dumps(out)}", flush=True)  # what is cut off keeps what it has
         del trainer
         gc.collect()

@@ -23,7 +23,7 @@ from fewlabels.data.store import draw_rows
 from fewlabels.runs.run import Run
 from fewlabels.runtime.checked import Range
 from fewlabels.runtime.rng import Rng
-from fewlabels.training.desk import Desk
+from fewlabels.training.recorder import RunRecorder
 from fewlabels.training.step import Trainer
 
 
@@ -56,16 +56,16 @@ class EndToEnd(Options):
 class Logged:
     """Steps of a trainer with their log points, as a training takes them."""
 
-    def __init__(self, trainer: Trainer, desk: Desk, every: int) -> None:
-        self.trainer, self.desk, self.every, self.count = trainer, desk, every, 0
+    def __init__(self, trainer: Trainer, recorder: RunRecorder, every: int) -> None:
+        self.trainer, self.recorder, self.every, self.count = trainer, recorder, every, 0
 
     def __call__(self) -> None:
         self.trainer.step(self.count)
         self.count += 1
         if self.count % self.every == 0:
-            self.desk.log(self.count)
+            self.recorder.log(self.count)
         else:
-            self.desk.tick(self.count)
+            self.recorder.tick(self.count)
 
 
 class Usual:
@@ -89,13 +89,13 @@ class Usual:
         self.step.train(Inputs(x, self.labels.to(self.device), weak, strong))
 
 
-def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
+def parts(trainer: Trainer, recorder: RunRecorder, every: int) -> dict[str, Work]:
     """What a step does beside forward, backward and optimizer, each alone."""
     config, count = trainer.config, 0
-    wanted, looks = trainer.algorithm.views, trainer.feed.looks
+    wanted, views = trainer.algorithm.views, trainer.batches.assigned
     sets = (
-        ("labeled", len(trainer.feed.labeled), config.batch, looks.labeled),
-        ("unlabeled", len(trainer.feed.unlabeled), config.batch * config.uratio, looks.unlabeled),
+        ("labeled", len(trainer.batches.labeled), config.batch, views.labeled),
+        ("unlabeled", len(trainer.batches.unlabeled), config.batch * config.uratio, views.unlabeled),
     )
 
     def draw() -> None:
@@ -105,7 +105,7 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
         for purpose, n, batch, keys in sets:
             draw_rows(n, batch, count, config.seed, purpose)
             for i, key in enumerate(keys):
-                cast(View, trainer.feed.views[key]).draw(rng, batch, f"{purpose}/{i}")
+                cast(View, trainer.batches.views[key]).draw(rng, batch, f"{purpose}/{i}")
 
     def data() -> None:
         nonlocal count
@@ -122,8 +122,8 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
         for _ in range(every):
             trainer._accumulate(index, losses)
             count += 1
-        desk.log(count)
-        desk.recorder.board.flush()  # else its thread works while the next block is timed
+        recorder.log(count)
+        recorder.writer.board.flush()  # else its thread works while the next block is timed
 
     assert wanted.unlabeled
     return {
@@ -135,14 +135,14 @@ def parts(trainer: Trainer, desk: Desk, every: int) -> dict[str, Work]:
 
 
 @contextmanager
-def logging(trainer: Trainer, images: Any) -> Iterator[Desk]:
-    """A desk that writes into a folder of its own, which goes away."""
+def logging(trainer: Trainer, images: Any) -> Iterator[RunRecorder]:
+    """A recorder that writes into a folder of its own, which goes away."""
     split = make_split(images, labels=min(250, len(images.labels)), seed=1)
     with tempfile.TemporaryDirectory() as folder:
         facts = {"source": images.name, "classes": images.classes, "shape": images.shape}
         run = Run.create(Path(folder) / "run", trainer.config, split, facts)
-        with Desk(trainer, images, split, run, 0, None) as desk:
-            yield desk
+        with RunRecorder(trainer, images, split, run, 0, None) as recorder:
+            yield recorder
 
 
 def run(options: EndToEnd, stages: Stages) -> Result:
@@ -159,11 +159,11 @@ def run(options: EndToEnd, stages: Stages) -> Result:
             policy = pillow.POLICIES["kekmodel"]
             exact = pillow.check("kekmodel", policy, images.images, device, count=options.check, tick=tick)
     usual = {"usual": Usual(options, trainer.model.net, device)} if options.usual else {}
-    with logging(trainer, images) as desk:
-        candidates: dict[str, Work] = {**usual, "fewlabels": Logged(trainer, desk, options.log_every)}
+    with logging(trainer, images) as recorder:
+        candidates: dict[str, Work] = {**usual, "fewlabels": Logged(trainer, recorder, options.log_every)}
         with stages("timing whole steps") as tick:
             whole = alternate(candidates, rounds=options.rounds, device=device, repeats=steps, even=True, tick=tick)
-        pieces = parts(trainer, desk, options.log_every)
+        pieces = parts(trainer, recorder, options.log_every)
         with stages("timing the parts") as tick:
             # these are short: few of them are mostly noise
             calls = max(steps, 100)

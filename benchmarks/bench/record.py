@@ -17,7 +17,7 @@ import torch
 import fewlabels
 from bench.measure import TOLERANCE, valid
 from fewlabels.runtime import files
-from fewlabels.training.desk import peak_memory
+from fewlabels.training.recorder import peak_memory
 
 PACKAGE = Path(fewlabels.__file__).parent
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from bench.measure import Work, alternate, worst
 from bench.options import Stages
 from bench.record import Result, result
 from bench.step import Batches, Ours
-from fewlabels.training.desk import peak_memory
+from fewlabels.training.recorder import peak_memory
 
 
 def run(options: EndToEnd, stages: Stages) -> Result:
@@ -34,8 +34,8 @@ def run(options: EndToEnd, stages: Stages) -> Result:
             )
             memory[str(size)] = {
                 "uint8": images.images.nbytes,
-                "resident": trainer.feed.store.nbytes,
-                "over_uint8": trainer.feed.store.nbytes / images.images.nbytes,
+                "resident": trainer.batches.store.nbytes,
+                "over_uint8": trainer.batches.store.nbytes / images.images.nbytes,
                 "growth_of_peak": peak_memory() - peak,
             }
             whole[f"{size} images"] = Ours(trainer)

@@ -20,6 +20,17 @@ class Views(NamedTuple):
     unlabeled: tuple[str, ...] = ("weak", "strong")
 
 
+class Tokens(NamedTuple):
+    """What the tokens of `Train.augment` mean to an algorithm, as in its script of google-research/fixmatch."""
+
+    wanted: int | None = None
+    """How many there are; default: one for the labeled images, the first unlabeled view and the further ones."""
+    cta: bool = True
+    """A strong view whose token has no strong part is CTAugment's; otherwise as weak as the token says."""
+    cutout: bool = True
+    """A cutout follows CTAugment (cta/lib/train.py)."""
+
+
 class Batch(NamedTuple):
     """What an algorithm sees in one step: B labeled images, M unlabeled ones, on one rank.
 

@@ -11,7 +11,7 @@ from fewlabels.augment.plan import Plan
 from fewlabels.augment.rescale import METHODS
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.training.feed import Feed, Way
+from fewlabels.training.batches import BatchLoader, Way
 from fewlabels.types import Views
 
 Shape = tuple[int, int, int]
@@ -66,7 +66,7 @@ def every_operation(shape: Shape) -> Plan:
     return plan._replace(**VARIANTS[shape])
 
 
-def feed(strong: str) -> Feed:
+def feed(strong: str) -> BatchLoader:
     """Batches of noise with a weak and a strong view, on the CPU."""
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     labels = np.arange(30) % 3
@@ -74,7 +74,7 @@ def feed(strong: str) -> Feed:
     split = make_split(source, labels=6, seed=1)
     config = fl.Train(batch=4, uratio=2, weak="ms", shift=2, strong=strong, data=fl.Data(normalize="minus-one-one"))
     wanted, half = Views(unlabeled=("weak", "strong")), (0.5, 0.5, 0.5)
-    return Feed(config, source, split, wanted, device=torch.device("cpu"), mean=half, std=half)
+    return BatchLoader(config, source, split, wanted, device=torch.device("cpu"), mean=half, std=half)
 
 
 def differing_batches(strong: str, way: Way, steps: int) -> int:

@@ -16,7 +16,7 @@ from every_operation import VARIANTS, feed
 from fewlabels.augment.named import WEAK, strong_view, weak_view
 from fewlabels.augment.views import View
 from fewlabels.runtime.rng import Rng
-from fewlabels.training.feed import way_of
+from fewlabels.training.batches import way_of
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -62,7 +62,7 @@ def test_a_kernel_that_cannot_be_built_is_done_without(monkeypatch: pytest.Monke
 
     for replaced in (True, False):
         with monkeypatch.context() as m:
-            m.setattr("fewlabels.training.feed.way_of", lambda *_: "kernel")
+            m.setattr("fewlabels.training.batches.way_of", lambda *_: "kernel")
             if replaced:
                 m.setattr(kernel, "render", fails)
             one = feed(strong)

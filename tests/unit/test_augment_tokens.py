@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.augment import AutoAugment, CTAugment, Looks, RandAugment, Weak, make_looks
+from fewlabels.augment import AutoAugment, CTAugment, RandAugment, ViewSet, Weak, make_views
 from fewlabels.augment.tokens import parse
 from fewlabels.commands.train import read
 from fewlabels.config.resolve import resolve
@@ -81,13 +81,14 @@ def test_presets_of_the_tokens() -> None:
     assert set((box[:, 2:] - box[:, :2] + 1).ravel()) == {12}  # int(0.25 * 50)
 
 
-def looks(algorithm: Any, augment: str, **changes: Any) -> Looks:
+def looks(algorithm: Any, augment: str, **changes: Any) -> ViewSet:
     settings: dict[str, Any] = {"weak": "s", "strong": "auto", "shift": 2, "algorithm": algorithm.name, **changes}
     info = Info(4, SHAPE, 8, torch.ones(4, dtype=torch.int64), 100, 10, 8, 8)
-    return make_looks(SHAPE, algorithm.build(info).views, augment=augment, **settings)
+    built = algorithm.build(info)
+    return make_views(SHAPE, built.views, augment=augment, meaning=built.tokens, **settings)
 
 
-def words(looks: Looks, key: str) -> str:
+def words(looks: ViewSet, key: str) -> str:
     """A view in the words of docs/augmentation.md; what `d` stands for is `s` here."""
     base, _, strong = key.partition("+")
     view = looks.views[key]
@@ -216,7 +217,7 @@ def test_training_in_either_words(short: Callable[..., Train]) -> None:
             other.step(step)
         same = [torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)]
         assert all(same) == (augment != "ms.ms.aac"), augment  # its last token begins with d, as all policies do
-        assert (one.feed.learner is None) == (plain["strong"] != "cta")
+        assert (one.batches.learner is None) == (plain["strong"] != "cta")
 
 
 def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
@@ -224,12 +225,12 @@ def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
     images = source()
     stored = {image.tobytes() for image in images.images}
     t = trainer(short, "supervised", weak="x", strong="cta", algorithm=fl.Supervised(view="strong"))
-    assert t.feed.learner is not None
-    policy = t.feed.learner.probe(Rng(0, 0), 4, "x")
+    assert t.batches.learner is not None
+    policy = t.batches.learner.probe(Rng(0, 0), 4, "x")
     policy.policy.member[:] = 8  # the identity
-    t.feed.learner.probe = lambda *_: policy  # type: ignore[method-assign]
+    t.batches.learner.probe = lambda *_: policy  # type: ignore[method-assign]
     batch = t.batch(0)
-    for x, known in ((t.feed.probe[1], True), (batch.x[0], False)):
+    for x, known in ((t.batches.probe[1], True), (batch.x[0], False)):
         pixels = ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         assert all(np.ascontiguousarray(a).tobytes() in stored for a in pixels) == known
 
@@ -237,15 +238,15 @@ def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
 def test_rates_know_how_probes_went_four_steps_later(short: Callable[..., Train]) -> None:
     """So that no step waits for the one before; the original's worker processes are as late."""
     t = trainer(short, strong="cta", steps=12)
-    learner = t.feed.learner
+    learner = t.batches.learner
     assert learner is not None
     expected = CTAugment(learner.shape, flip=False, shift=0)
     probes = []
     for step in range(9):
         rows = len(t.batch(step).y)
-        assert t.feed.probe is not None
-        probes.append(t.feed.probe[0].everyone)
-        t.feed.learn(step, torch.full((rows,), step / 10))
+        assert t.batches.probe is not None
+        probes.append(t.batches.probe[0].everyone)
+        t.batches.learn(step, torch.full((rows,), step / 10))
         if step >= 4:
             expected.learn(probes[step - 4], np.full(rows, np.float32((step - 4) / 10)))
         assert torch.equal(learner.rates, expected.rates)
@@ -255,7 +256,7 @@ def test_rates_know_how_probes_went_four_steps_later(short: Callable[..., Train]
 
 def test_svhn_has_its_own_policy(short: Callable[..., Train]) -> None:
     for name, count in (("svhn_noextra", 40), ("cifar10", 95)):
-        view = trainer(short, name=name, strong="autoaugment").feed.views["strong"]
+        view = trainer(short, name=name, strong="autoaugment").batches.views["strong"]
         assert isinstance(view, AutoAugment) and len(view.policies) == count
 
 
@@ -267,7 +268,7 @@ def test_resolved_settings_go_through_json(short: Callable[..., Train]) -> None:
 
 
 def test_notes_on_channels(short: Callable[..., Train]) -> None:
-    made = make_looks((5, 8, 8), Views(), weak="x", strong="", shift=0, augment="d.d.rac", algorithm="fixmatch")
+    made = make_views((5, 8, 8), Views(), weak="x", strong="", shift=0, augment="d.d.rac", algorithm="fixmatch")
     assert [view.colours for view in made.views.values()] == [False, True]  # type: ignore[union-attr]
     assert trainer(short, augment="d.d.rac").notes() == []
 
@@ -291,7 +292,7 @@ def test_command_line_has_the_last_word() -> None:
 def test_stratified_draws_need_randaugment(algorithm: str, views: dict[str, Any], words: str) -> None:
     unlabeled = ("weak", "strong") if algorithm == "fixmatch" else ("weak", "weak")
     with pytest.raises(ValueError) as error:
-        make_looks(
+        make_views(
             SHAPE, Views(("weak",), unlabeled), weak="ms", shift=2, algorithm=algorithm, stratified=True,
             **{"strong": "auto", **views},
         )  # fmt: skip
@@ -302,5 +303,5 @@ def test_stratified_draws_of_tokens_and_of_the_supervised_baseline() -> None:
     for views in ({"strong": "rand:kekmodel"}, {"strong": "auto", "augment": "d.d.rac"}):
         for wanted in (Views(("weak",), ("weak", "strong")), Views(("strong",), ())):
             name = "fixmatch" if wanted.unlabeled else "supervised"
-            looks = make_looks(SHAPE, wanted, weak="ms", shift=2, algorithm=name, stratified=True, **views)
+            looks = make_views(SHAPE, wanted, weak="ms", shift=2, algorithm=name, stratified=True, **views)
             assert [v.stratified for v in looks.views.values() if isinstance(v, RandAugment)] == [True]

@@ -331,7 +331,7 @@ def trainer(short: Callable[..., Train], photos: Path, kind: str, **changes: Any
 
 def test_the_same_batches_wherever_the_images_live(short: Callable[..., Train], photos: Path) -> None:
     trainers = [trainer(short, photos, kind) for kind in KINDS]
-    assert [t.feed.place.kind for t in trainers] == list(KINDS)
+    assert [t.batches.place.kind for t in trainers] == list(KINDS)
     for step in (0, 1, 2, 7, 3, 4):  # in order, forward and back
         one, *others = (t.batch(step) for t in trainers)
         for other in others:
@@ -344,7 +344,7 @@ def test_the_same_batches_wherever_the_images_live(short: Callable[..., Train], 
 def test_each_rank_gathers_its_own_rows(short: Callable[..., Train], photos: Path) -> None:
     whole, *ranks = (trainer(short, photos, "host") for _ in range(3))
     for rank, t in enumerate(ranks):
-        t.feed.rank, t.feed.world = rank, 2
+        t.batches.rank, t.batches.world = rank, 2
     for step in range(3):
         parts = [t.batch(step) for t in ranks]
         assert torch.equal(torch.cat([p.u[1] for p in parts]), whole.batch(step).u[1])
@@ -353,9 +353,9 @@ def test_each_rank_gathers_its_own_rows(short: Callable[..., Train], photos: Pat
 
 def test_only_the_rows_of_steps_to_come_are_expected(short: Callable[..., Train], photos: Path) -> None:
     t = trainer(short, photos, "stream", steps=3)
-    assert isinstance(t.feed.store, Gather) and t.feed.store.ahead == 3
+    assert isinstance(t.batches.store, Gather) and t.batches.store.ahead == 3
     expected = []
-    t.feed.store.expect = lambda batches: expected.append([len(rows) for rows in batches])  # type: ignore[method-assign]
+    t.batches.store.expect = lambda batches: expected.append([len(rows) for rows in batches])  # type: ignore[method-assign]
     for step in range(3):
         t.batch(step)
     assert expected == [[4, 8, 4, 8], [4, 8], []]

@@ -152,7 +152,7 @@ def test_compiled_nets_see_one_shape(short: Callable[..., Train], monkeypatch: p
 def test_rows_may_be_chosen_and_repeated(short: Callable[..., Train]) -> None:
     e = evaluator(short)
     store, rows, _ = e.parts["test"]
-    every, raw = logits_of([e.trainer.average.model, e.trainer.model], e.trainer.feed.normalize, store, rows)
+    every, raw = logits_of([e.trainer.average.model, e.trainer.model], e.trainer.batches.normalize, store, rows)
     some = torch.tensor([3, 3, 24, 0])
-    (chosen,) = logits_of([e.trainer.average.model], e.trainer.feed.normalize, store, some)
+    (chosen,) = logits_of([e.trainer.average.model], e.trainer.batches.normalize, store, some)
     assert chosen.shape == (4, 6) and torch.allclose(chosen, every[some], atol=1e-5) and not torch.equal(every, raw)

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fewlabels as fl
 from fewlabels.runs.run import NotWritten, Run
-from fewlabels.training.log import Recorder, said_once
+from fewlabels.training.log import MetricsWriter, said_once
 from fewlabels.training.step import Trainer
 
 NOW = 1_800_000_000.0
@@ -35,7 +35,7 @@ def test_steps_are_in_order_whatever_the_clock_says(
     monkeypatch.setattr(Run, "written", lines_until)  # there are no checkpoints here, which say how far it was written
     for moment, start, end in zip(moments, (0, 3, 5), (3, 6, 8), strict=True):
         monkeypatch.setattr(time, "time", lambda moment=moment: NOW + moment)
-        recorder = Recorder(Run(tmp_path), start)
+        recorder = MetricsWriter(Run(tmp_path), start)
         for step in range(start + 1, end + 1):
             recorder.log(step, {"loss": 10.0 * moment + step}, {})
         recorder.close()
@@ -138,4 +138,4 @@ def test_what_tensorboards_thread_says_of_a_full_disk(
     run = fl.train(short(keep=3), out=tmp_path / "run")
     assert heard == [True, True] and threading.excepthook is mine
     with pytest.raises(NotWritten, match=r"could not write the records of .*: No space left on device"):
-        Recorder(run, 4)
+        MetricsWriter(run, 4)

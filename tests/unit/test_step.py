@@ -139,7 +139,7 @@ def test_adam_by_hand(name: Literal["adam", "adamw"], beta2: float) -> None:
 
 def test_accuracy_of_the_pseudo_labels_is_that_of_the_ones_that_count(short: Callable[..., Train]) -> None:
     t = trainer(short)
-    truth = t.feed.truth[t.feed.unlabeled]
+    truth = t.batches.truth[t.batches.unlabeled]
     assert set(truth.tolist()) <= set(range(10))
     index = torch.arange(6)
     wrong = (truth[:6] + 1) % 10
@@ -157,7 +157,7 @@ def test_accuracy_of_the_pseudo_labels_is_that_of_the_ones_that_count(short: Cal
     both = log(Losses(one, {"loss": one}, pseudo, kept), Losses(one, {"loss": one}, wrong, kept))
     assert both == pytest.approx({"loss": 1.0, "pseudo_accuracy": 100 * 1.5 / 5.0})
     assert log(Losses(one, {"loss": one}, pseudo, torch.zeros(6))) == {"loss": 1.0}
-    t.feed.truth[t.feed.unlabeled] = -1  # a truth that nobody knows
+    t.batches.truth[t.batches.unlabeled] = -1  # a truth that nobody knows
     assert log(Losses(one, {"loss": one}, pseudo)) == {"loss": 1.0}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from every_operation import VARIANTS, differing_batches, every_operation
 
-from fewlabels.augment import kernel, make_looks
+from fewlabels.augment import kernel, make_views
 from fewlabels.augment.named import STRONG, WEAK, strong_view, weak_view
 from fewlabels.augment.pixels import Normalize
 from fewlabels.augment.plan import Plan, run
@@ -57,7 +57,7 @@ def main() -> None:
             found[f"{name} {shape}"] = differing(
                 view, 60 if shape[1] == 32 and name.startswith(("rand", "cta")) else 12
             )
-    looks = make_looks((3, 32, 32), Views(), weak="ms", strong="auto", shift=4, augment="d.d.r3_12_50", algorithm="uda")
+    looks = make_views((3, 32, 32), Views(), weak="ms", strong="auto", shift=4, augment="d.d.r3_12_50", algorithm="uda")
     found["d.d.r3_12_50"] = differing(looks.views[looks.unlabeled[1]], 20)
     found["rand:kekmodel (3, 96, 96)"] = differing(strong_view("rand:kekmodel", (3, 96, 96)), 3)
     for shape in VARIANTS:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fewlabels.types import Batch, Losses, Net, Rule, Views
+from fewlabels.types import Batch, Losses, Net, Rule, Tokens, Views
 
 
 def by_head(net: Net, features: Tensor) -> Tensor:
@@ -22,6 +22,9 @@ class Algorithm(nn.Module):
 
     views: Views = Views()
     """The views of labeled and unlabeled images that `forward` finds in the batch."""
+
+    tokens: Tokens = Tokens()
+    """What the tokens of `Train.augment` mean to it."""
 
     heads: Mapping[str, nn.Module] = MappingProxyType({})
     """What the model is to have beside the net, by name: made here, at its start; trained, averaged and saved there.

@@ -12,7 +12,7 @@ from fewlabels.algorithms.functional import cross_entropy, ramp_share, squared_e
 from fewlabels.algorithms.mixing import mix_reversed
 from fewlabels.nets import frozen_statistics
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.types import Batch, Info, Losses, Net, Tokens, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class ICT(Checked):
 class ICTLoss(Algorithm):
     draws = True
     views = Views(labeled=("weak",), unlabeled=("weak",))
+    tokens = Tokens(wanted=3)  # the original has a view that it does not use
 
     def __init__(self, config: ICT) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from fewlabels.algorithms.functional import cross_entropy, one_hot, ramp, sharpe
 from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, require_equal_batches
 from fewlabels.nets import frozen_statistics
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.types import Batch, Info, Losses, Net, Tokens, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class MixMatch(Checked):
 
 class MixMatchLoss(Algorithm):
     draws = True
+    tokens = Tokens(cutout=False)
 
     def __init__(self, config: MixMatch, info: Info) -> None:
         super().__init__()

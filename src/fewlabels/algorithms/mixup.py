@@ -12,7 +12,7 @@ from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.mixing import mix_reversed
 from fewlabels.nets import frozen_statistics
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.types import Batch, Info, Losses, Net, Tokens, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class MixUp(Checked):
 
 class MixUpLoss(Algorithm):
     draws = True
+    tokens = Tokens(cutout=False)
     views = Views(labeled=("weak",), unlabeled=("weak",))
 
     def __init__(self, config: MixUp, info: Info) -> None:

@@ -14,7 +14,7 @@ from fewlabels.algorithms.mixing import Mix, interleaved_logits, mix_groups, req
 from fewlabels.algorithms.slots import DistributionAlignment
 from fewlabels.nets import frozen_statistics, glorot_normal_
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.types import Batch, Info, Losses, Net, Tokens, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ class ReMixMatch(Checked):
 
 class ReMixMatchLoss(Algorithm):
     draws = True
+    tokens = Tokens(cutout=False)
 
     def __init__(self, config: ReMixMatch, info: Info) -> None:
         super().__init__()

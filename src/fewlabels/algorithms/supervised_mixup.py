@@ -9,7 +9,7 @@ from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.mixing import mix_reversed
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Batch, Info, Losses, Net, Views
+from fewlabels.types import Batch, Info, Losses, Net, Tokens, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class SupervisedMixUp(Checked):
 
 class SupervisedMixUpLoss(Algorithm):
     draws = True
+    tokens = Tokens(cutout=False)
 
     def __init__(self, config: SupervisedMixUp, info: Info) -> None:
         super().__init__()

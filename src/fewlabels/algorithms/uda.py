@@ -12,7 +12,7 @@ from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.functional import entropy, kl
 from fewlabels.algorithms.slots import Seen, annealed_labels, at_least
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.types import Info
+from fewlabels.types import Info, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class UDA(Checked):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
 
     def build(self, info: Info) -> Algorithm:
-        return Consistency(
+        step = Consistency(
             labeled=annealed_labels(self.tsa, self.tsa_ramp, info),
             select=at_least(self.tau),
             unlabeled=self.divergence,
@@ -53,6 +53,8 @@ class UDA(Checked):
             bn=self.bn,
             weak_gradient=f"UDA.w_entropy {self.w_entropy:g}" if self.w_entropy > 0 else None,
         )
+        step.tokens = Tokens(cta=False)
+        return step
 
     def divergence(self, seen: Seen, target: Tensor) -> Tensor:
         """``KL(softmax(weak / T) || strong)``, ``[M]``; no gradient through the weak view."""

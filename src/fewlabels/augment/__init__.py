@@ -7,9 +7,9 @@ A view draws its parameters on the host (`View.draw`) and applies them to pixels
 from __future__ import annotations
 
 from fewlabels.augment.affine import Affine
+from fewlabels.augment.assign import ViewSet, make_views
 from fewlabels.augment.autoaugment import AutoAugment
 from fewlabels.augment.ctaugment import CTAugment
-from fewlabels.augment.looks import Looks, make_looks
 from fewlabels.augment.named import STRONG, WEAK, drops_colour, moves_of, strong_view, weak_view
 from fewlabels.augment.pixels import Normalize, Shape
 from fewlabels.augment.presets import PRESETS
@@ -27,14 +27,14 @@ __all__ = [
     "Cutout",
     "Draw",
     "Identity",
-    "Looks",
     "Normalize",
     "RandAugment",
     "Shape",
     "View",
+    "ViewSet",
     "Weak",
     "drops_colour",
-    "make_looks",
+    "make_views",
     "moves_of",
     "pack",
     "strong_view",

@@ -31,7 +31,7 @@ class Evaluator:
         self.parts: dict[str, tuple[AnyStore, torch.Tensor, torch.Tensor]] = {}
         self.models = {"ema": self._twin(trainer.average.model), "raw": self._twin(trainer.model)}
         if len(source.test_labels):
-            test = make_store(source.test_images, device, trainer.feed.place.kind)
+            test = make_store(source.test_images, device, trainer.batches.place.kind)
             rows = torch.arange(len(test), device=test.rows_device)
             self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
         measured = source.labels[split.validation]  # what is trained on may be a guess, what is measured with is not
@@ -40,8 +40,8 @@ class Evaluator:
             ("train", split.labeled[:TRAIN_EXAMPLES], split.targets[:TRAIN_EXAMPLES]),
         ):
             if len(chosen):
-                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.feed.store.rows_device)
-                self.parts[name] = trainer.feed.store, rows, torch.from_numpy(labels).to(device)
+                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.batches.store.rows_device)
+                self.parts[name] = trainer.batches.store, rows, torch.from_numpy(labels).to(device)
 
     def _twin(self, model: Model) -> Model:
         """The same one, compiled apart if at all: what is compiled for training shall not be made anew for this."""
@@ -65,7 +65,7 @@ class Evaluator:
         trainer, counts = self.trainer, {}
         for part, (store, rows, labels) in self.parts.items():
             both = list(self.models.values())
-            logits = logits_of(both, trainer.feed.normalize, store, rows, even=trainer.config.compile)
+            logits = logits_of(both, trainer.batches.normalize, store, rows, even=trainer.config.compile)
             counts[part] = [tally(of_one, labels) for of_one in logits]
         out: dict[str, Any] = {}
         for part, (_, _, labels) in self.parts.items():

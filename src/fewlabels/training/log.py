@@ -28,7 +28,7 @@ SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
 
 
-class Recorder:
+class MetricsWriter:
     """metrics.jsonl and TensorBoard of a run. The tags are listed in docs/logging.md."""
 
     def __init__(self, run: Run, step: int) -> None:

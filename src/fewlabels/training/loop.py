@@ -35,8 +35,8 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
-from fewlabels.training.desk import Desk, device_name
 from fewlabels.training.log import Progressing, reading, said_once
+from fewlabels.training.recorder import RunRecorder, device_name
 from fewlabels.training.step import Trainer, parameters, pick_device
 from fewlabels.training.summary import settings
 
@@ -280,7 +280,7 @@ def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None)
         f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; "
         f"{config.steps} steps of {trainer.images_per_step} images",
         settings(config, source, recipe),
-        str(trainer.feed.place),
+        str(trainer.batches.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]
 
@@ -295,7 +295,7 @@ def _switches(trainer: Trainer) -> str:
         "recorded step": config.graph,
     }
     switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
-    return f"{switches}; views by the way {trainer.feed.way!r}"
+    return f"{switches}; views by the way {trainer.batches.way!r}"
 
 
 def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -335,7 +335,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         _settings(trainer),
         interrupt.catch() as stop,
         said_once(),
-        Desk(trainer, source, split, run, step, output.progress) as desk,
+        RunRecorder(trainer, source, split, run, step, output.progress) as recorder,
     ):
         while step < steps:
             start = time.perf_counter() if step == first and config.compile else None
@@ -351,20 +351,20 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             saves = end or signum != 0 or step % config.save_every == 0
             logs = end or step % config.log_every == 0
             if not (evaluates or saves or logs):
-                desk.tick(step)
+                recorder.tick(step)
                 continue
             if (bad := trainer.nonfinite_step()) is not None:
                 raise Diverged(_autopsy(trainer, run, f"the loss was not finite at step {bad + 1}", saved))
             if saves and not trainer.finite():  # else the checkpoint would be the last, but no good one
                 raise Diverged(_autopsy(trainer, run, f"the weights were not finite after step {step}", saved))
             if logs:
-                desk.log(step)
+                recorder.log(step)
             if evaluates or saves:
                 trainer.average_statistics()
             if evaluates:
-                desk.evaluate(step)
+                recorder.evaluate(step)
             if saves:
-                desk.save(step)
+                recorder.save(step)
                 saved = step
             parallel.barrier()
             if signum and not end:
@@ -374,7 +374,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
                     f"`fewlabels train --resume {where}` goes on from it",
                     signum,
                 )
-        desk.finish()
+        recorder.finish()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from fewlabels.inference.model import Model, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.rng import philox
-from fewlabels.training.feed import Feed
+from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
 from fewlabels.types import Batch, Losses
@@ -132,7 +132,9 @@ class Trainer:
         algorithm = algorithm.to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
             raise ValueError("there are no unlabeled images left to learn from; use `supervised` or a smaller split")
-        self.feed = Feed(config, source, split, algorithm.views, device=device, mean=mean, std=std)
+        self.batches = BatchLoader(
+            config, source, split, algorithm.views, device=device, mean=mean, std=std, tokens=algorithm.tokens
+        )
         self.objective = Objective(model, algorithm).train()
         self.average = Average(model, config.ema)
         self.optimizer = make_optimizer(self.objective, config.optim, device)
@@ -159,11 +161,11 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """Sentences that the user should know before the training."""
-        notes = [*self.feed.notes, *self.algorithm.notes]
+        notes = [*self.batches.notes, *self.algorithm.notes]
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
-        if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.feed.views.values()):
+        if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.batches.views.values()):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
                 "which need 1 or 3 channels, leave them as they are"
@@ -181,7 +183,7 @@ class Trainer:
 
     def batch(self, step: int) -> Batch:
         """The batch of step `step`."""
-        return self.feed.batch(step)
+        return self.batches.batch(step)
 
     def step(self, step: int) -> None:
         """Train one step; `step` counts from 0. Nothing here waits for the device."""
@@ -242,10 +244,10 @@ class Trainer:
     @torch.no_grad()
     def _learn(self, step: int, batch: Batch) -> None:
         """Show a learning view how well the averaged model knows the labeled images after a probe of the view."""
-        if self.feed.probe is not None:
-            _, images = self.feed.probe
+        if self.batches.probe is not None:
+            _, images = self.batches.probe
             probs = self.average.model.predict(images).softmax(1)
-            self.feed.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
+            self.batches.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
 
     @torch.no_grad()
     def _pseudo(self, index: Tensor, losses: Losses) -> dict[str, Tensor]:
@@ -253,9 +255,9 @@ class Trainer:
 
         Measured here because no algorithm sees the truth.
         """
-        if losses.pseudo is None or not self.feed.truth_known:
+        if losses.pseudo is None or not self.batches.truth_known:
             return {}
-        truth = self.feed.truth[self.feed.unlabeled[index]]
+        truth = self.batches.truth[self.batches.unlabeled[index]]
         kept = (truth >= 0).float() if losses.kept is None else losses.kept * (truth >= 0)
         return {KEPT: kept.mean(), RIGHT: (kept * (losses.pseudo == truth)).mean()}
 
@@ -308,7 +310,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
-            "views": self.feed.state(),
+            "views": self.batches.state(),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
             "count": self.count,
@@ -322,7 +324,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # set anew in each step; a recorded one reads it here, and not where the saved one lies
         self.algorithm.load_state_dict(state["algorithm"])
-        self.feed.views.load_state_dict(state["views"])
+        self.batches.views.load_state_dict(state["views"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.sums = {n: v.to(self.device) for n, v in state["sums"].items()}

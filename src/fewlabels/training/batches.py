@@ -25,7 +25,7 @@ from fewlabels.data.split import Split
 from fewlabels.data.store import Store, draw_rows
 from fewlabels.runtime import parallel
 from fewlabels.runtime.rng import Rng
-from fewlabels.types import Batch, Views
+from fewlabels.types import Batch, Tokens, Views
 
 Way = Literal["grouped", "kernel"]
 """How views are made; the bits are the same. `grouped` by operation, or one Triton `kernel` a view."""
@@ -35,13 +35,14 @@ PROBE = "probe"
 """Purpose of the random numbers of a learning view's probes."""
 
 
-class Feed:
+class BatchLoader:
     """The batches of a training, each a function of the seed and the step (and of a learning view's state).
 
     Args:
         source: the images; `split` says which are labeled, and what they are trained on as.
         wanted: the views that the algorithm asks for.
         mean, std: per channel, in units of pixels scaled to [0, 1].
+        tokens: what those of `Train.augment` mean to the algorithm.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Feed:
         device: torch.device,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        tokens: Tokens | None = None,
     ) -> None:
         assert config.shift is not None
         self.config, self.wanted, self.device = config, wanted, device
@@ -71,7 +73,7 @@ class Feed:
         others = np.setdiff1d(split.unlabeled, split.labeled)
         self.truth_known = bool((source.labels[others] >= 0).any())
         """Whether an unlabeled image has a known class, as those of named sets have: the labeled ones tell nothing."""
-        self.looks = augment.make_looks(
+        self.assigned = augment.make_views(
             self.shape,
             wanted,
             weak=config.weak,
@@ -80,11 +82,12 @@ class Feed:
             cutout=config.cutout,
             augment=config.augment,
             algorithm=algorithm_name(config.algorithm),
+            meaning=tokens,
             policy="svhn" if source.name.startswith("svhn") else "cifar",
             stratified=config.stratified,
         )
-        self.views = self.looks.views.to(device)
-        self.learner = self.looks.learner()
+        self.views = self.assigned.views.to(device)
+        self.learner = self.assigned.learner()
         self.probe: tuple[Probe, Tensor] | None = None
         """What the learning view tried on the labeled images of the last batch, and these, normalised."""
         self._copied: list[torch.cuda.Event | None] = [None] * LATE
@@ -136,7 +139,7 @@ class Feed:
 
     def batch(self, step: int) -> Batch:
         """The batch of step `step`."""
-        config, looks = self.config, self.looks
+        config, assigned = self.config, self.assigned
         rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
         drawn = self.draw(step)
         places = [upload(part, self.device) for part in drawn]
@@ -154,12 +157,12 @@ class Feed:
             return tuple(self._seen(images, *one) for one in zip(views, drawn, strict=True))
 
         labeled = taken(0)
-        x = look(labeled, looks.labeled, self.wanted.labeled, "labeled")
+        x = look(labeled, assigned.labeled, self.wanted.labeled, "labeled")
         if self.learner is not None:
             self.probe = self._probe(labeled, rng)
         u: tuple[Tensor, ...] = ()
         if self.wanted.unlabeled:
-            u = look(taken(1), looks.unlabeled, self.wanted.unlabeled, "unlabeled")
+            u = look(taken(1), assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
         coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
         self.store.expect(
             rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
@@ -220,8 +223,8 @@ class Feed:
     def _probe(self, images: Images, rng: Rng) -> tuple[Probe, Tensor]:
         """What a learning view tries on the labeled images: a policy after their weak view."""
         assert self.learner is not None
-        weak = cast(View, self.views[self.looks.probe])
-        purpose = "labeled/0/weak" if self.looks.labeled[0] == self.looks.probe else "probe/0/weak"
+        weak = cast(View, self.views[self.assigned.probe])
+        purpose = "labeled/0/weak" if self.assigned.labeled[0] == self.assigned.probe else "probe/0/weak"
         draw = weak.draw(rng, len(images), purpose)
         policy = self.learner.probe(rng, len(images), PROBE)
         plan = weak.plan(draw)

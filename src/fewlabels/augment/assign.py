@@ -13,15 +13,10 @@ from fewlabels.augment.pixels import Shape
 from fewlabels.augment.randaugment import RandAugment
 from fewlabels.augment.tokens import Token, parse
 from fewlabels.augment.views import View
-from fewlabels.types import Views
-
-WITHOUT_CUTOUT = ("mixmatch", "remixmatch", "mixup", "supervised-mixup")
-"""Algorithms whose CTAugment is the plain one; in FixMatch a cutout follows (google's cta/lib/train.py)."""
-WITHOUT_CTA = ("uda",)
-"""Algorithms whose strong view is what the tokens say, be it as weak as `d`."""
+from fewlabels.types import Tokens, Views
 
 
-class Looks(NamedTuple):
+class ViewSet(NamedTuple):
     """The views of a training."""
 
     views: nn.ModuleDict
@@ -41,7 +36,7 @@ class Looks(NamedTuple):
         return next((view for view in self.seen if isinstance(view, CTAugment)), None)
 
 
-def make_looks(
+def make_views(
     shape: Shape,
     names: Views,
     *,
@@ -51,26 +46,30 @@ def make_looks(
     cutout: bool = True,
     augment: str | None = None,
     algorithm: str = "",
+    meaning: Tokens | None = None,
     policy: str = "cifar",
     stratified: bool = False,
-) -> Looks:
+) -> ViewSet:
     """The views that an algorithm asking for `names` gets.
 
     Args:
         shape: (C, H, W) of the images.
         weak, strong, shift, cutout, augment: as in `fewlabels.Train`; `weak` (with `augment`: what d stands for)
             and, without `augment`, `strong` must not be "auto".
-        algorithm: its command-line name; with `augment`, what `d` means for a strong view depends on it.
+        algorithm: its name, for sentences.
+        meaning: what the tokens of `augment` mean to it.
         policy: AutoAugment's.
         stratified: RandAugment's.
     """
 
-    def checked(looks: Looks) -> Looks:
-        if stratified and not any(isinstance(view, RandAugment) for view in looks.seen):
+    meaning = meaning or Tokens()
+
+    def checked(views: ViewSet) -> ViewSet:
+        if stratified and not any(isinstance(view, RandAugment) for view in views.seen):
             asked = f"--strong {strong}" if augment is None else f"--augment {augment}"
             who = algorithm or "the algorithm"
             raise ValueError(f"Train.stratified is for RandAugment, which {who} does not draw with {asked}")
-        return looks
+        return views
 
     if augment is None:
         moves = moves_of(weak, shift)._asdict()
@@ -78,17 +77,17 @@ def make_looks(
             "weak": weak_view(weak, shape, shift=shift),
             "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
         }
-        return checked(Looks(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
+        return checked(ViewSet(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
 
     tokens = parse(augment)
-    _check_count(tokens, names, algorithm)
+    _check_count(tokens, names, algorithm, meaning.wanted)
     made: dict[str, View] = {}
 
     def look(where: Token, strong: Token | None) -> str:
         """Key of the view with `where`'s flip and shift, and what follows in `strong` or is usual."""
         base = weak if where.weak == "d" else where.weak
         usual = strong is not None and strong.strong is None
-        if strong is None or (usual and algorithm in WITHOUT_CTA):
+        if strong is None or (usual and not meaning.cta):
             made.setdefault(base, weak_view(base, shape, shift=shift))
             return base
         key = f"{base}+{'cta' if usual else strong.text}"
@@ -99,7 +98,7 @@ def make_looks(
     def follow(base: str, strong: Token) -> View:
         flip, moved, black = moves_of(base, shift)
         if strong.strong is None:
-            square = cutout and algorithm not in WITHOUT_CUTOUT
+            square = cutout and meaning.cutout
             view = CTAugment(shape, flip, moved, cutout=square, black=black)
             first = next((v for v in made.values() if isinstance(v, CTAugment)), view)
             view.rates = first.rates  # one policy, however many views use it
@@ -123,12 +122,12 @@ def make_looks(
                 f"Train.augment {augment}: {algorithm} has no use for the strong part of {token.text} there; "
                 "of the unlabeled views, the last token is for all strong ones"
             )
-    return checked(Looks(nn.ModuleDict(made), labeled, tuple(unlabeled), probe))
+    return checked(ViewSet(nn.ModuleDict(made), labeled, tuple(unlabeled), probe))
 
 
-def _check_count(tokens: tuple[Token, ...], names: Views, algorithm: str) -> None:
+def _check_count(tokens: tuple[Token, ...], names: Views, algorithm: str, count: int | None) -> None:
     """ValueError unless there is a token for the labeled images, the first unlabeled view and the further ones."""
-    wanted = 3 if algorithm == "ict" else min(1 + len(names.unlabeled), 3)  # the original ICT has an unused view
+    wanted = count or min(1 + len(names.unlabeled), 3)
     if len(tokens) == wanted or (not names.unlabeled and len(tokens) <= 3):
         return
     text = ".".join(token.text for token in tokens)

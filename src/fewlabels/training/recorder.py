@@ -24,7 +24,7 @@ from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.step import Trainer, parameters
 
 
-class Desk:
+class RunRecorder:
     """Log points, evaluations and checkpoints of a training; `run` is None on ranks other than 0.
 
     A context manager: it opens the record files and the display, and closes them.
@@ -49,13 +49,13 @@ class Desk:
         if run is None:
             self.display: log.Display = log.Silence()
             return
-        self.recorder = log.Recorder(run, step)
+        self.writer = log.MetricsWriter(run, step)
         self.evaluator = Evaluator(trainer, source, split)
         self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
         title = f"{algorithm_name(config.algorithm)} {config.data.name}"
         self.display = log.display(title, config.steps, step, progress=progress)
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> RunRecorder:
         return self
 
     def __exit__(
@@ -64,7 +64,7 @@ class Desk:
         self.display.close()
         if self.run:  # a full disk fails again when the files are closed: the first sentence is the one to hear
             with contextlib.suppress(NotWritten) if error else contextlib.nullcontext():
-                self.recorder.close()
+                self.writer.close()
 
     def tick(self, step: int) -> None:
         """A step without anything to write."""
@@ -86,7 +86,7 @@ class Desk:
         self.lap_step, self.lap_start = step, now
         if self.run is None:
             return
-        self.recorder.log(step, values, timing)
+        self.writer.log(step, values, timing)
         rate = 1000 / step_ms
         self.losses = [f"{name} {values[name]:.3f}" for name in log.SHOWN if name in values]
         self.speed = [f"{rate:.1f} steps/s", f"{rate * self.trainer.images_per_step:.0f} images/s"]
@@ -102,13 +102,13 @@ class Desk:
             return
         start = time.perf_counter()
         record = self.evaluator.record()
-        self.recorder.evaluation(step, record)
+        self.writer.evaluation(step, record)
         part = self.evaluator.main
         self.accuracy = [f"{part} {record[part]['ema']['accuracy']:.2f} %"]
         self.display.line(f"step {step}/{self.trainer.config.steps}  {self.text}")
         if record["score"] > self.best:
             self.best = record["score"]
-            self.recorder.sync()
+            self.writer.sync()
             self.run.save(step, self.trainer.weights(), {}, self._meta(), best=True)
         self.lap_start += time.perf_counter() - start
 
@@ -117,12 +117,12 @@ class Desk:
             return
         start = time.perf_counter()
         keep = self.trainer.config.keep
-        self.recorder.sync()
+        self.writer.sync()
         self.run.save(step, self.trainer.weights(), self.trainer.state(), self._meta(), keep=keep)
         self.lap_start += time.perf_counter() - start
 
     def _meta(self) -> dict[str, Any]:
-        return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.recorder.mark}
+        return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}
 
     def finish(self) -> None:
         """Write result.json."""
@@ -150,7 +150,7 @@ class Desk:
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,
                 "device": device_name(self.trainer.device),
-                "records": self.recorder.mark,
+                "records": self.writer.mark,
                 "versions": {
                     "fewlabels": fewlabels.__version__,
                     "torch": torch.__version__,
