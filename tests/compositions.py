@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewlabels.algorithms import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
 from fewlabels.algorithms.functional import cross_entropy
-from fewlabels.algorithms.slots import Seen, at_least
+from fewlabels.algorithms.slots import Seen, Threshold
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Info, Net, Views
@@ -34,7 +34,7 @@ class Contrast(Checked):
         memory = Memory(self.size, info.classes, width=4)
         return Consistency(
             align=memory,
-            select=at_least(self.tau),
+            select=Threshold(self.tau),
             terms={"contrast": (0.5, memory.contrast)},
             views=Views(unlabeled=("weak", "strong", "strong")),
             heads={"projection": nn.Linear(info.features, 4)},
@@ -101,7 +101,7 @@ class Prior(Checked):
     def build(self, info: Info) -> Algorithm:
         prior = info.labeled_counts / info.labeled_counts.sum()
         return Consistency(
-            select=at_least(0.5),
+            select=Threshold(0.5),
             terms={"prior": (self.weight, Agreement(prior))},
             weak_gradient=f"Prior.weight {self.weight:g}",
             bn=self.bn,

@@ -106,7 +106,7 @@ class Ours:
         """The loss of one further step."""
         self.trainer.read_log()
         self()
-        return self.trainer.read_log()["loss"]
+        return float(self.trainer.read_log()["loss"])
 
 
 def compare(names: tuple[str, str], trainings: tuple[Training, Training], steps: int, allowed: float) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Losses(NamedTuple):
     total: Tensor
     """Scalar; the only thing with a gradient."""
     log: Mapping[str, Tensor]
-    """Detached scalars by name; the loop decides when to read them."""
+    """Detached values by name, 0-d or one for each class, ``[K]``; the loop decides when to read them."""
     pseudo: Tensor | None = None
     """What the unlabeled images were taken for, ``[M]`` int64 in the order of `Batch.index`, where an algorithm
     takes them for one class each. The loop compares it with the truth, if that is known."""

@@ -15,7 +15,7 @@ from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, momen
 from torch import Tensor, nn
 
 from fewlabels.algorithms import Consistency, FixMatch, Supervised
-from fewlabels.algorithms.slots import Seen, at_least, cross_entropy_of_labels
+from fewlabels.algorithms.slots import Seen, Threshold, cross_entropy_of_labels
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Outputs, Views
 
@@ -112,7 +112,7 @@ def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None
 def test_a_confidence_of_exactly_tau_counts() -> None:
     nothing, probs = Outputs(torch.empty(0), torch.empty(0)), torch.tensor([[0.75, 0.25], [0.7499999, 0.25]])
     seen = Seen((nothing,), nothing, (nothing,), probs, make_batch(0, 1, 2, 2), Plain(48), Plain(48), {})
-    assert at_least(0.75)(seen).tolist() == [1.0, 0.0]
+    assert Threshold(0.75)(seen).tolist() == [1.0, 0.0]
 
 
 def test_soft_targets_survive_probabilities_of_zero() -> None:

@@ -19,7 +19,7 @@ import fewlabels as fl
 from algorithm_cases import toy, toy_training
 from compositions import Contrast, Prior
 from fewlabels.algorithms import Consistency
-from fewlabels.algorithms.slots import Seen, at_least
+from fewlabels.algorithms.slots import Seen, Threshold
 from fewlabels.data.split import make_split
 from fewlabels.inference.model import Model, make_model
 from fewlabels.runs.run import Run
@@ -150,7 +150,7 @@ def entropy_of_weak(seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("bn", ["joint", "separate-weak"])
 def test_a_term_that_would_train_nothing_is_found(bn: Any) -> None:
     """It is about the weak views and does not say so; whichever pass these take."""
-    algorithm = Consistency(select=at_least(0.5), terms={"entropy": (0.1, entropy_of_weak)}, bn=bn)
+    algorithm = Consistency(select=Threshold(0.5), terms={"entropy": (0.1, entropy_of_weak)}, bn=bn)
     net = Model(Plain(48))
     with pytest.raises(AssertionError, match=r"^the term entropy trains nothing; .* weak_gradient$"):
         algorithm(make_batch(0, 4, 6, 2), net, net)
@@ -158,7 +158,7 @@ def test_a_term_that_would_train_nothing_is_found(bn: Any) -> None:
 
 def test_a_view_alone_has_its_gradient() -> None:
     algorithm = Consistency(
-        select=at_least(2.0),
+        select=Threshold(2.0),
         terms={"entropy": (0.1, entropy_of_weak)},
         views=fl.Views(unlabeled=("weak",)),
         weak_gradient="Mine.weight 0.1",
@@ -223,7 +223,7 @@ class Ruled(Checked):
     rule: Any = None
 
     def build(self, told: Any) -> Any:
-        return Consistency(select=at_least(0.5), rule=self.rule)
+        return Consistency(select=Threshold(0.5), rule=self.rule)
 
 
 def wider(net: Any, features: Tensor) -> Tensor:

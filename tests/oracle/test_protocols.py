@@ -72,7 +72,8 @@ def test_random_prior_is_cadrs(entry: dict[str, Any]) -> None:
 def test_long_tailed_unlabeled_and_test_images_are_cadrs(entry: dict[str, Any]) -> None:
     reverse = entry["lamda"] < 1
     imbalance = round(1 / entry["lamda"]) if reverse else entry["lamda"]
-    assert rules.long_tail(10, imbalance, reverse=reverse).tolist() == entry["train_stats"]
+    # to the last bit but one, in which NumPy's power differs from one instruction set to another
+    np.testing.assert_allclose(rules.long_tail(10, imbalance, reverse=reverse), entry["train_stats"], rtol=1e-15)
     source = SOURCES[entry["labels"]]
     options = Options(imbalance_unlabeled=imbalance, imbalance_test=imbalance, reverse=reverse)
     split = make_split(source, labels=40, seed=1, rule="cadr", options=options)

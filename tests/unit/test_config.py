@@ -41,7 +41,7 @@ def test_json_round_trip_of_every_algorithm(name: str) -> None:
 @given(
     lr=st.floats(1e-8, 1e6),
     tau=st.floats(0, 1),
-    steps=st.integers(1, 2**40),
+    steps=st.integers(1, 10**12),
     labels=st.none() | st.integers(1, 10**6),
     nesterov=st.booleans(),
     momentum=st.none() | st.floats(0, 1),
@@ -76,7 +76,7 @@ def test_algorithm_from_outside_the_package() -> None:
     with pytest.raises(ValueError, match="there is no algorithm 'mine'"):
         from_dict(values)
     for wrong in ("fixmatch", None, fl.Optim(), Mine):
-        with pytest.raises(ValueError, match=r"^Train.algorithm must be a Supervised or .* or a FixMatch, got "):
+        with pytest.raises(ValueError, match=r"^Train.algorithm must be a Supervised or .* or a CADR, got "):
             Train(algorithm=wrong)  # type: ignore[arg-type]
 
 

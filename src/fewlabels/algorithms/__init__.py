@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import get_args
 
 from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.cadr import CADR
+from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
+from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.mixmatch import MixMatch
 from fewlabels.algorithms.mixup import MixUp
 from fewlabels.algorithms.pi_model import PiModel
@@ -21,14 +24,17 @@ from fewlabels.algorithms.vat import VAT
 
 __all__ = [
     "ALGORITHMS",
+    "CADR",
     "ICT",
     "UDA",
     "VAT",
     "Algorithm",
     "AnyAlgorithm",
+    "Composed",
     "Consistency",
     "FixMatch",
     "MeanTeacher",
+    "Missing",
     "MixMatch",
     "MixUp",
     "PiModel",
@@ -51,6 +57,7 @@ AnyAlgorithm = (
     | ReMixMatch
     | UDA
     | FixMatch
+    | CADR
 )
 """The configuration of any algorithm of the package."""
 

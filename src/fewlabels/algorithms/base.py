@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -36,6 +36,9 @@ class Algorithm(nn.Module):
     draws: ClassVar[bool] = False
     """Whether `forward` draws from `Batch.rng`."""
 
+    waits: bool = False
+    """Whether `forward` waits for the device, so that a step cannot be recorded."""
+
     notes: tuple[str, ...] = ()
     """Sentences for the user, before the training, on settings that were chosen for the images at hand."""
 
@@ -50,6 +53,10 @@ class Algorithm(nn.Module):
         weight = published * classes / 10
         self.notes += (f"--{option} is {weight:g} for {classes} classes",)
         return weight
+
+    def remarks(self, classes: Sequence[str]) -> list[str]:
+        """Sentences for the user after the training, on what it has found; `classes` are their names."""
+        return []
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         """The losses of one training step; `net` is the model with its heads, `ema` its averaged copy."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewlabels.algorithms.base import Algorithm, by_head, log
 from fewlabels.algorithms.slots import (
     Divergence,
+    Part,
     Seen,
     Slot,
     Term,
@@ -76,14 +77,6 @@ class Consistency(Algorithm):
     ) -> None:
         super().__init__()
         self.views = views or Views(labeled=("weak",), unlabeled=("weak", "strong"))
-        if weak_gradient is not None and len(self.views.unlabeled) > 1:
-            owner = weak_gradient.split(".")[0]
-            for field, value, has_it in (("bn", bn, "joint"), ("teacher", teacher, "student")):
-                if value != has_it:
-                    raise ValueError(
-                        f"{weak_gradient} needs the gradient of the weak views, which {owner}.{field} {value} "
-                        "leaves out: set one of them otherwise"
-                    )
         self.align, self.target, self.select = align, target, select
         self.labeled, self.unlabeled, self.lambda_u = labeled, unlabeled, lambda_u
         self.terms = {name: weight for name, (weight, _) in (terms or {}).items()}
@@ -91,7 +84,21 @@ class Consistency(Algorithm):
             setattr(self, f"term_{name}", term)  # a module is registered by that
         self.teacher, self.bn = teacher, bn
         self.heads, self.rule = dict(heads or {}), rule
-        self.weak_gradient = weak_gradient is not None
+        self.weak_gradient = False
+        if weak_gradient is not None:
+            self.need_weak_gradient(weak_gradient, weak_gradient.split(".")[0])
+
+    def need_weak_gradient(self, setting: str, owner: str) -> None:
+        """`Seen.weak` is to have its gradient, for `setting`. Raises ValueError where another one, of the
+        configuration `owner`, leaves it out."""
+        if len(self.views.unlabeled) > 1:
+            for field, value, has_it in (("bn", self.bn, "joint"), ("teacher", self.teacher, "student")):
+                if value != has_it:
+                    raise ValueError(
+                        f"{setting} needs the gradient of the weak views, which {owner}.{field} {value} "
+                        "leaves out: set one of them otherwise"
+                    )
+        self.weak_gradient = True
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         seen = self.see(batch, net, ema)
@@ -144,6 +151,10 @@ class Consistency(Algorithm):
             guessed = Outputs(guessed.features.detach(), guessed.logits.detach())
         probs = guessed.logits.detach().softmax(1)
         return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {})
+
+    def remarks(self, classes: Sequence[str]) -> list[str]:
+        parts = [part for part in self.children() if isinstance(part, Part)]
+        return [sentence for part in parts for sentence in part.remarks(classes)]
 
 
 def passed(net: Net, groups: Sequence[Tensor]) -> list[Outputs]:

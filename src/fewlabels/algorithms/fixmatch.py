@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
-from fewlabels.algorithms.slots import at_least, hard, sharpened, soft
-from fewlabels.runtime.checked import Checked, Range
+from fewlabels.algorithms.slots import Threshold, hard, sharpened, soft
+from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Views
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixMatch(Checked):
+class FixMatch(Composed):
     """FixMatch (Sohn et al. 2020), https://arxiv.org/abs/2001.07685.
 
     What the net believes with confidence about a weak view is the label of the strong view.
@@ -40,7 +40,7 @@ class FixMatch(Checked):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work
     (only with the teacher `student`)."""
 
-    def build(self, info: Info) -> Algorithm:
+    def compose(self, info: Info) -> Consistency:
         if self.bn == "separate-weak" and self.teacher != "student":
             raise ValueError(
                 f"FixMatch.bn separate-weak is about the net's own pseudo-labels, and FixMatch.teacher {self.teacher} "
@@ -51,7 +51,7 @@ class FixMatch(Checked):
         return Consistency(
             align=sharpened(self.temperature) if sharp else None,
             target=hard if self.target == "hard" else soft(self.temperature),
-            select=at_least(self.tau),
+            select=Threshold(self.tau),
             lambda_u=self.lambda_u,
             views=Views(unlabeled=(first, second)),
             teacher=self.teacher,

@@ -124,3 +124,38 @@ def cosine(step: int, steps: int, warmup: int = 0) -> float:
     if step < warmup:
         return step / warmup
     return max(0.0, math.cos(7 / 16 * math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+# ---- labels missing not at random
+
+
+def inverse_weights(prior: Tensor, probs: Tensor, upper: float) -> Tensor:
+    """Weights ``[N]`` of N images with which their probabilities ``[N, K]`` give the class shares `prior` ``[K]``:
+    ``clip(prior . pinv(probs), 0, upper)``, without gradient (JoyHuYY1412/CADR-FixMatch, fixmatch.py).
+
+    Singular values of at most 10 max(N, K) eps times the largest are taken for 0, as in that code.
+    """
+    probs = probs.detach().float().nan_to_num()
+    cutoff = 10 * max(probs.shape) * torch.finfo(torch.float32).eps
+    weights: Tensor = (prior @ torch.linalg.pinv(probs, rtol=cutoff)).clamp(0, upper)
+    return weights
+
+
+def log_shares(log_probs: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Logarithms ``[K]`` of the class shares ``weights . probs`` (None: the mean of probs) from ``log_probs [N, K]``,
+    at least those of the smallest normal float32."""
+    tiny = torch.finfo(torch.float32).tiny
+    scale = -math.log(len(log_probs)) if weights is None else weights.clamp_min(tiny).log()[:, None]
+    return (log_probs + scale).logsumexp(0).clamp_min(math.log(tiny))
+
+
+def log_importance(log_shares: Tensor, classes: Tensor) -> Tensor:
+    """``log W_i``, ``[B]``: the importance ``1 / share`` of each image's class, of mean 1 in the batch."""
+    inverse = -log_shares[classes]
+    return inverse - inverse.logsumexp(0) + math.log(len(classes))
+
+
+def class_thresholds(tau: float, prior: Tensor, beta: float) -> Tensor:
+    """``tau (prior / max prior)^beta``, ``[K]``: lower for classes that are predicted less often."""
+    thresholds: Tensor = tau * (prior / prior.max()) ** beta
+    return thresholds

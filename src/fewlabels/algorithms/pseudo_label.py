@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import ramp_share
-from fewlabels.algorithms.slots import above
-from fewlabels.runtime.checked import Checked, Range
+from fewlabels.algorithms.slots import Threshold
+from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Views
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabeling(Checked):
+class PseudoLabeling(Composed):
     """Pseudo-Label (Lee 2013), https://arxiv.org/abs/1804.09170.
 
     What the net believes with confidence about an unlabeled image is the label of that image. The link is to Oliver
@@ -34,9 +34,9 @@ class PseudoLabeling(Checked):
     """Every image counts with the share of the confident ones, ``mean(loss) mean(mask)``, as in what
     google-research/fixmatch's pseudo_label.py runs and the FixMatch paper reports."""
 
-    def build(self, info: Info) -> Algorithm:
+    def compose(self, info: Info) -> Consistency:
         return Consistency(
-            select=above(self.tau, broadcast=self.broadcast),
+            select=Threshold(self.tau, strict=True, broadcast=self.broadcast),
             lambda_u=lambda progress: self.weight * ramp_share(progress, self.ramp),
             views=Views(unlabeled=("weak",)),
         )

@@ -35,6 +35,14 @@ class Seen(NamedTuple):
     """Further values to log, 0-d; a slot may add to them."""
 
 
+class Part(nn.Module):
+    """State that several slots share."""
+
+    def remarks(self, classes: Sequence[str]) -> list[str]:
+        """Sentences for the user after the training, as `Algorithm.remarks`."""
+        return []
+
+
 Slot = Callable[[Seen], Tensor]
 Divergence = Callable[[Seen, Tensor], Tensor]
 """``(seen, target) -> [M]``: losses of the unlabeled images."""
@@ -63,22 +71,21 @@ def sharpened(temperature: float) -> Slot:
     return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
 
 
-def at_least(tau: float) -> Slot:
-    """Select: 1 where the largest probability is at least `tau`, else 0; ``[M]`` float32."""
-    return lambda seen: (seen.probs.amax(1) >= tau).float()
+class Threshold:
+    """Select: 1 where the largest probability reaches `tau`, else 0; ``[M]`` float32.
 
-
-def above(tau: float, *, broadcast: bool = False) -> Slot:
-    """Select: 1 where the largest probability is above `tau`, else 0; ``[M]`` float32.
-
-    `broadcast`: each image counts with the share of the selected ones, over all ranks.
+    Args:
+        strict: it must be above `tau`.
+        broadcast: each image counts with the share of the selected ones, over all ranks.
     """
 
-    def select(seen: Seen) -> Tensor:
-        mask = (seen.probs.amax(1) > tau).float()
-        return parallel.mean(mask.mean()).expand_as(mask) if broadcast else mask
+    def __init__(self, tau: float, *, strict: bool = False, broadcast: bool = False) -> None:
+        self.tau, self.strict, self.broadcast = tau, strict, broadcast
 
-    return select
+    def __call__(self, seen: Seen) -> Tensor:
+        confidence = seen.probs.amax(1)
+        mask = (confidence > self.tau if self.strict else confidence >= self.tau).float()
+        return parallel.mean(mask.mean()).expand_as(mask) if self.broadcast else mask
 
 
 def cross_entropy_of_labels(seen: Seen) -> Tensor:

@@ -7,16 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
-from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.functional import entropy, kl
-from fewlabels.algorithms.slots import Seen, annealed_labels, at_least
-from fewlabels.runtime.checked import Checked, Range
+from fewlabels.algorithms.slots import Seen, Threshold, annealed_labels
+from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class UDA(Checked):
+class UDA(Composed):
     """UDA (Xie et al. 2020), https://arxiv.org/abs/1904.12848.
 
     What the net says with confidence about a weak view, sharpened, is what it is to say about the strong view;
@@ -43,10 +43,10 @@ class UDA(Checked):
     bn: Passes = "joint"
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
 
-    def build(self, info: Info) -> Algorithm:
+    def compose(self, info: Info) -> Consistency:
         step = Consistency(
             labeled=annealed_labels(self.tsa, self.tsa_ramp, info),
-            select=at_least(self.tau),
+            select=Threshold(self.tau),
             unlabeled=self.divergence,
             terms={"entropy": (self.w_entropy, mean_entropy)},
             lambda_u=self.lambda_u,

@@ -20,10 +20,8 @@ from fewlabels.algorithms import ALGORITHMS, AnyAlgorithm, FixMatch
 from fewlabels.augment import tokens
 from fewlabels.data.protocol import Options, Prior, Rule
 from fewlabels.runtime.checked import Checked, Range, flat
+from fewlabels.runtime.fields import Main
 from fewlabels.runtime.words import nearest
-
-Main = tyro.conf.arg(name="")
-"""The field that an option of the part's own name sets: `--data X` is `Data.name`."""
 
 Classes = Annotated[
     tuple[int | str, ...],

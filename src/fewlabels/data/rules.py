@@ -91,7 +91,8 @@ def long_tail(classes: int, imbalance: float, *, reverse: bool = False) -> Weigh
     """
     assert imbalance >= 1 and classes > 1
     lamda = 1 / imbalance if reverse else imbalance
-    shares = np.power(np.ones(classes) / lamda, np.arange(classes) / (classes - 1))
+    # by the C library: NumPy's power differs in the last bit from one instruction set to another
+    shares = np.array([(1 / lamda) ** (c / (classes - 1)) for c in range(classes)])
     return shares * lamda if lamda < 1 else shares
 
 
@@ -125,8 +126,8 @@ def tail_counts(head: int, classes: int, imbalance: float, *, reverse: bool = Fa
     its order of operations; DARP's ``make_imb_data`` is the same.
     """
     assert imbalance >= 1 and classes > 1
-    step = np.power(1 / imbalance, 1 / (classes - 1))
-    counts = [int(head * np.power(step, c)) for c in range(classes - 1)] + [int(head / imbalance)]
+    step = float(1 / imbalance) ** (1 / (classes - 1))
+    counts = [int(head * step**c) for c in range(classes - 1)] + [int(head / imbalance)]
     return np.array(counts[::-1] if reverse else counts, np.int64)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,27 @@ def gather(x: Tensor) -> Tensor:
     out = [torch.empty_like(x) for _ in range(world())]
     dist.all_gather(out, x)
     return torch.cat(out)
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of all ranks; what any rank's loss says of them goes back to the rank that they came from."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad.chunk(world())[rank()]
+
+
+def joined(x: Tensor) -> Tensor:
+    """Rows of all ranks as `gather` gives them, with gradient: each rank's own rows get that of the mean over the ranks
+    of their losses, once the gradients of the weights are averaged over the ranks. All ranks go backward through it."""
+    return _Rows.apply(x) if active() else x
 
 
 def mean(x: Tensor) -> Tensor:

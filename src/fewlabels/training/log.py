@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,10 +31,13 @@ SHOWN = ("loss", "loss_x", "loss_u", "mask")
 class MetricsWriter:
     """metrics.jsonl and TensorBoard of a run. The tags are listed in docs/logging.md."""
 
-    def __init__(self, run: Run, step: int) -> None:
-        """Open for appending after `step`: what a killed run wrote beyond it is taken back."""
+    def __init__(self, run: Run, step: int, classes: Sequence[str] = ()) -> None:
+        """Open for appending after `step`: what a killed run wrote beyond it is taken back.
+
+        classes: names, for the tags of values by class."""
         from torch.utils.tensorboard import SummaryWriter
 
+        self.classes = classes
         self.run, path = run, run.path / "metrics.jsonl"
         kept = run.written(step) if step else b""
         self.bytes, self.digest = len(kept), hashlib.sha256(kept)
@@ -75,9 +78,12 @@ class MetricsWriter:
         with self._disk():
             os.fsync(self.file.fileno())
 
-    def log(self, step: int, values: Mapping[str, float], timing: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float | list[float]], timing: Mapping[str, float]) -> None:
         """A log point: means over the last `log_every` steps; `timing` in milliseconds, and the learning rate."""
-        tags = {f"train/{n}": v for n, v in values.items()}
+        tags = {f"train/{n}": v for n, v in values.items() if not isinstance(v, list)}
+        for name, by_class in values.items():
+            if isinstance(by_class, list):
+                tags |= {f"train/{name}/{c}": v for c, v in zip(self.classes, by_class, strict=True)}
         tags |= {f"time/{n}" if n.endswith("_ms") else f"train/{n}": v for n, v in timing.items()}
         with self._disk():
             self._line({"kind": "log", "step": step, **values, **timing})

@@ -253,8 +253,9 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     check_tensors(state, wanted, f"the parts {name}")
     for part in ("algorithm", "views"):
         check_tensors(state[part], wanted[part], f"the {part} {name}")
-    if not all(isinstance(value, torch.Tensor) and not value.ndim for value in state["sums"].values()):
-        raise RunError(f"the logged sums {name} do not fit the run: each must be one number")
+    sums, classes = state["sums"].values(), len(trainer.classes)
+    if not all(isinstance(value, torch.Tensor) and value.shape in ((), (classes,)) for value in sums):
+        raise RunError(f"the logged sums {name} do not fit the run: each must be one number, or one for each class")
     try:
         trainer.load(weights, state)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:

@@ -49,7 +49,7 @@ class RunRecorder:
         if run is None:
             self.display: log.Display = log.Silence()
             return
-        self.writer = log.MetricsWriter(run, step)
+        self.writer = log.MetricsWriter(run, step, trainer.classes)
         self.evaluator = Evaluator(trainer, source, split)
         self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
         title = f"{algorithm_name(config.algorithm)} {config.data.name}"
@@ -105,7 +105,10 @@ class RunRecorder:
         self.writer.evaluation(step, record)
         part = self.evaluator.main
         self.accuracy = [f"{part} {record[part]['ema']['accuracy']:.2f} %"]
-        self.display.line(f"step {step}/{self.trainer.config.steps}  {self.text}")
+        steps = self.trainer.config.steps
+        self.display.line(f"step {step}/{steps}  {self.text}")
+        for remark in self.trainer.remarks() if step == steps else ():
+            self.display.line(f"note: {remark}")
         if record["score"] > self.best:
             self.best = record["score"]
             self.writer.sync()

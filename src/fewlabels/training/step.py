@@ -115,7 +115,7 @@ class Trainer:
         for name, value in (("batch", config.batch), ("batch * uratio", config.batch * config.uratio)):
             if value % self.world:
                 raise ValueError(f"Train.{name} is {value}, which {self.world} ranks cannot share equally")
-        self.shape = source.shape
+        self.shape, self.classes = source.shape, source.classes
         self.mean, self.std = mean, std
 
         torch.manual_seed(int(philox(config.seed, "init").integers(2**63)))
@@ -172,6 +172,10 @@ class Trainer:
             )
         return notes
 
+    def remarks(self) -> list[str]:
+        """Sentences that the user should know after the training."""
+        return self.algorithm.remarks(self.classes)
+
     @property
     def model(self) -> Model:
         """What is trained; `average.model` is its average, in evaluation mode."""
@@ -227,6 +231,8 @@ class Trainer:
             raise ValueError(f"Train.graph needs a GPU; the device is {self.device}")
         if self.algorithm.draws:
             raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
+        if self.algorithm.waits:
+            raise ValueError(f"Train.graph: {name} with these settings waits in each step for numbers of the device")
         if self.world > 1 or self.scaler.is_enabled():
             raise ValueError("Train.graph is for one GPU, and not for the precision fp16; try --precision fp32 or bf16")
         return self.recorded_by(CudaRecorder(self.device))
@@ -271,16 +277,19 @@ class Trainer:
             else:
                 self.sums[name] = value.clone()
 
-    def read_log(self) -> dict[str, float]:
-        """Means of the logged values since the last call, over all ranks; waits for the device."""
+    def read_log(self) -> dict[str, Any]:
+        """Means of the logged values since the last call, over all ranks, a list for a vector; waits for the device."""
         names = sorted(self.sums)
         if not self.count:
             return {}
-        values = parallel.mean(torch.stack([self.sums[n].float() for n in names]) / self.count).tolist()
+        flat = torch.cat([self.sums[n].float().flatten() for n in names])
+        sizes = [self.sums[n].numel() for n in names]
+        parts = torch.split((parallel.mean(flat) / self.count).cpu(), sizes)
+        values = [part.tolist() if self.sums[n].ndim else float(part) for n, part in zip(names, parts, strict=True)]
         self.count = 0
         for value in self.sums.values():
             value.zero_()  # in place: a recorded step adds to it
-        means = dict(zip(names, values, strict=True))
+        means: dict[str, Any] = dict(zip(names, values, strict=True))
         kept, right = means.pop(KEPT, 0.0), means.pop(RIGHT, 0.0)
         return means | ({"pseudo_accuracy": 100 * right / kept} if kept > 0 else {})
 

@@ -1,0 +1,33 @@
+"""What the settings of every algorithm of the consistency family have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fewlabels.algorithms.base import Algorithm
+from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.missing import Missing
+from fewlabels.runtime.checked import Checked
+from fewlabels.types import Info
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(Checked):
+    """Settings of an algorithm that is a `Consistency` step, with the parts that any of them takes.
+
+    A part answers a question about the data. Its settings have a `name`, "none" by default, and a method
+    ``join(step, info, owner)`` that changes the slots of the step, or says why it cannot.
+    """
+
+    missing: Missing = Missing()  # noqa: RUF009  (frozen)
+    """Labels that are missing not at random."""
+
+    def compose(self, info: Info) -> Consistency:
+        """The step without the parts."""
+        raise NotImplementedError
+
+    def build(self, info: Info) -> Algorithm:
+        """The step with the parts. Raises ValueError for those that do not go together."""
+        step = self.compose(info)
+        self.missing.join(step, info, type(self).__name__)
+        return step
