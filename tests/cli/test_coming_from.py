@@ -219,7 +219,7 @@ def test_training_command(
     classes = 100 if "100" in data["name"].split("_")[0].split(".")[0] or "mini" in data["name"] else 10
     if "dataset" in said and "mydataset" not in said["dataset"] and "fixmatch.py" in there:
         assert data["name"] == said["dataset"].replace("cifar50_", "cifar100_")
-        algorithm = "cadr" if "CADR" in said else "fixmatch"
+        algorithm = "cadr" if "cadr" in said else "fixmatch"
         assert (found["algorithm"]["name"], found["strong"], found["uratio"]) == (algorithm, "cta", 7)
         cadr = "_LT_" in data["name"] or said["dataset"] == "cifar10.1@40-1"
         assert found["steps"] == (131_072 if cadr else 1_048_576)  # 2^13 and 2^16 kimg

@@ -29,6 +29,9 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "mixing",
         "consistency",
         "slots",
+        "composed",
+        "missing",
+        "openset",
         "functional",
     }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}
