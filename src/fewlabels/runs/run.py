@@ -141,17 +141,16 @@ class Run:
         data = records.parsed(self.path / "data.json")
         if not _describes(data):
             raise RunError(f"{self.path / 'data.json'} does not describe the data of a run")
-        return dict(data)
+        return data
 
     @property
     def split(self) -> Split:
+        """Which images are labeled, as split.json says. Raises RunError."""
         path = self.path / "split.json"
+        with records.reading(path):
+            text = regular.read_text(path)
         try:
-            return Split.from_json(regular.read_text(path))
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is incomplete: split.json is missing") from None
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}") from None
+            return Split.from_json(text)
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from None
 
@@ -323,9 +322,9 @@ def _clear(path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _describes(data: Any) -> bool:
+def _describes(data: Mapping[str, Any]) -> bool:
     """Whether data.json has what a model needs, and in the right form."""
-    if not isinstance(data, dict) or not {"classes", "shape", "mean", "std"} <= data.keys():
+    if not {"classes", "shape", "mean", "std"} <= data.keys():
         return False
     classes, shape, values = data["classes"], data["shape"], data.get("values")
     lists = [part for part in (classes, shape, data["mean"], data["std"]) if isinstance(part, list)]
