@@ -24,7 +24,7 @@ from fewlabels.commands import other_projects
 from fewlabels.runtime import streams
 from fewlabels.runtime.checked import Range, describe
 from fewlabels.runtime.regular import expanded
-from fewlabels.runtime.words import close, did_you_mean, nearest
+from fewlabels.runtime.words import close, did_you_mean, unknown
 
 T = TypeVar("T")
 
@@ -137,8 +137,7 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
         kind = "algorithm" if positional else "argument"
         if positional and _is_data(word):
             return f"{command} has no algorithm {word!r}; data are named with --data {word}"
-        known = f" (known: {', '.join(positional)})" if positional else ""
-        return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
+        return f"{command} has no {kind} {unknown(word, positional)}"
     given = word.partition("=")[0]
     option = given.replace("_", "-")
     others = {name: options(algorithm) for name, algorithm in _algorithms().items() if positional}
