@@ -26,6 +26,8 @@ def checkpoint_name(step: int, best: bool) -> str:
 
 
 class Checkpoint(NamedTuple):
+    """The folder of a checkpoint, found by its name; whether it is good, `meta` checks."""
+
     path: Path
     step: int
     best: bool
@@ -74,7 +76,7 @@ class Checkpoint(NamedTuple):
         return {k[len(which) + 1 :]: v for k, v in tensors.items() if k.startswith(which + ".")}
 
     def state(self) -> dict[str, Any]:
-        """What state.pt holds, a dictionary. Raises RunError."""
+        """Content of state.pt, a dictionary. Raises RunError."""
         damaged = f"checkpoint {self.path} is damaged: state.pt holds no state that torch loads with weights_only=True"
         data = io.BytesIO(self._bytes("state.pt"))
         try:
