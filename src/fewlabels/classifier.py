@@ -44,7 +44,10 @@ class Classifier:
         """The labels that `predict` answers with: class names, or the numbers that `fit` was given."""
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
-        """Probabilities ``[N, K]`` in the order of `classes_`."""
+        """Probabilities ``[N, K]`` float32 in the order of `classes_`; rows sum to 1.
+
+        Raises ValueError for images of another form or shape, and for files that are folders or cannot be read.
+        """
         if are_paths(images):
             if folder := next((p for p in images if Path(p).is_dir()), None):
                 raise ValueError(f"images must be files, and {str(folder)!r} is a folder; give the files in it")
@@ -67,14 +70,19 @@ class Classifier:
         return in_channels(array, channels)
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """Class of each image, ``[N]``, as in `classes_`."""
+        """Class of each image, ``[N]``, as in `classes_`. Raises ValueError as `predict_proba`."""
         classes: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(1)]
         return classes
 
     def score(self, images: Any, labels: ArrayLike) -> float:
-        """Fraction of images whose predicted class is the given one, one of `classes_`.
+        """Accuracy, 0 to 1: the share of images whose predicted class is the given one.
 
-        Raises ValueError where there is no image, or a label is unknown (-1, None, masked) or no class of the run.
+        Args:
+            images: N of them, as for `predict`.
+            labels: ``[N]``, each one of `classes_`.
+
+        Raises ValueError where there is no image, where the labels are not ``[N]``, or one is unknown (-1, None,
+        masked) or no class of the run; and as `predict_proba`.
         """
         given: NDArray[Any] = as_labels("labels", labels) if self.classes_.dtype.kind in "iu" else np.asarray(labels)
         guess = self.predict(images)
@@ -107,6 +115,11 @@ def fit(
         output: what to show; default nothing.
 
     Returns a classifier whose `classes_` are the label values.
+
+    Raises:
+        ValueError: images or labels of another form, labels below -1, images that hardly differ, settings that do
+            not fit the images; RunError where `out` is taken.
+        Interrupted, Diverged: as `train`.
     """
     values = as_labels("labels", labels) if np.size(labels) else np.empty(0, np.int64)
     known = np.unique(values[values >= 0])
@@ -160,6 +173,9 @@ def load(
 
     checkpoint: "last", "best" or a step; weights: "ema" or "raw"; algorithms: config classes from outside the
     package that the run's config.json names.
+
+    Raises RunError where there is no such run, checkpoint or kind of weights, or one is damaged; ValueError for a
+    device that is not there.
     """
     run = Run(path, algorithms)
     return Classifier(load_predictor(run, checkpoint=checkpoint, weights=weights, device=pick_device(device)), run)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import fewlabels
 from fewlabels.runtime import streams
-from fewlabels.runtime.words import nearest
+from fewlabels.runtime.words import unknown
 
 COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
@@ -84,8 +84,7 @@ def _run(args: list[str]) -> int:
         print(f"fewlabels {fewlabels.__version__}")
         return 0
     if args[0] not in COMMANDS:
-        hint = f"; {ELSEWHERE[args[0]]}" if args[0] in ELSEWHERE else nearest(args[0], COMMANDS)
-        return complain(f"there is no command {args[0]!r}{hint} (known: {', '.join(COMMANDS)})")
+        return complain(f"there is no command {unknown(args[0], COMMANDS, ELSEWHERE.get(args[0]))}")
     return _attempt(lambda: importlib.import_module(f"fewlabels.commands.{args[0]}").main, args[1:], args[0])
 
 

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+import options_table
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import evaluate, predict, train
 from fewlabels.commands.data import COMMANDS
-from fewlabels.commands.foreign import PROJECTS, hint
 from fewlabels.commands.options import options
+from fewlabels.commands.other_projects import hint, projects
 from fewlabels.config import settings as config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
@@ -72,7 +73,7 @@ def tables(heading: str) -> list[list[str]]:
             reading = False
         elif line.startswith(f"| {heading}"):
             reading = True
-        elif reading and not line.startswith("|---"):
+        elif reading and not line.startswith(("|---", "| ---")):
             rows.append([section, *(cell.strip() for cell in line.strip("| ").split("|"))])
     return rows
 
@@ -82,15 +83,21 @@ RUNNABLE = [(there, here) for there, here in TRAININGS if here != "not yet"]
 
 
 def test_every_flag_has_a_row() -> None:
-    assert {p: sorted(f.name for f in flags) for p, flags in PROJECTS.items()} == {
+    assert {p: sorted(f.name for f in flags) for p, flags in projects().items()} == {
         p: sorted(names.split()) for p, names in EVERY.items()
     }
-    assert all(flag.ours or flag.remark for flags in PROJECTS.values() for flag in flags)
+    assert all(flag.ours or flag.remark for flags in projects().values() for flag in flags)
 
 
 def test_document_and_command_line_have_the_same_tables() -> None:
     shown = [[s, *(c.strip("`") for c in ([*cells, "", ""])[:3])] for s, *cells in tables("option there")]
-    assert shown == [[p, f.name, f.ours, f.remark] for p, flags in PROJECTS.items() for f in flags]
+    assert shown == [[p, f.name, f.ours, f.remark] for p, flags in projects().items() for f in flags]
+
+
+def test_the_document_is_what_the_file_renders_to() -> None:
+    text = DOCUMENT.read_text()
+    assert re.findall("<!-- options (.+) -->", text) == list(projects())
+    assert text == options_table.render(text), "run python benchmarks/options_table.py"
 
 
 def test_what_is_named_exists() -> None:
@@ -98,7 +105,7 @@ def test_what_is_named_exists() -> None:
     commands = (train.Command, evaluate.Command, predict.Command, *(cls for cls, _ in COMMANDS.values()))
     known = {option for cls in (*commands, *ALGORITHMS.values()) for option in options(cls)}
     launcher = {"--nproc-per-node", "--nnodes", "--master-addr", "--master-port", "--node-rank"}
-    for flags in PROJECTS.values():
+    for flags in projects().values():
         for flag in flags:
             named = re.findall(r"--[a-z][\w.-]*", f"{flag.ours} {flag.remark}".replace("--noNAME", ""))
             assert {word.rstrip(".") for word in named} <= known | launcher, flag
@@ -110,11 +117,11 @@ def mask(name: str) -> str:
 
 def test_every_flag_has_a_hint() -> None:
     """Of the project itself, or of one that has the same flag and comes before it."""
-    for flags in PROJECTS.values():
+    for flags in projects().values():
         for flag in flags:
             sentence = hint(f"--{flag.name}")
             assert sentence is not None and sentence.startswith(f"--{flag.name} of ") and "\n" not in sentence
-            same = next(f for others in PROJECTS.values() for f in others if f.name == flag.name)
+            same = next(f for others in projects().values() for f in others if f.name == flag.name)
             assert (f" is {same.ours} here" if same.ours else " has no counterpart: ") in sentence
             assert sentence.endswith(same.remark)
     for word in ("--stps", "mu", "-", "--"):

@@ -295,12 +295,15 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("config.json", "{", "config.json is not JSON"),
-        ("config.json", "[]", "config.json holds no training configuration"),
+        ("config.json", "[]", "config.json holds no JSON object"),
+        ("config.json", "{}", "config.json holds no training configuration"),
         ("config.json", '{"train": {"stepz": 1}}', "the configuration has no setting 'stepz'; did you mean steps?"),
         ("config.json", "\udcff", "config.json cannot be read"),
         ("data.json", "{}", "data.json does not describe the data of a run"),
+        ("data.json", "[]", "data.json holds no JSON object"),
         ("data.json", None, "is incomplete: data.json is missing"),
         ("split.json", "{}", "split.json is damaged: this is not the JSON of a split"),
+        ("split.json", "\udcff", "split.json cannot be read: it is not UTF-8"),
         ("split.json", None, "is incomplete: split.json is missing"),
     ],
 )

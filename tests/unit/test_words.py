@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewlabels.runtime.words import amount, by_reason, close, did_you_mean, duration, first, nearest
+from fewlabels.runtime.words import amount, by_reason, close, did_you_mean, duration, first, nearest, unknown
 
 
 def test_the_nearest_known_words() -> None:
@@ -62,3 +62,10 @@ def test_bytes(count: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_word_that_is_no_known_one() -> None:
+    assert unknown("trian", ["train", "list"]) == "'trian'; did you mean train? (known: train, list)"
+    assert unknown("xyz", ["train", "list"]) == "'xyz' (known: train, list)"
+    assert unknown("bench", iter(["train"]), "it is elsewhere") == "'bench'; it is elsewhere (known: train)"
+    assert unknown("x", []) == "'x'"

@@ -1,4 +1,4 @@
-"""Which view each image of a batch gets: from the names that an algorithm asks for, or from `--augment`."""
+"""The views of a batch's images: from the names that an algorithm asks for, or from `--augment`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class ViewSet(NamedTuple):
     """The views of a training."""
 
     views: nn.ModuleDict
+    """The views by key; equal ones share a key."""
     labeled: tuple[str, ...]
     """For each labeled view of the algorithm, the key of `views`."""
     unlabeled: tuple[str, ...]
+    """For each unlabeled view of the algorithm, likewise."""
     probe: str
     """Key of the weak view of labeled images: where CTAugment's probes begin."""
 
@@ -60,6 +62,9 @@ def make_views(
         meaning: what the tokens of `augment` mean to it.
         policy: AutoAugment's.
         stratified: RandAugment's.
+
+    Raises ValueError for a view or token that there is not, for a number of tokens that does not fit the algorithm, for
+    a strong part that it has no use for, for a shift as large as the image, and for `stratified` without RandAugment.
     """
 
     meaning = meaning or Tokens()

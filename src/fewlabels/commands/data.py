@@ -8,7 +8,7 @@ from typing import Any
 from fewlabels.commands import data_look as look
 from fewlabels.commands import data_make as make
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.runtime.words import nearest
+from fewlabels.runtime.words import unknown
 
 HELP = """\
 fewlabels data: look at data sets, check them, and turn one form into another. Nothing is ever overwritten.
@@ -39,7 +39,6 @@ def main(args: list[str]) -> int:
         print(HELP.format(commands="\n".join(lines)), end="")
         return 0
     if args[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        raise UsageError(f"data has no command {args[0]!r}{nearest(args[0], COMMANDS)} (known: {known})")
+        raise UsageError(f"data has no command {unknown(args[0], COMMANDS)}")
     cls, run = COMMANDS[args[0]]
     return run(parse(cls, args[1:], prog=f"fewlabels data {args[0]}"))

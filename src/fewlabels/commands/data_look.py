@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from fewlabels import augment
 from fewlabels.commands.options import UsageError
+from fewlabels.commands.tables import print_whole, table
 from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.names import is_folder
@@ -88,21 +87,20 @@ def run_list(command: List) -> int:
     if command.json:
         print(json.dumps(rows))
         return 0
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "train", "test", "classes", "size", "here", "from"):
-        table.add_column(column, justify="right" if column in ("train", "test", "classes") else "left")
-    for row in rows:
-        size = f"{row['height']} x {row['width']} {'grey' if row['channels'] == 1 else 'colour'}"
-        table.add_row(
+    cells = [
+        [
             row["name"],
             f"{row['train']:,}",
             f"{row['test']:,}",
             str(row["classes"]),
-            size,
+            f"{row['height']} x {row['width']} {'grey' if row['channels'] == 1 else 'colour'}",
             "yes" if row["present"] else "no",
             row["origin"],
-        )
-    _console().print(table)
+        ]
+        for row in rows
+    ]
+    heads = ("name", "train", "test", "classes", "size", "here", "from")
+    print_whole(Screen(), table(heads, cells, left=("name", "size", "here", "from")))
     print(f"named data sets lie in {rows[0]['root']} (--root or $ML_DATA name another folder)")
     return 0
 
@@ -137,19 +135,15 @@ def run_check(command: Check) -> int:
 
 
 def _print_report(result: dict[str, Any]) -> None:
-    out = _console()
+    out = Screen(soft_wrap=True)
     parts = result["parts"]
     out.print(f"{result['name']}: {result['classes']} classes")
-    counts = Table(box=None, pad_edge=False)
-    counts.add_column("class")
-    for part in parts:
-        counts.add_column(part, justify="right")
-    counts.add_row("all", *(f"{p['images']:,}" for p in parts.values()))
+    counts = [["all", *(f"{p['images']:,}" for p in parts.values())]]
     known = {part: p["per_class"] or {} for part, p in parts.items()}
     names = list(dict.fromkeys(name for histogram in known.values() for name in histogram))
     for name in names[:30]:
-        counts.add_row(name, *(f"{known[part][name]:,}" if name in known[part] else "" for part in parts))
-    out.print(counts)
+        counts.append([name, *(f"{known[part][name]:,}" if name in known[part] else "" for part in parts)])
+    print_whole(out, table(["class", *parts], counts, left=("class",)))
     if len(names) > 30:
         out.print(f"and {len(names) - 30} more classes (--json has all)")
     sizes = [f"{s['height']} x {s['width']} ({s['images']:,})" for s in result["sizes"]]
@@ -157,13 +151,9 @@ def _print_report(result: dict[str, Any]) -> None:
     kinds = {"1": "grey", "3": "colour"}
     out.print("channels: " + ", ".join(f"{kinds.get(c, c)} {n:,}" for c, n in result["channels"].items()))
     if len(parts) > 1 or result["duplicates"]:
-        overlap = Table(box=None, pad_edge=False)
-        overlap.add_column("same pixels in")
-        for part in parts:
-            overlap.add_column(part, justify="right")
-        for part, row in result["overlap"].items():
-            overlap.add_row(part, *(f"{row[other]:,}" for other in parts))
-        out.print("\n", overlap, sep="", end="")
+        overlap = [[part, *(f"{row[other]:,}" for other in parts)] for part, row in result["overlap"].items()]
+        out.print()
+        print_whole(out, table(["same pixels in", *parts], overlap, left=("same pixels in",)))
     for group in result["duplicates"][:10]:
         out.print(f"  the same picture: {first(group, 4)}")
     if len(result["duplicates"]) > 10:
@@ -241,9 +231,3 @@ def load_split(command: Data) -> tuple[Source, Split]:
 
 def _path(text: str | None) -> Path | None:
     return expanded(text) if text else None
-
-
-def _console() -> Console:
-    console = Screen(soft_wrap=True)
-    console.width = max(console.width, 160)  # a table that is too wide wraps in the terminal, and is not cut
-    return console

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
 
 from fewlabels.commands.options import parse
+from fewlabels.commands.tables import print_whole, table
 from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.config.settings import Data
 from fewlabels.data import names
@@ -19,7 +19,7 @@ from fewlabels.data.protocol import Options
 from fewlabels.inference.evaluate import evaluate
 from fewlabels.runs.curves import main_part
 from fewlabels.runs.run import Run
-from fewlabels.runtime.screen import Screen, print_whole
+from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.streams import visible
 from fewlabels.training.step import pick_device
 
@@ -112,18 +112,14 @@ def _show(run: Run, result: dict[str, Any]) -> None:
         f"{run.path}: {result['weights']} weights of step {result['step']} on {result['n']} "
         f"{result['measured_on']} images"
     )
-    top = Table(box=None, pad_edge=False)
-    for column in ("accuracy %", "top-5 %", "loss", "geometric mean %"):
-        top.add_column(column, justify="right")
     top5 = "-" if result["top5"] is None else f"{result['top5']:.2f}"
-    top.add_row(f"{result['accuracy']:.2f}", top5, f"{result['loss']:.4f}", f"{result['geometric_mean']:.2f}")
-    out.print(top, "")
-    averages = Table(box=None, pad_edge=False)
-    for column in ("", "precision %", "recall %", "F1 %"):
-        averages.add_column(column, justify="right")
-    for name in ("macro", "weighted"):
-        averages.add_row(name, *(f"{result[f'{name}_{m}']:.2f}" for m in ("precision", "recall", "f1")))
-    out.print(averages, "")
+    top = [f"{result['accuracy']:.2f}", top5, f"{result['loss']:.4f}", f"{result['geometric_mean']:.2f}"]
+    out.print(table(("accuracy %", "top-5 %", "loss", "geometric mean %"), [top]), "")
+    averages = [
+        [name, *(f"{result[f'{name}_{m}']:.2f}" for m in ("precision", "recall", "f1"))]
+        for name in ("macro", "weighted")
+    ]
+    out.print(table(("", "precision %", "recall %", "F1 %"), averages), "")
     if "last1" in result:
         medians = "  ".join(f"{n}: {result[f'last{n}']:.2f}" for n in (1, 10, 20, 50))
         print(f"median accuracy of the last evaluations  {medians}")
@@ -137,16 +133,13 @@ def _classes(out: Screen, classes: Sequence[str], result: dict[str, Any]) -> Non
     digits = classes == [str(i) for i in range(len(classes))]
     heads = [str(i) for i in range(len(classes))] if len(classes) <= 20 else []
     title = "rows: true class, columns: prediction" if heads else ""
-    table = Table(box=None, pad_edge=False)
-    for column in ("class", "accuracy %", *heads):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         if sum(row):
             counts = [str(n) if n else "." for n in row] if heads else []
             name = visible(name, lines=False)
-            table.add_row(
-                name if digits or not heads else f"{name} ({i})", f"{result['per_class'][classes[i]]:.2f}", *counts
-            )
+            shown = name if digits or not heads else f"{name} ({i})"
+            rows.append([shown, f"{result['per_class'][classes[i]]:.2f}", *counts])
     if title:
         print(title)
-    print_whole(out, table)
+    print_whole(out, table(("class", "accuracy %", *heads), rows, whole=True))

@@ -20,11 +20,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from fewlabels.commands import foreign
+from fewlabels.commands import other_projects
 from fewlabels.runtime import streams
 from fewlabels.runtime.checked import Range, describe
 from fewlabels.runtime.regular import expanded
-from fewlabels.runtime.words import close, did_you_mean, nearest
+from fewlabels.runtime.words import close, did_you_mean, unknown
 
 T = TypeVar("T")
 
@@ -137,17 +137,16 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
         kind = "algorithm" if positional else "argument"
         if positional and _is_data(word):
             return f"{command} has no algorithm {word!r}; data are named with --data {word}"
-        known = f" (known: {', '.join(positional)})" if positional else ""
-        return f"{command} has no {kind} {word!r}{nearest(word, positional)}{known}"
+        return f"{command} has no {kind} {unknown(word, positional)}"
     given = word.partition("=")[0]
     option = given.replace("_", "-")
     others = {name: options(algorithm) for name, algorithm in _algorithms().items() if positional}
     if having := [name for name, theirs in others.items() if option in theirs]:
         names = " and ".join([", ".join(having[:-1]), having[-1]] if having[1:] else having)
         return f"{option} is an option of {names}, not of the algorithm that is trained here"
-    if positional and (ours := foreign.USUAL.get(option.lstrip("-").lower())):
+    if positional and (ours := other_projects.USUAL.get(option.lstrip("-").lower())):
         return f"{command} has no option {given}; {ours}"
-    if (hint := foreign.hint(word)) and f" is {option} here" not in hint:
+    if (hint := other_projects.hint(word)) and f" is {option} here" not in hint:
         return f"{command} has no option {given}; {hint if positional else hint.replace('--data.', '--')}"
     trained = getattr(getattr(default, "train", None), "algorithm", None)
     algorithm = _algorithms().get(named or "", type(trained))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fewlabels.commands.options import UsageError, parse
+from fewlabels.commands.tables import print_whole, table, width_of
 from fewlabels.runs.report import MEASURES, DamagedRun, Entry, find, groups, read
 from fewlabels.runtime import files, streams
 from fewlabels.runtime.regular import expanded, real
-from fewlabels.runtime.screen import Screen, print_line, print_whole, width_of
+from fewlabels.runtime.screen import Screen, print_line
 
 HEADINGS = {
     "accuracy": "final",
@@ -37,6 +37,9 @@ final: after the last step
 last N: median over the last N evaluations (over all, if there are fewer)
 mean N: their mean
 best on test: chosen by the test images that it is measured on"""
+
+WORDS = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured on")
+"""Columns that hold no numbers."""
 
 SPARE = ("mean 20", "mean 10", "last 50", "last 10", "geom. mean", "seconds")
 """Columns that a terminal too narrow for the table does without, the first one first; --csv has them."""
@@ -149,27 +152,20 @@ def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
 def _print(out: Screen, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, Any]) -> None:
     """A table as wide as it must be; on a terminal with a line under its head, and without `SPARE` if it must."""
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
-    table, width = _table(out, columns, rows)
+    made = _table(out, columns, rows)
     left_out: list[str] = []
     for name in SPARE if out.is_terminal else ():
-        if width > out.width and name in columns:
+        if width_of(out, made) > out.width and name in columns:
             left_out.append(name)
-            table, width = _table(out, [column for column in columns if column not in left_out], rows)
-    print_whole(out, table)
+            made = _table(out, [column for column in columns if column not in left_out], rows)
+    print_whole(out, made)
     if left_out:
         print_line(out, f"no room for {', '.join(left_out)}: --csv and --json have all")
 
 
-def _table(out: Screen, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> tuple[Table, int]:
-    """A table and the width that it needs."""
-    table = Table(box=SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
-    words = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured_on")
-    for name in columns:
-        justify = "left" if name in words else "right"
-        table.add_column(name.replace("_", " "), justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*(row.get(name, "") for name in columns))
-    return table, width_of(out, table)
+def _table(out: Screen, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
+    cells = [[row.get(name, "") for name in columns] for row in rows]
+    return table([name.replace("_", " ") for name in columns], cells, left=WORDS, ruled=out.is_terminal, whole=True)
 
 
 def _seed(row: Mapping[str, Any]) -> str:

@@ -48,14 +48,14 @@ METHODS: Mapping[str, Settings] = {
     "mixmatch": {"uratio": 1},
     "remixmatch": {"uratio": 1},
 }
-"""What an algorithm's script in F says otherwise than FixMatch's, which are the defaults."""
+"""Settings of an algorithm's script in F that are not FixMatch's, which are the defaults."""
 
 DATASETS: Mapping[str, Settings] = {
     "cifar100": {"net.name": "wrn-28-8", "optim.weight_decay": 0.001},  # F issue 26: --filters=128, wd 0.001
     "stl10": {"net.name": "wrn-37-2"},  # F issue 34: --scales=4
     "mini_imagenet": {"net.name": "resnet18"},  # C run.sh, and its README on the backbone
 }
-"""What the published numbers on a data set rest on."""
+"""Settings of the published numbers on a data set."""
 
 BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     ("supervised", "cifar10"): {"optim.weight_decay": 0.02, "algorithm.smoothing": 0.001},
@@ -123,11 +123,11 @@ def short(algorithm: str, steps: int) -> Settings:
 
 
 FINE_TUNING: Settings = {"optim.lr": 0.003}
-"""What a short training that starts from learned weights has otherwise: the rates of `SMALL` are for new ones."""
+"""Settings of a short training that starts from learned weights: the rates of `SMALL` are for new ones."""
 
 
 def settings(algorithm: str, name: DataName, net: str | None = None, pretrained: bool | str = False) -> Settings:
-    """What `recipe` says otherwise than the dataclasses, beside `net` and `pretrained` themselves."""
+    """The settings of `recipe` that are no defaults of the dataclasses, without `net` and `pretrained` themselves."""
     method = METHODS.get(algorithm, {})
     kind = "a folder" if name.folder else name.base
     if kind in SMALL:
@@ -150,7 +150,7 @@ def _own_momentum(net: str) -> bool:
 
 
 class Recipe(NamedTuple):
-    """What a project trained with: `changes` on top of `recipe(algorithm, data)`, a whole."""
+    """The training of a published project: `changes` on top of `recipe(algorithm, data)`, a whole."""
 
     algorithm: str
     data: str

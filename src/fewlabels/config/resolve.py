@@ -1,4 +1,4 @@
-"""What a `Data` means: its images, its split, and the settings that follow from them."""
+"""The images and the split of a `Data`, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def complete(data: Data) -> Data:
 
 
 def options_of(data: Data) -> Options:
-    """What `data` tells the rule beside labels, seed and valid."""
+    """The options of the split's rule in `data`, besides labels, seed and valid."""
     return Options(**{name: getattr(data, name) for name in Options._fields})
 
 
@@ -121,9 +121,16 @@ def in_memory(data: Data, source: Source) -> Data:
 def load_source(
     data: Data, progress: Callable[[int, int], None] | None = None, size: tuple[int, int] | None = None
 ) -> Source:
-    """The images that `data` names, without those it leaves out; a folder calls `progress(done, total)`.
+    """The images that `data` names, without those it leaves out.
 
-    size: (H, W) of the images; default: what `data` says.
+    Args:
+        data: resolved or not; which labels are known (`split_of`) does not matter here.
+        progress: called as ``progress(done, total)`` while the pictures of a folder are read.
+        size: (H, W) of the images in pixels; default: `data.image_size`.
+
+    Raises:
+        DataUnavailable: a named data set is not on the disk and cannot be downloaded.
+        ValueError: the images were arrays in memory, or a folder, file, class or option is not what it should be.
     """
     if data.name == ARRAYS:
         raise ValueError("the run was made from arrays in memory, which are gone: name other images with --data")
@@ -157,7 +164,8 @@ def resolve(config: Train, source: Source) -> Train:
 
 
 def split_of(data: Data, source: Source) -> Split:
-    """The split that resolved `data` means."""
+    """The split of `source` by the rule, or from the split file, of resolved `data`. Raises ValueError where it does
+    not fit the source."""
     assert data.seed is not None and data.valid is not None and data.rule is not None
     if data.split is not None:
         split = read_split(data.split)

@@ -134,7 +134,7 @@ class Data(Checked):
     their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
 
     def alone(self) -> Data:
-        """What a command that adds its own options to these says about the data."""
+        """These settings without the options that a command has added to them in a subclass."""
         return Data(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Data)})
 
 
@@ -386,6 +386,6 @@ def _algorithm(value: Any, default: Any, algorithms: Mapping[str, type]) -> Any:
 
 
 def difference(config: Train, default: Train) -> dict[str, Any]:
-    """What `config` says otherwise than `default`, by dotted name."""
+    """The settings of `config` that are not those of `default`, by dotted name."""
     old = flat(to_dict(default))
     return {k: v for k, v in flat(to_dict(config)).items() if k not in old or old[k] != v}

@@ -27,7 +27,8 @@ def evaluate(
 
     The keys are those of `metrics.scores`, the run's curve (`curves.curve`: last1 ... best, of the evaluations
     during training), `step`, `weights` and `measured_on`. Grey images become colours, or colours grey, where the run
-    was trained on such. Raises ValueError where the classes, or height and width, are not the run's.
+    was trained on such. Raises ValueError where the classes, or height and width, are not the run's; RunError as
+    `load_predictor`.
     """
     model = load_predictor(run, checkpoint=checkpoint, weights=weights, device=device)
     if source.classes != model.classes:

@@ -23,10 +23,13 @@ def geometric_mean(recall: Sequence[float]) -> float:
 
 
 class Tally(NamedTuple):
-    """What `scores` needs of N predictions, where the logits are; nothing here has waited for the device."""
+    """Classes, loss and top-5 share of N predictions, on the device of the logits, for `scores`.
+
+    Nothing here has waited for the device.
+    """
 
     called: Tensor
-    """[N] int64."""
+    """The predicted classes, ``[N]`` int64."""
     loss: Tensor
     """Mean cross entropy, 0-d."""
     top5: Tensor

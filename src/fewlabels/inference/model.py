@@ -1,4 +1,4 @@
-"""What predicts: `Model`; and `Predictor`, a trained one with all that is needed to classify images."""
+"""Models that predict: `Model`; and `Predictor`, a trained one with all that is needed to classify images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIXELS_PER_BATCH = 2**20
 
 
 class Model(nn.Module):
-    """What is trained, averaged, saved, evaluated and asked: a net, further heads on its features, and a rule.
+    """A net, further heads on its features, and a rule that predicts: trained, averaged, saved and evaluated as one.
 
     Features are computed in `dtype` (None: as they are) and leave, like the logits, in float32. Called, it gives the
     logits that are trained, ``head(features(x))``; `predict` gives those that count, which the rule makes.
@@ -57,7 +57,7 @@ class Model(nn.Module):
         self.compiled: Callable[[Tensor], Tensor] | None = None
 
     def compile_features(self) -> None:
-        """Compile what costs the time, the features; the rules around them stay as they are."""
+        """Compile the features, which cost the time; the rules around them stay as they are."""
         # the batches of a step differ in size, but each one has the same size in every step
         self.compiled = torch.compile(self.net.features, dynamic=False)  # type: ignore[arg-type]
 
@@ -78,10 +78,11 @@ class Model(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits that are trained, ``[N, C, H, W] -> [N, K]`` float32."""
         return self.head(self.features(x))
 
     def predict(self, x: Tensor) -> Tensor:
-        """The logits by which images are classified, ``[N, C, H, W] -> [N, K]``."""
+        """The logits by which images are classified, ``[N, C, H, W] -> [N, K]``; `x` is normalised float."""
         return self.rule(self, self.features(x))
 
 
@@ -188,7 +189,10 @@ class Predictor:
     """Class by the name that it has in the data, where it was given a display name."""
 
     def logits(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
-        """Logits ``[N, K]`` on the CPU of images ``[N, H, W, C]`` uint8 of the training images' shape."""
+        """Logits ``[N, K]`` float32, on the CPU, of images ``[N, H, W, C]`` uint8; N may be 0.
+
+        Raises ValueError where dtype, height, width or channels are not those of the training images.
+        """
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels):
             raise ValueError(
@@ -232,5 +236,5 @@ def load_predictor(
 
 
 def decoding_of(data: Data) -> Decoding:
-    """How the settings say that picture files are read."""
+    """The settings by which picture files are read."""
     return Decoding(data.fit, data.bits, data.max_pixels)

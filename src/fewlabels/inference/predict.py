@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 27
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N readable image files."""
+    """Classes and probabilities of N readable image files."""
 
     paths: tuple[str, ...]
     """As found under the arguments, sorted by relative path within each."""
@@ -41,7 +41,7 @@ class Predictions:
     corrupt: tuple[tuple[str, str], ...]
     """Path and reason of every file that could not be read."""
     notes: tuple[str, ...]
-    """What is to be said of the others' pixels."""
+    """Remarks on the pixels of the others, in sentences."""
     truth: tuple[str | None, ...]
     """The class whose folder an image lies in (by its display name), where the argument was a folder of class folders.
     A folder that the model does not know stands for itself."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -27,6 +26,8 @@ def checkpoint_name(step: int, best: bool) -> str:
 
 
 class Checkpoint(NamedTuple):
+    """The folder of a checkpoint, found by its name; whether it is good, `meta` checks."""
+
     path: Path
     step: int
     best: bool
@@ -37,16 +38,9 @@ class Checkpoint(NamedTuple):
         Raises RunError.
         """
         damaged = f"checkpoint {self.path} is damaged: "
-        try:
-            meta = json.loads(regular.read_text(self.path / "meta.json"))
-        except FileNotFoundError:
-            raise RunError(f"checkpoint {self.path} is incomplete: meta.json is missing") from None
-        except OSError as error:
-            raise RunError(f"{damaged}meta.json cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError):
-            raise RunError(f"{damaged}meta.json cannot be read: it is not JSON") from None
+        meta = records.parsed(self.path / "meta.json", f"checkpoint {self.path}")
         if not records.is_sealed(meta):
-            if isinstance(meta, dict) and meta.keys() >= records.FORMAT_1 and "seal" not in meta:
+            if meta.keys() >= records.FORMAT_1 and "seal" not in meta:
                 raise RunError(
                     f"checkpoint {self.path} is of an earlier version of fewlabels, whose checkpoints do not say which "
                     "run they are of: go on with that version, or train the run again"
@@ -63,15 +57,11 @@ class Checkpoint(NamedTuple):
         for name, digest in meta["sha256"].items():
             if hashlib.sha256(self._bytes(name, meta["bytes"][name])).hexdigest() != digest:
                 raise RunError(f"{damaged}{name} has changed since it was written")
-        return dict(meta)
+        return meta
 
     def _bytes(self, name: str, size: int | None = None) -> bytes:
-        try:
+        with records.reading(self.path / name, f"checkpoint {self.path}"):
             return regular.read_bytes(self.path / name, size)
-        except FileNotFoundError:
-            raise RunError(f"checkpoint {self.path} is incomplete: {name} is missing") from None
-        except OSError as error:
-            raise RunError(f"checkpoint {self.path} is damaged: {name} cannot be read: {error.strerror}") from None
 
     def weights(self, which: str) -> dict[str, Tensor]:
         """State dict of the model; `which` is "ema" or "raw". Raises RunError."""
@@ -86,7 +76,7 @@ class Checkpoint(NamedTuple):
         return {k[len(which) + 1 :]: v for k, v in tensors.items() if k.startswith(which + ".")}
 
     def state(self) -> dict[str, Any]:
-        """What state.pt holds, a dictionary. Raises RunError."""
+        """Content of state.pt, a dictionary. Raises RunError."""
         damaged = f"checkpoint {self.path} is damaged: state.pt holds no state that torch loads with weights_only=True"
         data = io.BytesIO(self._bytes("state.pt"))
         try:

@@ -1,4 +1,4 @@
-"""What is reported of a curve of evaluations. No torch here, so that a report starts at once."""
+"""Medians, means and the best of a curve of evaluations. No torch here, so that a report starts at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who trains in a folder: a lock that ends with its process, whatever ends that.
+"""The lock on the folder of a training, which ends with its process, whatever ends that.
 
 It lies on the file `.lock`, which says who: host, process and since when. Readers need no lock. The folder may be
 renamed, copied or removed at any time; a copy of the file, or one that a killed process left, locks nothing.

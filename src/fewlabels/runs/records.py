@@ -6,11 +6,12 @@ What ties them: meta.json of a checkpoint and result.json carry a digest of each
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ FREE_TO_CHANGE = ("device", "keep")
 
 FORMAT = 2
 """Of checkpoints: weights.safetensors holds the whole model, net and heads. In 1, which was not written: the net."""
+
 PLACES = ("name", "root", "classes")
 """Settings of `Data` by which a resumed run may find its own pictures elsewhere: the split knows their names in the
 folder, and their contents."""
@@ -43,24 +45,43 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def parsed(path: Path) -> Any:
-    """What a JSON file of a run folder holds. Raises RunError."""
+@contextlib.contextmanager
+def reading(path: Path, of: str = "") -> Iterator[None]:
+    """Raises RunError for a file of a run folder that cannot be read within the block.
+
+    of: what the file is a part of, in words ("checkpoint PATH"); default: its folder.
+    """
+    where = _named(path, of)
     try:
-        return json.loads(regular.read_text(path))
+        yield
     except FileNotFoundError:
-        raise RunError(f"{path.parent} is incomplete: {path.name} is missing") from None
+        raise RunError(f"{of or path.parent} is incomplete: {path.name} is missing") from None
     except UnicodeDecodeError:
-        raise RunError(f"{path} cannot be read: it is not UTF-8") from None
+        raise RunError(f"{where} cannot be read: it is not UTF-8") from None
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+        raise RunError(f"{where} cannot be read: {error.strerror}") from None
+
+
+def parsed(path: Path, of: str = "") -> dict[str, Any]:
+    """The JSON object in a file of a run folder; `of` as for `reading`. Raises RunError."""
+    with reading(path, of):
+        text = regular.read_text(path)
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError):
-        raise RunError(f"{path} is not JSON") from None
+        raise RunError(f"{_named(path, of)} is not JSON") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{_named(path, of)} holds no JSON object")
+    return content
+
+
+def _named(path: Path, of: str) -> str:
+    return f"{of} is damaged: {path.name}" if of else str(path)
 
 
 def settings(folder: Path) -> dict[str, Any]:
     """The configuration in config.json, as plain values. Raises RunError."""
-    content = parsed(folder / "config.json")
-    train = content.get("train") if isinstance(content, dict) else None
+    train = parsed(folder / "config.json").get("train")
     if not isinstance(train, dict):
         raise RunError(f"{folder / 'config.json'} holds no training configuration")
     return train
@@ -82,9 +103,9 @@ def sealed(content: Mapping[str, Any], run: Mapping[str, str]) -> dict[str, Any]
     return {**whole, "seal": digest(whole)}
 
 
-def is_sealed(content: Any) -> bool:
+def is_sealed(content: Mapping[str, Any]) -> bool:
     """Whether nothing has changed since `sealed` made it."""
-    return isinstance(content, dict) and content.get("seal") == digest({k: content[k] for k in content if k != "seal"})
+    return content.get("seal") == digest({k: content[k] for k in content if k != "seal"})
 
 
 def check_own(content: Mapping[str, Any], folder: Path, what: str) -> None:
@@ -108,8 +129,6 @@ def result(folder: Path) -> dict[str, Any]:
     """
     path = folder / "result.json"
     content = parsed(path)
-    if not isinstance(content, dict):
-        raise RunError(f"{path} holds no JSON object")
     if "seal" not in content and _newest_meta(folder) is None:
         return content
     if not is_sealed(content):
@@ -138,7 +157,7 @@ def _newest_meta(folder: Path) -> dict[str, Any] | None:
         if is_sealed(content):
             try:
                 check_own(content, folder, f"checkpoint {folder / 'checkpoints' / name}")
-                return dict(content)
+                return content
             except RunError as error:
                 foreign = foreign or error
     if foreign:
@@ -204,7 +223,5 @@ def _metrics(folder: Path) -> bytes:
     path = folder / "metrics.jsonl"
     if not os.path.lexists(path):
         return b""
-    try:
+    with reading(path):
         return regular.read_bytes(path, regular.LARGEST_LOG)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None

@@ -50,7 +50,7 @@ class Entry:
     """A run as the report knows it."""
 
     row: dict[str, Any]
-    """What is shown, by column; None where there is nothing to show."""
+    """The cells of the run's row, by column; None where there is nothing to show."""
     settings: dict[str, Any]
     """config.json by dotted name, with the data's name without its seed, and what a split file held."""
 
@@ -81,7 +81,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> Entry:
-    """What the records in a run folder say. Raises DamagedRun.
+    """The entry of a run folder, from its records. Raises DamagedRun.
 
     The measures come from metrics.jsonl. Of an unfinished run the medians and means are those so far, and what
     only the end can say (`accuracy`, `geometric_mean`, `seconds`) is None. `seconds` is None as well for a run

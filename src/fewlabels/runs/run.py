@@ -42,20 +42,23 @@ from fewlabels.runtime.regular import expanded, real
 __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]
 
 SETTINGS = ("split.json", "data.json", "config.json")
-"""What a run writes before its first step, in the order in which it is removed: config.json shows that it is one."""
+"""Files from before the first step, in the order in which they are removed: config.json shows that it is a run."""
 
 PARTS = ("result.json", "baseline", "checkpoints", "tensorboard", "metrics.jsonl", *SETTINGS)
-"""What is replaced with a run; whatever else lies in the folder stays."""
+"""Files and folders of a run, which go when it is replaced; whatever else lies in the folder stays."""
 
 LITTER = (".lock", *(f".{name}.tmp" for name in PARTS))
-"""What a killed process may leave besides."""
+"""Names of further files that a killed process may leave."""
 
 
 class Run:
     """A run folder on disk."""
 
     def __init__(self, path: Path | str, algorithms: Iterable[type] = ()) -> None:
-        """Open an existing run. `algorithms` are config classes from outside the package that it may name."""
+        """Open an existing run. `algorithms` are config classes from outside the package that it may name.
+
+        Raises RunError where there is none.
+        """
         self.path = Path(path)
         self._algorithms = tuple(algorithms)
         if not self.path.is_dir():
@@ -123,7 +126,7 @@ class Run:
 
     @property
     def config(self) -> Train:
-        """The resolved configuration."""
+        """The resolved configuration, from config.json. Raises RunError."""
         settings = records.settings(self.path)
         try:
             return from_dict(settings, algorithms=self._algorithms)
@@ -137,27 +140,29 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What data.json says: classes, shape, mean, std, source."""
+        """Content of data.json: classes, shape (C, H, W), mean and std by channel, source. Raises RunError."""
         data = records.parsed(self.path / "data.json")
         if not _describes(data):
             raise RunError(f"{self.path / 'data.json'} does not describe the data of a run")
-        return dict(data)
+        return data
 
     @property
     def split(self) -> Split:
+        """Which images are labeled, as split.json says. Raises RunError."""
         path = self.path / "split.json"
+        with records.reading(path):
+            text = regular.read_text(path)
         try:
-            return Split.from_json(regular.read_text(path))
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is incomplete: split.json is missing") from None
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}") from None
+            return Split.from_json(text)
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from None
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """What the checkpoints of this run carry, as it was when first asked for."""
+        """Digests of the settings that the checkpoints of this run carry, as they were when first asked for.
+
+        Raises RunError.
+        """
         return records.identity(self.path)
 
     @property
@@ -166,7 +171,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """result.json: the summary of a complete training."""
+        """result.json: the summary of a complete training. Raises RunError where there is none, or it has changed."""
         return {k: v for k, v in records.result(self.path).items() if k not in ("records", "run", "seal")}
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
@@ -189,7 +194,7 @@ class Run:
         return sorted(found, key=lambda c: (c.step, c.best))
 
     def checkpoint(self, which: str = "last") -> Checkpoint:
-        """`last`, `best`, or a step number."""
+        """The checkpoint `last`, `best`, or of a step number. Raises RunError where it is not kept."""
         every = self.checkpoints()
         if not every:
             raise RunError(f"{self.path} has no checkpoint yet")
@@ -323,9 +328,9 @@ def _clear(path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _describes(data: Any) -> bool:
+def _describes(data: Mapping[str, Any]) -> bool:
     """Whether data.json has what a model needs, and in the right form."""
-    if not isinstance(data, dict) or not {"classes", "shape", "mean", "std"} <= data.keys():
+    if not {"classes", "shape", "mean", "std"} <= data.keys():
         return False
     classes, shape, values = data["classes"], data["shape"], data.get("values")
     lists = [part for part in (classes, shape, data["mean"], data["std"]) if isinstance(part, list)]

@@ -1,12 +1,11 @@
-"""Tables, bars and lines on a terminal, through rich."""
+"""What is shown on a terminal, through rich: text, and lines that break between words."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
+from rich.console import Console
 from rich.text import Text
 
 from fewlabels.runtime import streams
@@ -24,19 +23,6 @@ class Screen(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(streams.visible(text), **options)
-
-
-def width_of(screen: Console, table: RenderableType) -> int:
-    """The width that a table needs."""
-    return Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum
-
-
-def print_whole(screen: Console, table: RenderableType) -> None:
-    """A table as wide as it must be: on a terminal that is too narrow its rows go on in the next line, and no cell
-    is cut."""
-    narrow, screen.width = screen.width, max(screen.width, width_of(screen, table))
-    screen.print(table, soft_wrap=True)
-    screen.width = narrow
 
 
 def print_line(screen: Console, text: str) -> None:

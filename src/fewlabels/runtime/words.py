@@ -26,6 +26,16 @@ def nearest(word: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6)
     return did_you_mean(close(word, known, most, cutoff))
 
 
+def unknown(word: str, known: Iterable[str], remark: str | None = None) -> str:
+    """The end of a sentence about a word that is no known one: ``'trian'; did you mean train? (known: a, b)``.
+
+    remark: what is said in place of the nearest word.
+    """
+    names = list(known)
+    hint = nearest(word, names) if remark is None else f"; {remark}"
+    return f"{word!r}{hint} (known: {', '.join(names)})" if names else f"{word!r}{hint}"
+
+
 def first(items: Sequence[object], most: int = 10) -> str:
     """The first items for a sentence: ``a, b, c and 7 more``."""
     text = ", ".join(str(item) for item in items[:most])

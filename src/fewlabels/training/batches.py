@@ -1,4 +1,4 @@
-"""What a step trains on: the rows that it draws, and every image's own views, on the device."""
+"""Batches of a training: the drawn rows, and every image's own views, on the device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Tokens, Views
 
 Way = Literal["grouped", "kernel"]
-"""How views are made; the bits are the same. `grouped` by operation, or one Triton `kernel` a view."""
+"""Two ways to make views, with the same bits: `grouped` by operation, or one Triton `kernel` a view."""
 
 
 PROBE = "probe"
@@ -67,9 +67,9 @@ class BatchLoader:
         self.unlabeled = torch.from_numpy(split.unlabeled).to(device)
         self._host_rows = split.labeled, split.unlabeled
         self.targets = torch.from_numpy(split.targets).to(device)
-        """What is trained on: labels of `labeled`."""
+        """Labels of `labeled`, which are trained on: int64."""
         self.truth = torch.from_numpy(source.labels).to(device)
-        """What the source says of every image, -1 where it says nothing."""
+        """Labels of every image as the source knows them, int64, -1 for unknown ones; for the log only."""
         others = np.setdiff1d(split.unlabeled, split.labeled)
         self.truth_known = bool((source.labels[others] >= 0).any())
         """Whether an unlabeled image has a known class, as those of named sets have: the labeled ones tell nothing."""
@@ -260,7 +260,7 @@ class Images:
 
 
 def way_of(shape: Shape, device: torch.device) -> Way:
-    """How the views of images of this shape are made on a device."""
+    """The way in which views of images of this shape are made on a device."""
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return "grouped"
     capability = torch.cuda.get_device_capability(device)

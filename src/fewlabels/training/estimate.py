@@ -1,4 +1,4 @@
-"""What a training will cost, measured on a few small steps: parameters, memory, time."""
+"""The cost of a training, measured on a few small steps: parameters, memory, time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ SAMPLE = 48
 
 
 class Estimate(NamedTuple):
+    """The cost of a training on this machine."""
+
     config: Train
     """Resolved."""
     lines: dict[str, str]
-    """What it costs on this machine, in sentences: data, net, step, memory, images, time."""
+    """A sentence each for data, net, step, memory, images and time."""
     seconds: float
     """Of the whole training, without the evaluations."""
 
 
 def estimate(config: Train) -> Estimate:
-    """What a training costs.
+    """The cost of a training, from a few steps on noise; a folder is read, a named data set is not.
 
-    Trains a few steps on noise; a folder is read, a named data set is not.
+    Raises ValueError where the settings fit neither each other nor the data.
     """
     config.net.check()
     config = replace(config, data=resolve_data(config.data))

@@ -16,7 +16,7 @@ Replay = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """How a body of work is recorded."""
+    """A device's way to record a body of work and to run it again."""
 
     def rehearse(self, body: Replay) -> None:
         """Run `body` as it is, in the place where it will be recorded."""

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: metrics.jsonl, TensorBoard and the screen."""
+"""Metrics of a training in metrics.jsonl, in TensorBoard and on the screen."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MetricsWriter:
 
     @property
     def mark(self) -> dict[str, Any]:
-        """What a checkpoint says of metrics.jsonl as it is now."""
+        """Bytes and sha256 of metrics.jsonl as it is now, for a checkpoint to keep (`records.written`)."""
         return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
 
     def sync(self) -> None:
@@ -142,7 +142,7 @@ def said_once() -> Iterator[None]:
 
 
 class Display(Protocol):
-    """What a person sees while the training runs."""
+    """The progress of a training on the screen."""
 
     def update(self, step: int, text: str) -> None: ...
 
@@ -237,7 +237,8 @@ class Silence:
 
 
 Progressing = bool | Callable[[str, int, str], Display] | None
-"""What is shown: True a bar, False lines, None nothing; or what makes a display of (title, steps, what a step is)."""
+"""Kind of display: True a bar, False lines, None nothing; or a function ``(title, steps, what a step is) -> Display``.
+"""
 
 
 def display(title: str, steps: int, step: int, *, progress: Progressing, what: str = "step") -> Display:
@@ -256,7 +257,7 @@ def display(title: str, steps: int, step: int, *, progress: Progressing, what: s
 
 @contextlib.contextmanager
 def reading(progress: Progressing) -> Iterator[Callable[[int, int], None]]:
-    """What shows how far pictures are read, as ``show(done, total)``; a `display` from the first call on."""
+    """A function ``show(done, total)`` of the pictures that are read, with a `display` from its first call on."""
     shown: list[Display] = []
 
     def show(done: int, total: int) -> None:

@@ -78,7 +78,7 @@ _NO_MEMORY = re.compile(
 
 
 class Output(NamedTuple):
-    """How a training talks: the progress display (True a bar, False lines, None silence) and its sentences."""
+    """Display of a training's progress (True a bar, False lines, None silence), and where its sentences go."""
 
     progress: Progressing = None
     say: Say = lambda text: None
@@ -109,7 +109,7 @@ def train(
         output: what to show; default nothing.
 
     Raises:
-        ValueError: for what the user can mend; RunError where another process trains in the folder.
+        ValueError: for what the user can mend; RunError where `out` is taken, or another process trains in it.
         Interrupted: after SIGINT, SIGTERM or SIGHUP; the state is saved.
         Diverged: when the loss is no longer finite.
         Lost: when another rank of the training did not come or has ended (`fewlabels.runtime.ranks`).
@@ -193,6 +193,12 @@ def resume(
         source: as for `train`, for a run that was made from arrays.
         output: what to show; default nothing.
         algorithms: config classes from outside the package that the run's config.json may name.
+
+    Raises:
+        RunError: there is no such run, it has no undamaged checkpoint, another process trains in it, it was trained
+            on another number of ranks, or its images, labels or classes have changed.
+        ValueError: the data or the device are not there.
+        Interrupted, Diverged, Lost: as `train`.
     """
     output = output or Output()
     run = Run(path, algorithms)

@@ -1,4 +1,4 @@
-"""What rank 0 does around the steps of a training: log, evaluate, save, show, sum up."""
+"""The work of rank 0 around the steps of a training: log points, evaluations, checkpoints, display, result."""
 
 from __future__ import annotations
 

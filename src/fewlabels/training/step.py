@@ -178,7 +178,7 @@ class Trainer:
 
     @property
     def model(self) -> Model:
-        """What is trained; `average.model` is its average, in evaluation mode."""
+        """The model that is trained; `average.model` is its average, in evaluation mode."""
         return self.objective.model
 
     @property

@@ -1,4 +1,4 @@
-"""What a training is told to do, in a line."""
+"""The settings of a training, in a line."""
 
 from __future__ import annotations
 
