@@ -53,7 +53,8 @@ def whole(path: Path) -> dict[str, Any]:
         "state": bits(run.checkpoint().state()),
         "records": [{k: v for k, v in record.items() if k not in clocks} for record in run.metrics()],
         "result": {k: v for k, v in run.result.items() if k not in clocks},
-        "names": sorted(p.name for p in path.iterdir()),
+        # what is killed between its result and its end leaves .lock, which locks nothing and stays in a finished run
+        "names": sorted(p.name for p in path.iterdir() if p.name != ".lock"),
     }
 
 
