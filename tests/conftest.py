@@ -98,6 +98,14 @@ def short() -> Callable[..., Any]:
     return short_training
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of --seeds and --folds are forks."""
+    from forked import Forked
+
+    monkeypatch.setattr("fewlabels.sweep.pool.start", Forked)
+
+
 class Trained(NamedTuple):
     path: Path
     said: Said
