@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,11 +99,13 @@ def short() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs of --seeds and --folds are forks."""
+def forked() -> Iterator[None]:
+    """The runs of --seeds and --folds are forks, also after a test's `monkeypatch.undo()`."""
     from forked import Forked
 
-    monkeypatch.setattr("fewlabels.sweep.pool.start", Forked)
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr("fewlabels.sweep.pool.start", Forked)
+        yield
 
 
 class Trained(NamedTuple):

@@ -67,13 +67,13 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
     """
     threads = max(1, torch.get_num_threads() // len(places))
     waiting, free = deque(jobs), deque(places)
-    running: list[_Running] = []
+    running: list[Running] = []
     outcomes: dict[str, Outcome] = {}
     with interrupt.catch() as stop:
         try:
             while running or (waiting and not stop.signum):
                 while waiting and free and not stop.signum:
-                    running.append(_Running(waiting.popleft(), free.popleft(), threads, board))
+                    running.append(Running(waiting.popleft(), free.popleft(), threads, board))
                 for one in list(running):
                     if stop.signum:
                         one.stop()
@@ -92,18 +92,18 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
     return Result(outcomes, stop.signum if undone else 0)
 
 
-class _Running:
+class Running:
     """A job in its process, which is told to stop by the end of its input: that comes as well when this one dies."""
 
     def __init__(self, job: Job, place: str | None, threads: int, board: Board) -> None:
         self.job, self.place, self.board = job, place, board
         self.hushed, self.shown = False, {"eval": "", "log": ""}
-        self.records = [(0, "", _Tail(job.path / "metrics.jsonl"))]
+        self.records = [(0, "", Tail(job.path / "metrics.jsonl"))]
         if job.baseline:
-            self.records.append((job.config.steps, "baseline: ", _Tail(job.path / "baseline" / "metrics.jsonl")))
+            self.records.append((job.config.steps, "baseline: ", Tail(job.path / "baseline" / "metrics.jsonl")))
         board.step(job, job.start, "starting")
         self.process = start(job, place, threads)
-        self.log = _Tail(job.log, new=True)
+        self.log = Tail(job.log, new=True)
         self.input = cast(IO[bytes], self.process.stdin)
         order = {"path": str(job.path), "train": to_dict(job.config), "baseline": job.baseline}
         with suppress(OSError):  # it is dead already
@@ -147,12 +147,14 @@ class _Running:
         else:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             how = f"its process {how}" if code < 0 or "Traceback" not in text else last
-            return Outcome("failed", f"{how} (what it said is in {job.log})" if text else how)
+            if text:
+                return Outcome("failed", f"{how} (what it said is in {job.log})")
+            outcome = Outcome("failed", how)
         job.log.unlink(missing_ok=True)
         return outcome
 
 
-class _Tail:
+class Tail:
     """The lines that a file has got since it was put in place of the one that is there now."""
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
