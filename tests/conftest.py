@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,16 @@ def short_training(name: str = "fixmatch", /, **changes: Any) -> Any:
 @pytest.fixture(scope="session")
 def short() -> Callable[..., Any]:
     return short_training
+
+
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """The runs of --seeds and --folds are forks, also after a test's `monkeypatch.undo()`."""
+    from forked import Forked
+
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr("fewlabels.sweep.pool.start", Forked)
+        yield
 
 
 class Trained(NamedTuple):

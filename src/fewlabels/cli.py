@@ -53,6 +53,13 @@ def main(argv: Sequence[str] | None = None, command: Callable[[list[str]], int] 
     sys.exit(code)
 
 
+def child() -> None:
+    """One of the runs of `fewlabels train --seeds` and `--folds`, in a process of its own."""
+    from fewlabels.sweep.pool import child as train_one
+
+    main([], train_one)
+
+
 def run(args: list[str], command: Callable[[list[str]], int] | None = None) -> int:
     """Run the command line `args`; returns the exit status, which is not 0 if what was asked for could not be shown.
 

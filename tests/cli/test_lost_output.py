@@ -52,6 +52,7 @@ def test_a_training_goes_on(tmp_path: Path, error: OSError, most: int) -> None:
     assert whole.finished and [r["step"] for r in whole.metrics("eval")] == [2, 4, 6]
 
 
+@pytest.mark.usefixtures("forked")
 def test_many_trainings_go_on(tmp_path: Path) -> None:
     assert run("train", *SMALL, "--seeds", "0,1", "--out", tmp_path, out=Gone(PIPE), err=Gone(PIPE)) == 0
     assert all(fl.Run(tmp_path / f"seed-{i}").finished for i in (0, 1))

@@ -1,8 +1,7 @@
-"""`fewlabels train --seeds` and `--folds`: tiny trainings, in this process and in processes of their own."""
+"""`fewlabels train --seeds` and `--folds`: tiny trainings, most of them in forks."""
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import multiprocessing
@@ -21,10 +20,12 @@ import fewlabels as fl
 from fewlabels.commands.many import Bars, Plain
 from fewlabels.runs.run import Run
 from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.sweep import pool as spread
-from fewlabels.sweep.plan import Job, Outcome, plan
-from fewlabels.sweep.pool import Child, Post
+from fewlabels.sweep import pool
+from fewlabels.sweep.plan import Job, plan
+from fewlabels.sweep.pool import Outcome, start
 from fewlabels.training.step import Trainer
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 Command = Callable[..., Any]
 TINY = "--data digits@40 --net small-4 --batch 4 --uratio 2 --steps 12 --eval-every 6 --save-every 4 --log-every 3"
@@ -133,7 +134,7 @@ def test_a_failed_seed_does_not_stop_the_others(
     reason = "failed: the loss was not finite at step 8 ("
     assert reason in rows["seed 1"] and f"seed 1 {reason}" in said.err
     log = tmp_path / "seed-2.log"
-    assert f"failed: ZeroDivisionError: division by zero (traceback in {log})" in rows["seed 2"]
+    assert f"failed: ZeroDivisionError: division by zero (what it said is in {log})" in rows["seed 2"]
     assert "in broken" in log.read_text()
     accuracies = [Run(tmp_path / f"seed-{i}").result["accuracy"] for i in (0, 3)]
     assert table(said.out)["mean"][1] == f"{statistics.mean(accuracies):.2f}" and table(said.out)["n"][1] == "2"
@@ -147,14 +148,21 @@ def test_a_failed_seed_does_not_stop_the_others(
     assert state(tmp_path / "whole") == state(tmp_path / "seed-1")
 
 
+def both(here: int, signum: int) -> None:
+    """A signal to this process and to the one `here`, which may be the same."""
+    if here != os.getpid():
+        os.kill(here, signum)
+    os.kill(os.getpid(), signum)
+
+
 def signal_after(monkeypatch: pytest.MonkeyPatch, *, seed: int, steps: int, signum: int) -> None:
-    """The training with `seed` has a signal come after so many steps."""
-    step = Trainer.step
+    """The training with `seed`, and this process, as a terminal has it, get a signal after so many steps."""
+    step, here = Trainer.step, os.getpid()
 
     def interrupted(self: Trainer, number: int) -> None:
         step(self, number)
         if self.config.seed == seed and number + 1 == steps:
-            os.kill(os.getpid(), signum)
+            both(here, signum)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
 
@@ -200,14 +208,14 @@ def test_a_signal_that_leaves_nothing_undone(command: Command, tmp_path: Path, m
     assert said.code == 0 and table(said.out)["n"][1] == "2"
 
 
-@pytest.mark.parametrize("where", ["gc.collect", "fewlabels.sweep.pool._settled", "fewlabels.commands.many.Plain.end"])
+@pytest.mark.parametrize("where", ["pool.holds", "Plain.end"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_between_two_runs(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, where: str
 ) -> None:
     """When the training is over and its end is being told."""
-    module, _, name = where.rpartition(".")
-    holder: Any = {"gc": gc, "fewlabels.sweep.pool": spread}.get(module, Plain)
+    module, _, name = where.partition(".")
+    holder: Any = {"pool": pool, "Plain": Plain}[module]
     real, told = getattr(holder, name), []
 
     def signalled(*args: Any) -> Any:
@@ -251,11 +259,11 @@ def test_a_signal_in_the_last_step_before_the_baseline(
 def test_sigterm_twice_ends_at_once_and_is_told_from_ctrl_c(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.step
+    step, here = Trainer.step, os.getpid()
 
     def impatient(self: Trainer, number: int) -> None:
         step(self, number)
-        os.kill(os.getpid(), signal.SIGTERM)
+        both(here, signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Trainer, "step", impatient)
@@ -277,7 +285,8 @@ def test_a_signal_while_the_data_of_one_run_are_read(
 def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewlabels.training import loop as training
 
-    monkeypatch.setattr(training, "load_source", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+    here = os.getpid()
+    monkeypatch.setattr(training, "load_source", lambda *args, **options: both(here, signal.SIGTERM))
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path)
     assert said.code == 143 and "stopped by SIGTERM with 0 of 3 runs finished" in said.err
 
@@ -300,7 +309,7 @@ def test_a_narrow_terminal_shows_all_numbers(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("COLUMNS", "80")
     jobs = plan(fl.Train(steps=10**6), "seed", (10, 11), out=tmp_path)
     board = Bars(jobs)
-    board.tell(jobs[1], "step", 123_456, "test 72.50 %  loss 0.496" + 9 * "  loss 0.496")
+    board.step(jobs[1], 123_456, "test 72.50 %  loss 0.496" + 9 * "  loss 0.496")
     out = io.StringIO()
     Console(file=out, width=80).print(*board.progress.get_renderables())
     every, one = map(str.rstrip, out.getvalue().splitlines())
@@ -377,38 +386,38 @@ LONG = ("--steps", 100_000, "--save-every", 100_000, "--eval-every", 100_000)
 @pytest.mark.slow
 def test_two_processes_at_the_same_time(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When both train, one is killed; then comes Ctrl-C, to this process and to the other one, as a terminal has it."""
-    children: dict[str, Child] = {}
+    children: dict[str, Any] = {}
     training: set[str] = set()
 
-    class Watched(Child):
-        def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
-            def watch(message: Any) -> None:
-                post(message)
-                if isinstance(message, tuple) and "loss" in str(message):
-                    training.add(job.name)
-                    if training == {"seed 0", "seed 9"}:
-                        children["seed 9"].kill()
-
-            super().__init__(job, device, watch, threads)
-            children[job.name] = self
+    def watched(job: Job, place: str | None, threads: int) -> Any:
+        children[job.name] = start(job, place, threads)
+        return children[job.name]
 
     class Impatient(Plain):
+        def step(self, job: Job, step: int, text: str) -> None:
+            if "loss" in text:
+                training.add(job.name)
+            if training == {"seed 0", "seed 9"}:
+                children["seed 9"].kill()
+
         def end(self, job: Job, outcome: Outcome) -> None:
             super().end(job, outcome)
             if job.name == "seed 9":
                 os.kill(os.getpid(), signal.SIGINT)
-                children["seed 0"].process.send_signal(signal.SIGINT)
+                children["seed 0"].send_signal(signal.SIGINT)
 
-    monkeypatch.setattr("fewlabels.sweep.pool.Child", Watched)
+    monkeypatch.setattr("fewlabels.sweep.pool.start", watched)
     monkeypatch.setattr("fewlabels.commands.many.Plain", Impatient)
     monkeypatch.setattr("fewlabels.commands.many.gpus", lambda device: ["cpu", "cpu"])
     said = command(*OPTIONS, *LONG, "--seeds", "0,9", "--out", tmp_path)
     assert said.code == 130 and "stopped by SIGINT with 0 of 2 runs finished" in said.err.splitlines()[-1]
     assert said.out.startswith(f"2 runs in {tmp_path}: 2 new; one on each of the GPUs cpu, cpu\n")
     rows = {line[:6]: line.rstrip() for line in said.out.splitlines()}
-    assert rows["seed 9"].endswith("failed: its process was killed by SIGKILL")
+    log = tmp_path / "seed-9.log"
+    assert rows["seed 9"].endswith(f"failed: its process was killed by SIGKILL (what it said is in {log})")
+    assert log.read_text().startswith("fixmatch on digits@40: ")
     step = Run(tmp_path / "seed-0").checkpoint().step
-    assert rows["seed 0"].endswith(f"stopped at step {step} of 100000") and not list(tmp_path.glob("*.log"))
+    assert rows["seed 0"].endswith(f"stopped at step {step} of 100000") and list(tmp_path.glob("*.log")) == [log]
     # what it trained is what this process trains
     signal_after(monkeypatch, seed=0, steps=6, signum=signal.SIGTERM)
     with pytest.raises(Interrupted):
@@ -422,6 +431,7 @@ def test_children_save_when_the_parent_is_killed(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is there to tell them, and neither may keep the input of the other one open."""
+    monkeypatch.setattr("fewlabels.sweep.pool.start", start)
     monkeypatch.setattr("fewlabels.commands.many.gpus", lambda device: ["cpu", "cpu"])
     options = (*OPTIONS, *LONG, "--seeds", "0,1", "--out", tmp_path)
     parent = multiprocessing.get_context("fork").Process(target=command, args=options)

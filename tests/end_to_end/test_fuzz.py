@@ -105,6 +105,7 @@ def warm_up() -> None:
                 importlib.import_module(module.name)
     importlib.import_module("torch.utils.tensorboard")
     importlib.import_module("sklearn.datasets")
+    importlib.import_module("forked")
     gc.collect()
     gc.freeze()  # a child that collects garbage does not copy what it shares
     assert threading.active_count() == 1, "a fork would lose the other threads"
@@ -167,6 +168,9 @@ def _group_lives(group: int) -> bool:
 
 
 def _child(case: Case, pipes: dict[int, tuple[int, int]]) -> NoReturn:
+    from fewlabels.sweep import pool
+    from forked import Forked
+
     code = 99
     try:
         os.setpgid(0, 0)
@@ -187,6 +191,7 @@ def _child(case: Case, pipes: dict[int, tuple[int, int]]) -> NoReturn:
         _no_network()
         _streams(case, pipes)
         _without_privileges()
+        pool.start = Forked
         if case.signal:
             _signal_at(*case.signal, str(case.root))
         code = _as_interpreter(case.argv)
@@ -740,6 +745,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return subprocess.run(
             [sys.executable, __file__, *(args or sys.argv[1:])], env={**os.environ, "OMP_NUM_THREADS": "1"}
         ).returncode
+    sys.path.append(str(Path(__file__).parents[1]))
     warm_up()
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:

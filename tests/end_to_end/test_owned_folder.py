@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from fewlabels.sweep import plan as many
 from fewlabels.training import loop as training
 from fewlabels.training.step import Trainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 Command = Callable[..., Any]
 FORK: Any = multiprocessing.get_context("fork")
@@ -36,17 +37,19 @@ def content(path: Path) -> dict[Path, bytes]:
 
 @pytest.fixture
 def waiting() -> Iterator[Callable[[Callable[[], object], int], Any]]:
-    """Starts a training in a child, which stands still after so many steps until it is killed."""
+    """Starts a training in a child, which stands still after so many steps until it is killed, with what it started."""
     children = []
 
     def start(work: Callable[[], object], steps: int) -> Any:
-        there = FORK.Event()
+        there, who = FORK.Event(), FORK.Value("i")
 
         def run() -> None:
+            os.setsid()
             step = Trainer.step
 
             def still(self: Trainer, number: int) -> None:
                 if number == steps:
+                    who.value = os.getpid()
                     there.set()
                     time.sleep(120)
                 step(self, number)
@@ -58,12 +61,18 @@ def waiting() -> Iterator[Callable[[Callable[[], object], int], Any]]:
         child.start()
         children.append(child)
         assert there.wait(60)
+        child.trains = who.value
         return child
 
     yield start
     for child in children:
-        child.kill()
-        child.join(30)
+        end(child)
+
+
+def end(child: Any) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.join(30)
 
 
 def test_nobody_else_touches_a_run_that_trains(command: Command, tmp_path: Path, waiting: Any) -> None:
@@ -84,8 +93,7 @@ def test_nobody_else_touches_a_run_that_trains(command: Command, tmp_path: Path,
     # who only reads is welcome
     assert command("evaluate", path).code == command("report", path).code == 0
     assert fl.load(path).model.step == 4 and content(path) == before
-    child.kill()
-    child.join(30)
+    end(child)
     assert command("train", "--resume", path).code == 0
     assert command(*OPTIONS, "--out", tmp_path / "whole").code == 0
     weights = [Run(p).checkpoint().weights("ema") for p in (path, tmp_path / "whole")]
@@ -100,7 +108,7 @@ def test_the_same_seeds_twice_at_once(command: Command, tmp_path: Path, waiting:
         said = command(*OPTIONS, *words, "--out", root)
         assert said.code == 2 and said.sentence.startswith(f"{root} is being trained by process {child.pid} on ")
     said = command(*OPTIONS, "--seed", 0, "--out", root / "seed-0", "--overwrite")
-    assert said.code == 2 and said.sentence.startswith(f"{root}/seed-0 is being trained by process {child.pid} on ")
+    assert said.code == 2 and said.sentence.startswith(f"{root}/seed-0 is being trained by process {child.trains} on ")
     assert content(root) == before
 
 
@@ -124,8 +132,7 @@ def test_a_run_whose_baseline_trains(command: Command, tmp_path: Path, waiting: 
         said = command(*words)
         assert said.code == 2 and f"is being trained by process {child.pid} on " in said.err
         assert content(path) == before
-    child.kill()
-    child.join(30)
+    end(child)
     # the baseline alone
     waiting(lambda: fl.resume(path / "baseline"), 10)
     assert command(*OPTIONS, "--out", path, "--overwrite").sentence.startswith(f"{path}/baseline is being trained by ")
@@ -177,7 +184,7 @@ def test_a_run_that_was_killed_before_its_first_step(
     command: Command, tmp_path: Path, waiting: Any, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "run" / "seed-1" if "--seeds" in words else tmp_path / "run"
-    waiting(lambda: command(*OPTIONS, *words, "--out", tmp_path / "run"), 0).kill()
+    end(waiting(lambda: command(*OPTIONS, *words, "--out", tmp_path / "run"), 0))
     assert (path / "config.json").is_file()
     time.sleep(0.1)
     assert command(*OPTIONS, *words, "--out", tmp_path / "run").code == 0 and Run(path).finished
@@ -303,12 +310,13 @@ def test_nohup_is_respected() -> None:
 
 
 def signal_in(monkeypatch: pytest.MonkeyPatch, steps: int, signum: int) -> None:
-    step = Trainer.step
+    step, here = Trainer.step, os.getpid()
 
     def stopped(self: Trainer, number: int) -> None:
         step(self, number)
         if number + 1 == steps:
-            os.kill(os.getpid(), signum)
+            for process in {here, os.getpid()}:
+                os.kill(process, signum)
 
     monkeypatch.setattr(Trainer, "step", stopped)
 

@@ -14,9 +14,8 @@ import pytest
 import fewlabels as fl
 from fewlabels.data import workers
 from fewlabels.runtime import children
-from fewlabels.sweep import plan as many
-from fewlabels.sweep import pool as spread
-from fewlabels.sweep.plan import Job, Outcome
+from fewlabels.sweep.plan import Job, plan
+from fewlabels.sweep.pool import Outcome, train_all
 
 NAMES = ("signal", "torch", "numpy", "pickle", "PIL", "difflib", "tyro", "json", "threading", "subprocess", "random")
 ROOT = str(Path(fl.__file__).parents[1])
@@ -63,7 +62,11 @@ def test_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Silent:
-    def tell(self, job: Job, kind: str, step: int, text: str) -> None: ...
+    def step(self, job: Job, step: int, text: str) -> None: ...
+
+    def line(self, job: Job, text: str) -> None: ...
+
+    def said(self, job: Job, text: str) -> None: ...
 
     def end(self, job: Job, outcome: Outcome) -> None: ...
 
@@ -73,8 +76,8 @@ def test_training_in_a_process_of_its_own(
     folder: Path, tmp_path: Path, short: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    jobs = many.plan(short(steps=2), "seed", (0,), out=tmp_path / "runs")
-    outcomes, _ = spread.at_once(jobs, ["cpu"], Silent())
+    jobs = plan(short(steps=2), "seed", (0,), out=tmp_path / "runs")
+    outcomes, _ = train_all(jobs, [None], Silent())
     assert outcomes == {"seed 0": Outcome("finished")} and ran(folder) == ""
 
 

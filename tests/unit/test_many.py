@@ -1,7 +1,8 @@
-"""Which runs there are, and how they are given out to devices; the workers here are scripts, not processes."""
+"""Which runs there are, and how they are given out to devices; the processes here are scripts."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 import fewlabels as fl
 from fewlabels.runs.run import RunError
 from fewlabels.runtime.interrupt import Stop
-from fewlabels.sweep.plan import Job, Outcome, numbers, plan
-from fewlabels.sweep.pool import Post, at_once, gpus
+from fewlabels.sweep.plan import Job, numbers, plan
+from fewlabels.sweep.pool import Outcome, Result, Tail, gpus, train_all
 
 
 @pytest.mark.parametrize(
@@ -136,25 +137,33 @@ def test_what_the_folders_hold(short: Callable[..., Any], tmp_path: Path) -> Non
 
 
 class Script:
-    """A worker that ends when the test lets it, with what the test says."""
+    """A process that ends when the test lets it, with what the test says."""
 
-    def __init__(self, job: Job, device: str, post: Post) -> None:
-        self.job, self.device, self.post, self.stopped, self.killed = job, device, post, False, False
+    def __init__(self, job: Job, place: str | None) -> None:
+        self.job, self.place, self.stdin, self.code, self.killed, self.got = job, place, self, None, False, b""
+        job.log.write_text("")
 
-    def stop(self) -> None:
-        self.stopped = True
-        self.end(Outcome("stopped", "saved"))
+    def poll(self) -> int | None:
+        return self.code
+
+    wait = poll
+
+    def write(self, order: bytes) -> None:
+        self.got += order
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        """It is asked to stop, or has ended."""
+        self.end(128 + signal.SIGTERM, "fewlabels: saved")
 
     def kill(self) -> None:
         self.killed = True
 
-    def last_words(self) -> str:
-        return "its process was killed by SIGKILL"
-
-    def end(self, outcome: Outcome | None = None) -> None:
-        if outcome:
-            self.post(outcome)
-        self.post(None)
+    def end(self, code: int, text: str = "") -> None:
+        if self.code is None:
+            self.code = code
+            self.job.log.write_text(text)
 
 
 class Seen:
@@ -164,95 +173,152 @@ class Seen:
         self.ends: list[tuple[str, str, str]] = []
         self.lines: list[tuple[str, str]] = []
 
-    def tell(self, job: Job, kind: str, step: int, text: str) -> None:
+    def step(self, job: Job, step: int, text: str) -> None:
         self.lines.append((job.name, f"{step} {text}"))
+
+    def line(self, job: Job, text: str) -> None:
+        self.lines.append((job.name, text))
+
+    said = line
 
     def end(self, job: Job, outcome: Outcome) -> None:
         self.ends.append((job.name, outcome.kind, outcome.reason))
 
 
-def jobs_of(count: int, tmp_path: Path) -> list[Job]:
-    return plan(fl.Train(), "seed", range(count), out=tmp_path)
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Train so many seeds with scripts."""
+
+    def run(count: int, places: list[str | None], board: Seen, begin: Callable[[Script], None], **more: Any) -> Result:
+        def start(job: Job, place: str | None, threads: int) -> Script:
+            script = more.get("kind", Script)(job, place)
+            begin(script)
+            return script
+
+        monkeypatch.setattr("fewlabels.sweep.pool.start", start)
+        return train_all(plan(fl.Train(), "seed", range(count), out=tmp_path), places, board)
+
+    return run
 
 
-def test_one_at_a_time_on_each_device(tmp_path: Path) -> None:
+def test_one_at_a_time_on_each_device(train: Callable[..., Result]) -> None:
     """The second device is free again and again, while the first works on seed 0."""
     begun: list[Script] = []
 
-    def launch(job: Job, device: str, post: Post) -> Script:
-        script = Script(job, device, post)
+    def begin(script: Script) -> None:
         begun.append(script)
         if len(begun) > 1:  # all but the first end at once, the first with the last
-            script.post(("step", 3, "on its way"))
-            script.end(Outcome("finished"))
+            script.end(0, "on its way\n")
         if len(begun) == 4:
-            begun[0].end(Outcome("finished"))
-        return script
+            begun[0].end(0)
 
     board = Seen()
-    result = at_once(jobs_of(4, tmp_path), ["A", "B"], board, launch)
-    assert [(script.job.name, script.device) for script in begun] == [
+    result = train(4, ["A", "B"], board, begin)
+    assert [(script.job.name, script.place) for script in begun] == [
         ("seed 0", "A"), ("seed 1", "B"), ("seed 2", "B"), ("seed 3", "B"),
     ]  # fmt: skip
     assert result.signum == 0 and {name: o.kind for name, o in result.outcomes.items()} == dict.fromkeys(
         [f"seed {i}" for i in range(4)], "finished"
     )
-    assert [name for name, _, _ in board.ends] == ["seed 1", "seed 2", "seed 3", "seed 0"]
-    assert ("seed 2", "3 on its way") in board.lines and not any(script.killed for script in begun)
+    assert [name for name, _, _ in board.ends] == ["seed 1", "seed 2", "seed 0", "seed 3"]
+    assert ("seed 2", "on its way") in board.lines and not any(script.killed for script in begun)
+    orders = [json.loads(script.got) for script in begun]
+    assert [order["train"]["seed"] for order in orders] == [0, 1, 2, 3]
+    assert not any(script.job.log.exists() for script in begun)
 
 
-def test_a_dead_worker_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_dead_worker_does_not_stop_the_others(train: Callable[..., Result], tmp_path: Path) -> None:
+    trace = "a note\nTraceback (most recent call last):\n  there\nZeroDivisionError: by zero\n"
     ends = iter(
-        [None, Outcome("failed", "the loss was not finite"), Outcome("stopped", "by hand"), Outcome("finished")]
-    )
-
-    def launch(job: Job, device: str, post: Post) -> Script:
-        script = Script(job, device, post)
-        script.end(next(ends))
-        return script
-
+        [(-9, ""), (1, "a note\nfewlabels: the loss was not finite\n"), (143, "fewlabels: by hand\n"), (1, trace),
+         (-11, "a word\n"), (3, ""), (0, "")]
+    )  # fmt: skip
     board = Seen()
-    outcomes, signum = at_once(jobs_of(4, tmp_path), ["A"], board, launch)
+    outcomes, signum = train(7, [None], board, lambda script: script.end(*next(ends)))
     assert signum == 0 and board.ends == [
         ("seed 0", "failed", "its process was killed by SIGKILL"),
         ("seed 1", "failed", "the loss was not finite"),
         ("seed 2", "failed", "by hand"),
-        ("seed 3", "finished", ""),
+        ("seed 3", "failed", f"ZeroDivisionError: by zero (what it said is in {tmp_path / 'seed-3.log'})"),
+        ("seed 4", "failed", f"its process was killed by SIGSEGV (what it said is in {tmp_path / 'seed-4.log'})"),
+        ("seed 5", "failed", "its process ended with status 3"),
+        ("seed 6", "finished", ""),
     ]
     assert [(name, o.kind, o.reason) for name, o in outcomes.items()] == board.ends
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["seed-3.log", "seed-4.log"]
+    said = [(name, text) for name, text in board.lines if text != "0 starting"]
+    assert said == [("seed 1", "a note"), ("seed 3", "a note"), ("seed 4", "a word")]
 
 
-def test_a_signal_stops_all_once_and_begins_none(tmp_path: Path) -> None:
+def test_a_signal_stops_all_once_and_begins_none(train: Callable[..., Result]) -> None:
     begun: list[Script] = []
 
-    def launch(job: Job, device: str, post: Post) -> Script:
-        begun.append(Script(job, device, post))
+    def begin(script: Script) -> None:
+        begun.append(script)
         if len(begun) == 2:
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        return begun[-1]
 
     before = signal.getsignal(signal.SIGTERM)
-    result = at_once(jobs_of(5, tmp_path), ["A", "B"], Seen(), launch)
+    result = train(5, ["A", "B"], Seen(), begin)
     assert result.signum == signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
-    assert [script.stopped for script in begun] == [True, True]
     assert {name: o.kind for name, o in result.outcomes.items()} == {"seed 0": "stopped", "seed 1": "stopped"}
+    assert not any(script.killed or script.job.log.exists() for script in begun)
 
 
-def test_a_second_signal_kills(tmp_path: Path) -> None:
+def test_a_second_signal_kills(train: Callable[..., Result]) -> None:
     begun: list[Script] = []
 
     class Deaf(Script):
-        def stop(self) -> None:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        asked = False
 
-    def launch(job: Job, device: str, post: Post) -> Script:
-        begun.append(Deaf(job, device, post))
+        def close(self) -> None:
+            if not self.asked:
+                self.asked = True
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def begin(script: Script) -> None:
+        begun.append(script)
         os.kill(os.getpid(), signal.SIGINT)
-        return begun[-1]
 
     with pytest.raises(KeyboardInterrupt):
-        at_once(jobs_of(1, tmp_path), ["A"], Seen(), launch)
+        train(1, ["A"], Seen(), begin, kind=Deaf)
     assert begun[0].killed
+
+
+def test_the_steps_of_a_run_that_goes_on(train: Callable[..., Result], tmp_path: Path) -> None:
+    """What an earlier process wrote is not shown, and neither is half a line."""
+    evaluation = '{"kind": "eval", "step": %d, "test": {"ema": {"accuracy": 50.0}}}\n'
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(evaluation % 5)
+    tail = Tail(path)
+    with path.open("rb") as kept:  # so that its inode is in use, as it is until another one takes its place
+        assert tail.lines() == [] and tail.lines() == []
+        new = tmp_path / "new"
+        new.write_text(evaluation % 4)
+        new.rename(path)
+        assert kept.read() and tail.lines() == [(evaluation % 4).strip()] and tail.lines() == []
+    with path.open("a") as more:
+        more.write((evaluation % 6)[:20])
+        more.flush()
+        assert tail.lines() == []
+        more.write((evaluation % 6)[20:])
+    assert tail.lines() == [(evaluation % 6).strip()]
+
+    def begin(script: Script) -> None:
+        script.job.path.mkdir()
+        (script.job.path / "metrics.jsonl").write_text(
+            '{"kind": "log", "step": 3, "loss": 0.25, "lr": 0.1, "step_ms": 20.0}\n' + evaluation % 6
+        )
+        script.end(0)
+
+    board, steps = Seen(), fl.Train().steps
+    train(1, [None], board, begin)
+    assert [text for _, text in board.lines] == [
+        "0 starting",
+        "3 loss 0.250  50.0 steps/s",
+        "6 test 50.00 %  loss 0.250  50.0 steps/s",
+        f"step 6/{steps}  test 50.00 %  loss 0.250  50.0 steps/s",
+    ]
 
 
 def test_a_signal_after_a_wish_to_stop_is_the_first_one() -> None:

@@ -2,71 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import TaskID
 from rich.table import Table
 
 from fewlabels.algorithms import Supervised
-from fewlabels.commands.options import UsageError
-from fewlabels.config.resolve import resolve_data
+from fewlabels.commands.tables import width_of
 from fewlabels.config.settings import algorithm_name
-from fewlabels.data.names import parse
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.report import DamagedRun, mean_and_deviation, read
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
-from fewlabels.sweep.plan import Job, Kind, Outcome, holds, numbers, plan, root_of, saved
-from fewlabels.sweep.pool import Board, Result, at_once, gpus, in_turn
+from fewlabels.sweep.plan import Job, Kind, holds, saved
+from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
 from fewlabels.training import log
-
-if TYPE_CHECKING:
-    from fewlabels.commands.train import Command
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
 
 
-def main(command: Command, args: Sequence[str]) -> int:
-    kind: Kind = "seed" if command.seeds is not None else "fold"
-    _check(command, args)
-    which = numbers(f"--{kind}s", (command.seeds if kind == "seed" else command.folds) or "")
-    if command.dry_run:
-        return _train(command, kind, which)
-    root = root_of(command.train, kind, command.out)
-    _plan(command, kind, which)  # else the lock would be put into somebody's folder
-    with owning(lambda: Lock(root), partial(print, file=sys.stderr, flush=True)):
-        return _train(command, kind, which)
-
-
-def _plan(command: Command, kind: Kind, which: Sequence[int]) -> list[Job]:
-    return plan(command.train, kind, which, out=command.out, baseline=command.baseline, overwrite=command.overwrite)
-
-
-def _train(command: Command, kind: Kind, which: Sequence[int]) -> int:
-    train = command.train
-    jobs = _plan(command, kind, which)
-    todo = [job for job in jobs if not job.finished]
-    devices = gpus(train.device)[: len(todo)]
-    if command.dry_run:
-        _costs(jobs, max(1, len(devices)))
+def main(plan: Callable[[], list[Job]], kind: Kind, *, dry_run: bool, progress: bool) -> int:
+    """Train what `plan` says, as the folders are when it is asked; the rest as `fewlabels train` has it."""
+    jobs = plan()  # which refuses somebody's folder before the lock would be put into it
+    if dry_run:
+        _costs(jobs, len(_places(jobs)))
         return 0
-    print(_summary(jobs, devices), flush=True)
-    board = Bars(jobs) if command.progress and Console(stderr=True).is_terminal else Plain(jobs, alive=command.progress)
-    with board:
-        result = at_once(todo, devices, board) if len(devices) > 1 else in_turn(todo, board)
-    show(jobs, result, kind)
+    with owning(lambda: Lock(jobs[0].path.parent), partial(print, file=sys.stderr, flush=True)):
+        jobs = plan()
+        places = _places(jobs)
+        print(_summary(jobs, places), flush=True)
+        live = progress and Console(stderr=True).is_terminal
+        with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
+            result = train_all([job for job in jobs if not job.finished], places, board)
+        show(jobs, result, kind)
     if result.signum:
         name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)
         raise Interrupted(
@@ -76,39 +54,17 @@ def _train(command: Command, kind: Kind, which: Sequence[int]) -> int:
     return 1 if any(outcome.kind == "failed" for outcome in result.outcomes.values()) else 0
 
 
-def _check(command: Command, args: Sequence[str]) -> None:
-    """Raises UsageError where the options do not say clearly what the runs are."""
-    option, given = ("--seeds" if command.seeds is not None else "--folds"), {a.partition("=")[0] for a in args}
-    if "RANK" in os.environ:
-        raise UsageError(
-            f"{option} trains each run on one device: start it without torchrun, and it takes every visible GPU"
-        )
-    if command.seeds is not None and command.folds is not None:
-        raise UsageError(
-            "give --seeds or --folds: the deviation over both kinds of seeds at once would be that of neither"
-        )
-    if command.resume is not None:
-        raise UsageError(f"--resume goes on with one run; with {option} the same command as before goes on with all")
-    if command.seeds is not None and "--seed" in given:
-        raise UsageError("--seeds says the seeds of the training: leave out --seed")
-    if command.folds is None:
-        return
-    if "--data.seed" in given or ("--data" in given and parse(command.train.data.name).seed is not None):
-        raise UsageError("--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name")
-    if command.train.data.split is not None:
-        raise UsageError("--folds draws a split for each seed: leave out --data.split")
-    data = resolve_data(command.train.data)
-    if not any((data.labels, data.valid, data.imbalance, data.imbalance_unlabeled, data.imbalance_test)):
-        raise UsageError(
-            f"--folds draws other labels for each seed, and here all labels of {data.name} are used: add --data.labels"
-        )
+def _places(jobs: Sequence[Job]) -> Sequence[str | None]:
+    """The GPUs that the runs are given out to, or one place for one after another."""
+    devices = gpus(jobs[0].config.device)[: sum(not job.finished for job in jobs)]
+    return devices if len(devices) > 1 else [None]
 
 
-def _summary(jobs: Sequence[Job], devices: Sequence[str]) -> str:
+def _summary(jobs: Sequence[Job], places: Sequence[str | None]) -> str:
     kept, begun = sum(job.finished for job in jobs), sum(job.start > 0 and not job.finished for job in jobs)
     counts = {"finished already": kept, "to go on with": begun, "new": len(jobs) - kept - begun}
     text = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-    way = f"one on each of the GPUs {', '.join(devices)}" if len(devices) > 1 else "one after another"
+    way = f"one on each of the GPUs {', '.join(map(str, places))}" if len(places) > 1 else "one after another"
     return f"{len(jobs)} runs in {jobs[0].path.parent}: {text}; {way}"
 
 
@@ -157,23 +113,12 @@ class _Shown(Board):
     def print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def tell(self, job: Job, kind: str, step: int, text: str) -> None:
-        if kind == "step":
-            self.step(job, step, text)
-        elif kind == "line":
-            self.line(job, text)
-        else:
-            self.said(job, text)
-
-    def step(self, job: Job, step: int, text: str) -> None:
-        raise NotImplementedError
-
     def line(self, job: Job, text: str) -> None:
         """An evaluation. Lines of their own for those of many runs would bury what is said; a bar has the newest."""
 
     def said(self, job: Job, text: str) -> None:
         """Sentences that differ in numbers only are those of another seed, unless they are about its folder."""
-        if text == f"run folder {job.path}":
+        if text.startswith("run folder "):
             return
         key = text if str(job.path) in text else re.sub(r"(data\.)?seed=\d+, |[0-9.]+", "", text)
         if key not in self.heard:
@@ -322,5 +267,5 @@ def _print(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
     for i, row in enumerate(rows):
         table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] == "mean")
     if not out.is_terminal:  # a file has room for whole sentences
-        out.width = max(out.width, Measurement.get(out, out.options.update(max_width=10_000), table).maximum)
+        out.width = max(out.width, width_of(out, table))
     out.print(table)

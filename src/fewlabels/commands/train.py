@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import signal
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
 from fewlabels.config.recipes import RECIPES, hint, recipe
+from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import is_folder
@@ -26,13 +28,11 @@ from fewlabels.data.split import source_in
 from fewlabels.datatools.listing import present
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import Run, RunError
-from fewlabels.runtime import interrupt, parallel, regular, streams
-from fewlabels.runtime.interrupt import Interrupted
+from fewlabels.runtime import parallel, regular, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import nearest
-from fewlabels.sweep.plan import baseline
-from fewlabels.training.loop import Output, changed, resume, train
-from fewlabels.training.step import pick_device
+from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
+from fewlabels.training.loop import Output, resume, train
 
 if TYPE_CHECKING:
     from fewlabels.training.estimate import Estimate
@@ -85,26 +85,22 @@ def main(args: list[str]) -> int:
     if not command.dry_run:
         streams.aside()
     if command.seeds is not None or command.folds is not None:
-        return many.main(command, args)
+        _check_many(command, args)
+        kind: Kind = "seed" if command.seeds is not None else "fold"
+        which = numbers(f"--{kind}s", command.seeds or command.folds or "")
+        jobs = partial(plan, command.train, kind, which, out=command.out, baseline=command.baseline)
+        jobs = partial(jobs, overwrite=command.overwrite)
+        return many.main(jobs, kind, dry_run=command.dry_run, progress=command.progress)
     if command.dry_run:
         from fewlabels.training.estimate import estimate
 
         show(estimate(command.train), command.json)
         return 0
     output = Output(command.progress, print, command.recipe) if lead else Output()
-    with interrupt.between() as around, parallel.session(pick_device(command.train.device)):
-        run = _run(command, output)
-        results = {algorithm_name(run.config.algorithm): run}
-        if command.baseline:
-            if signum := parallel.agree(around.signum):
-                raise Interrupted(
-                    f"stopped by {signal.Signals(signum).name} before the baseline; {run.path} is finished, and "
-                    f"`fewlabels train --resume {run.path}` goes on with the baseline",
-                    signum,
-                )
-            results["supervised"] = baseline(run, changed(run.config, command.train), output)
+    runs = with_baseline(lambda: _run(command, output), command.train, command.baseline, output)
     if lead:
-        print(table(results))
+        names = (algorithm_name(runs[0].config.algorithm), "supervised")
+        print(table(dict(zip(names, runs, strict=False))))
     return 0
 
 
@@ -221,6 +217,34 @@ def _read_config(name: str) -> dict[str, Any]:
     if not isinstance(inner, dict):
         raise UsageError(f"--config {name} must hold an object of settings under 'train'")
     return dict(inner)
+
+
+def _check_many(command: Command, args: list[str]) -> None:
+    """Raises UsageError where the options do not say clearly what the runs are."""
+    option, given = ("--seeds" if command.seeds is not None else "--folds"), {a.partition("=")[0] for a in args}
+    if "RANK" in os.environ:
+        raise UsageError(
+            f"{option} trains each run on one device: start it without torchrun, and it takes every visible GPU"
+        )
+    if command.seeds is not None and command.folds is not None:
+        raise UsageError(
+            "give --seeds or --folds: the deviation over both kinds of seeds at once would be that of neither"
+        )
+    if command.resume is not None:
+        raise UsageError(f"--resume goes on with one run; with {option} the same command as before goes on with all")
+    if command.seeds is not None and "--seed" in given:
+        raise UsageError("--seeds says the seeds of the training: leave out --seed")
+    if command.folds is None:
+        return
+    if "--data.seed" in given or ("--data" in given and parse_name(command.train.data.name).seed is not None):
+        raise UsageError("--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name")
+    if command.train.data.split is not None:
+        raise UsageError("--folds draws a split for each seed: leave out --data.split")
+    data = resolve_data(command.train.data)
+    if not any((data.labels, data.valid, data.imbalance, data.imbalance_unlabeled, data.imbalance_test)):
+        raise UsageError(
+            f"--folds draws other labels for each seed, and here all labels of {data.name} are used: add --data.labels"
+        )
 
 
 def _check_resume(command: Command) -> None:

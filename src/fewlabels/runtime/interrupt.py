@@ -54,13 +54,19 @@ class Between:
     def __init__(self) -> None:
         self.signum = 0
         """The first signal."""
-        self.raises = True
-        """Otherwise it is only remembered."""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.signum = self.signum or signum
-        if self.raises:
-            raise KeyboardInterrupt(signum)
+        raise KeyboardInterrupt(signum)
+
+
+def ask(signum: int) -> None:
+    """From another thread: stop as after a signal. One that has come already, to this process too, meant the same."""
+    handler = signal.getsignal(signum)
+    if isinstance(handler, Stop):
+        handler.ask(signum)
+    elif isinstance(handler, Between) and not handler.signum:
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
 
 
 @contextlib.contextmanager

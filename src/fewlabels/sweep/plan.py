@@ -1,21 +1,16 @@
 """A training over several seeds: which runs there are, what their folders hold already, and how one of them is trained.
 
-`fewlabels.sweep.pool` trains them all: in turn, or one per GPU in processes of their own.
+`fewlabels.sweep.pool` trains them all.
 """
 
 from __future__ import annotations
 
-import gc
 import re
 import signal
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import torch
+from typing import Literal
 
 from fewlabels.algorithms import Supervised
 from fewlabels.config.resolve import resolve_data
@@ -25,19 +20,17 @@ from fewlabels.data.split import Split, read_split
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE
 from fewlabels.runs.run import Run, RunError, run_name
+from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
-from fewlabels.training.log import Display
-from fewlabels.training.loop import Output, changed, foreseen, resume, train
+from fewlabels.training.loop import Output, changed, resume, train
+from fewlabels.training.step import pick_device
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
 
 Kind = Literal["seed", "fold"]
 """What differs: the seed of the training, or that of the split."""
-
-Tell = Callable[[str, int, str], None]
-"""What a run says while it trains: ("step", steps done, text), ("line", 0, evaluation) or ("said", 0, sentence)."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +57,8 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where a process of its own, or a fault of the program, leaves what it has to say."""
+        """Where its process leaves what it has to say."""
         return self.path.with_name(f"{self.path.name}.log")
-
-
-class Outcome(NamedTuple):
-    """How a run ended."""
-
-    kind: Literal["finished", "failed", "stopped"]
-    reason: str = ""
-    """One sentence for a failure."""
-    signum: int = 0
-    """The signal that stopped it, or that came in the last step of one that finished, and stops those after it."""
 
 
 # ---- which runs
@@ -229,10 +212,10 @@ def baseline(run: Run, config: Train, output: Output) -> Run:
         output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
         output = output._replace(say=lambda text: None)
     with owning(lambda: Lock(run.path), output.say):
-        return _go(path, own, output, split=run.split)
+        return go(path, own, output, split=run.split)
 
 
-def _go(
+def go(
     path: Path,
     config: Train,
     output: Output,
@@ -253,53 +236,19 @@ def _go(
     return train(config, out=path, overwrite=overwrite or known, baseline=baseline, output=output)
 
 
-class _Teller:
-    """A display that passes on what it is told, ten times a second at most."""
+def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output: Output) -> list[Run]:
+    """The run that `begin` trains, and its baseline if it is wanted; a signal in between stops before the baseline.
 
-    def __init__(self, tell: Tell, before: int, prefix: str, unit: str) -> None:
-        self.tell, self.before, self.prefix, self.unit, self.told = tell, before, prefix, unit, 0.0
-
-    def update(self, step: int, text: str) -> None:
-        if time.monotonic() - self.told < 0.1:
-            return
-        self.told = time.monotonic()
-        if self.unit == "step":
-            self.tell("step", self.before + step, self.prefix + text)
-        else:
-            self.tell("step", self.before, f"{step} {self.unit}s {text}")
-
-    def line(self, text: str) -> None:
-        self.tell("line", 0, self.prefix + text)
-
-    def close(self) -> None:
-        pass
-
-
-def attempt(job: Job, tell: Tell) -> Outcome:
-    """Train a job; whatever goes wrong is an outcome."""
-
-    def output(before: int, prefix: str) -> Output:
-        def display(title: str, steps: int, unit: str) -> Display:
-            return _Teller(tell, before, prefix, unit)
-
-        return Output(display, lambda text: tell("said", 0, text))
-
-    try:
-        run = _go(job.path, job.config, output(0, ""), overwrite=job.overwrite, baseline=job.baseline)
-        if job.baseline:
-            baseline(run, changed(run.config, job.config), output(job.config.steps, "baseline: "))
-        outcome = Outcome("finished")
-    except Interrupted as stop:
-        outcome = Outcome("stopped", str(stop), stop.signum)
-    except KeyboardInterrupt as stop:  # outside the loop, where nothing has to be saved, or the second signal
-        outcome = Outcome("stopped", "stopped", stop.args[0] if stop.args else signal.SIGINT)
-    except Exception as error:
-        if (sentence := foreseen(error)) is None:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            job.log.write_text(traceback.format_exc())
-            sentence = f"{type(error).__name__}: {' '.join(str(error).split())} (traceback in {job.log})"
-        outcome = Outcome("failed", sentence)
-    if job.config.compile:
-        torch.compiler.reset()  # each run compiles its own step, and torch keeps a few versions only
-    gc.collect()
-    return outcome
+    config: the settings that were asked for.
+    """
+    with interrupt.between() as around, parallel.session(pick_device(config.device)):
+        run = begin()
+        if not wanted:
+            return [run]
+        if signum := parallel.agree(around.signum):
+            raise Interrupted(
+                f"stopped by {signal.Signals(signum).name} before the baseline; {run.path} is finished, and "
+                f"`fewlabels train --resume {run.path}` goes on with the baseline",
+                signum,
+            )
+        return [run, baseline(run, changed(run.config, config), output)]

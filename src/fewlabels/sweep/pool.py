@@ -1,37 +1,40 @@
-"""All runs of a plan: one after another in this process, or one per GPU in processes of their own.
+"""All runs of a plan, each in a process of its own: one after another, or one on each GPU.
 
-A run that fails does not stop the others; a signal stops all, each with its state saved.
+The run folder is the message: how far a process is stands in its metrics.jsonl, and what it says in a log beside the
+folder. A run that fails does not stop the others; a signal stops all, each with its state saved.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import IO, Literal, NamedTuple, Protocol, cast
 
 import torch
 
+from fewlabels.config.settings import from_dict, to_dict
 from fewlabels.runtime import children, interrupt
-from fewlabels.sweep.plan import Job, Outcome, attempt, holds, saved
+from fewlabels.sweep.plan import Job, go, holds, saved, with_baseline
+from fewlabels.training.log import shown
+from fewlabels.training.loop import Output
 
 
-class Board(Protocol):
-    """Where all runs are shown."""
+class Outcome(NamedTuple):
+    """How a run ended."""
 
-    def tell(self, job: Job, kind: str, step: int, text: str) -> None:
-        """What a run says, as `fewlabels.sweep.plan.Tell` has it."""
-
-    def end(self, job: Job, outcome: Outcome) -> None: ...
+    kind: Literal["finished", "failed", "stopped"]
+    reason: str = ""
+    """One sentence for a failure."""
 
 
 class Result(NamedTuple):
@@ -42,189 +45,176 @@ class Result(NamedTuple):
     """The signal that stopped all, or 0."""
 
 
-def in_turn(jobs: Sequence[Job], board: Board) -> Result:
-    """One after another in this process."""
-    outcomes: dict[str, Outcome] = {}
-    with interrupt.between() as around:
-        for job in jobs:
-            try:
-                around.raises = True
-                outcome = attempt(job, partial(board.tell, job))
-                around.raises = False
-            except KeyboardInterrupt:  # after the last word of the attempt
-                outcome = Outcome("stopped", "stopped", around.signum)
-            around.raises = False
-            outcome = outcomes[job.name] = _settled(job, outcome)
-            board.end(job, outcome)
-            if around.signum or outcome.kind == "stopped":
-                return _result(jobs, outcomes, around.signum or outcome.signum)
-    return Result(outcomes, 0)
+class Board(Protocol):
+    """Where all runs are shown."""
+
+    def step(self, job: Job, step: int, text: str) -> None:
+        """So many steps are done."""
+
+    def line(self, job: Job, text: str) -> None:
+        """An evaluation."""
+
+    def said(self, job: Job, text: str) -> None:
+        """A sentence."""
+
+    def end(self, job: Job, outcome: Outcome) -> None: ...
 
 
-def _settled(job: Job, outcome: Outcome) -> Outcome:
-    """A run that was told to stop when all was done is finished."""
-    done = outcome.kind == "stopped" and holds(job.path, job.config)
-    return Outcome("finished") if done and saved(job.path, job.config.steps, job.baseline)[1] else outcome
+def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -> Result:
+    """As many at a time as there are places.
 
-
-def _result(jobs: Sequence[Job], outcomes: dict[str, Outcome], signum: int) -> Result:
-    """A signal that left nothing undone has stopped nothing."""
-    undone = len(outcomes) < len(jobs) or any(outcome.kind == "stopped" for outcome in outcomes.values())
-    return Result(outcomes, signum if undone else 0)
-
-
-# ---- in processes
-
-
-Post = Callable[[Any], None]
-"""Takes what a worker sends: arguments of `Tell`, an `Outcome`, and at last None."""
-
-
-class Worker(Protocol):
-    """A run in a process of its own."""
-
-    def stop(self) -> None:
-        """Ask it to save and end."""
-
-    def kill(self) -> None: ...
-
-    def last_words(self) -> str:
-        """After its end: how that came, for a worker that sent no outcome."""
-
-
-def at_once(
-    jobs: Sequence[Job], devices: Sequence[str], board: Board, launch: Callable[[Job, str, Post], Worker] | None = None
-) -> Result:
-    """As many at a time as there are devices, each in a process that sees one of them.
-
-    Args:
-        devices: entries of CUDA_VISIBLE_DEVICES, or "cpu".
-        launch: begins a job on a device; default: `Child`.
+    places: what CUDA_VISIBLE_DEVICES is to be for the run that has the place; None leaves it as it is.
     """
-    launch = launch or partial(Child, threads=max(1, torch.get_num_threads() // len(devices)))
-    waiting, free = deque(jobs), deque(devices)
-    running: dict[str, tuple[Job, str, Worker]] = {}
+    threads = max(1, torch.get_num_threads() // len(places))
+    waiting, free = deque(jobs), deque(places)
+    running: list[Running] = []
     outcomes: dict[str, Outcome] = {}
-    sent: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    asked = False
     with interrupt.catch() as stop:
         try:
             while running or (waiting and not stop.signum):
                 while waiting and free and not stop.signum:
-                    job, device = waiting.popleft(), free.popleft()
-                    board.tell(job, "step", job.start, "starting")
-                    running[job.name] = job, device, launch(job, device, _signed(job.name, sent))
-                if stop.signum and not asked:
-                    asked = True
-                    for _, _, worker in running.values():
-                        worker.stop()
-                try:
-                    name, message = sent.get(timeout=0.1)
-                except queue.Empty:
-                    continue
-                job, device, worker = running[name]
-                if isinstance(message, Outcome):
-                    outcomes[name] = message
-                elif message is not None:
-                    board.tell(job, *message)
-                else:
-                    del running[name]
-                    free.append(device)
-                    last = worker.last_words()
-                    outcome = outcomes.get(name) or Outcome("stopped" if stop.signum else "failed", last)
-                    if outcome.kind == "stopped" and not stop.signum:  # it alone was told to stop
-                        outcome = Outcome("failed", outcome.reason)
-                    outcome = outcomes[name] = _settled(job, outcome)
-                    board.end(job, outcome)
+                    running.append(Running(waiting.popleft(), free.popleft(), threads, board))
+                for one in list(running):
+                    if stop.signum:
+                        one.stop()
+                    if outcome := one.look(stopping=stop.signum != 0):
+                        running.remove(one)
+                        free.append(one.place)
+                        outcomes[one.job.name] = outcome
+                        board.end(one.job, outcome)
+                time.sleep(0.05)
         finally:
-            for _, _, worker in running.values():
-                worker.kill()
-    return _result(jobs, outcomes, stop.signum)
+            for one in running:
+                one.process.kill()
+                one.process.wait()
+    # a signal that left nothing undone has stopped nothing
+    undone = len(outcomes) < len(jobs) or any(outcome.kind == "stopped" for outcome in outcomes.values())
+    return Result(outcomes, stop.signum if undone else 0)
 
 
-def _signed(name: str, sent: queue.SimpleQueue[tuple[str, Any]]) -> Post:
-    return lambda message: sent.put((name, message))
+class Running:
+    """A job in its process, which is told to stop by the end of its input: that comes as well when this one dies."""
 
-
-class Child:
-    """A Python process that runs `child`: the job goes in through its standard input, what it tells comes out.
-
-    It is told to stop by the end of its input, which comes as well when this process dies of whatever.
-    """
-
-    def __init__(self, job: Job, device: str, post: Post, threads: int) -> None:
-        self.job, self.post = job, post
-        environment = children.environment(
-            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(threads)),
-            CUDA_VISIBLE_DEVICES="" if device == "cpu" else device,
-        )
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                children.command("fewlabels.sweep.pool", "child"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-            )
-        self._input = cast(IO[bytes], self.process.stdin)
+    def __init__(self, job: Job, place: str | None, threads: int, board: Board) -> None:
+        self.job, self.place, self.board = job, place, board
+        self.hushed, self.shown = False, {"eval": "", "log": ""}
+        self.records = [(0, "", Tail(job.path / "metrics.jsonl"))]
+        if job.baseline:
+            self.records.append((job.config.steps, "baseline: ", Tail(job.path / "baseline" / "metrics.jsonl")))
+        board.step(job, job.start, "starting")
+        self.process = start(job, place, threads)
+        self.log = Tail(job.log, new=True)
+        self.input = cast(IO[bytes], self.process.stdin)
+        order = {"path": str(job.path), "train": to_dict(job.config), "baseline": job.baseline}
         with suppress(OSError):  # it is dead already
-            self._input.write(pickle.dumps(job))
-            self._input.flush()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        with suppress(EOFError, OSError, pickle.UnpicklingError), cast(IO[bytes], self.process.stdout) as source:
-            while True:
-                self.post(pickle.load(source))
-        self.process.wait()
-        self.post(None)
+            self.input.write(json.dumps({**order, "overwrite": job.overwrite}).encode() + b"\n")
+            self.input.flush()
 
     def stop(self) -> None:
+        """Ask it to save and end."""
         with suppress(OSError):
-            self._input.close()
+            self.input.close()
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def look(self, *, stopping: bool) -> Outcome | None:
+        """Show what is new, and say how it ended if it has; `stopping`: it was asked to."""
+        code = self.process.poll()  # first, so that all that it did has been done
+        for line in self.log.lines():
+            self.hushed = self.hushed or line.startswith("Traceback")
+            if line and not self.hushed and not line.startswith("fewlabels: "):
+                self.board.said(self.job, line)
+        for before, prefix, tail in self.records:
+            for record in map(json.loads, tail.lines()):
+                self.shown[record["kind"]] = shown(record)
+                text = prefix + "  ".join(filter(None, self.shown.values()))
+                if (step := before + record["step"]) > self.job.start:
+                    self.board.step(self.job, step, text)
+                    if record["kind"] == "eval":
+                        self.board.line(self.job, f"{prefix}step {record['step']}/{self.job.config.steps}  {text}")
+        return None if code is None else self._end(code, stopping)
 
-    def last_words(self) -> str:
+    def _end(self, code: int, stopping: bool) -> Outcome:
         self.stop()
+        job, told = self.job, code < 0 or code > 128
+        done = holds(job.path, job.config) and saved(job.path, job.config.steps, job.baseline)[1]
+        text = job.log.read_text("utf-8", "replace").strip() if job.log.is_file() else ""
+        last = text.rpartition("\n")[2]
+        if code == 0 or (told and done):  # told to stop when all was done
+            outcome = Outcome("finished")
+        elif told and stopping:
+            outcome = Outcome("stopped")
+        elif code > 0 and last.startswith("fewlabels: "):
+            outcome = Outcome("failed", last.removeprefix("fewlabels: "))
+        else:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            how = f"its process {how}" if code < 0 or "Traceback" not in text else last
+            if text:
+                return Outcome("failed", f"{how} (what it said is in {job.log})")
+            outcome = Outcome("failed", how)
+        job.log.unlink(missing_ok=True)
+        return outcome
+
+
+class Tail:
+    """The lines that a file has got since it was put in place of the one that is there now."""
+
+    def __init__(self, path: Path, *, new: bool = False) -> None:
+        """`new`: the file that is there is the one to read."""
+        self.path, self.at = path, 0
+        self.old = None if new else self._stamp()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
         with suppress(OSError):
-            if not self.job.log.stat().st_size:
-                self.job.log.unlink()
-        code = self.process.returncode
-        if code < 0:
-            return f"its process was killed by {signal.Signals(-code).name}"
-        return f"its process ended with status {code}; what it said is in {self.job.log}"
+            stat = self.path.stat()
+            return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        return None
+
+    def lines(self) -> list[str]:
+        """Those since the last call, whole ones only."""
+        if self.old and self.old == self._stamp():  # what an earlier process wrote
+            return []
+        self.old, data = None, b""
+        with suppress(OSError), self.path.open("rb") as file:
+            file.seek(self.at)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.at += len(whole)
+        return whole.decode("utf-8", "replace").split("\n")[:-1]
 
 
-def child() -> None:
-    """Train the job that standard input brings."""
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not land among the messages
-    job = pickle.load(sys.stdin.buffer)
+def start(job: Job, place: str | None, threads: int) -> subprocess.Popen[bytes]:
+    """The process of a job, which waits for it at its input."""
+    values = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    if place is not None:
+        values["CUDA_VISIBLE_DEVICES"] = place
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("wb") as log:
+        return subprocess.Popen(
+            children.command("fewlabels.cli", "child"),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=children.environment(**values),
+        )
+
+
+def child(args: list[str]) -> int:
+    """In that process: train the job that standard input brings."""
+    job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_obey, daemon=True).start()
-
-    def send(message: Any) -> None:
-        with suppress(OSError):  # the parent is dead, and the state gets saved nevertheless
-            sink.write(pickle.dumps(message))
-            sink.flush()
-
-    send(attempt(job, lambda *message: send(message)))
+    path, config, baseline = Path(job["path"]), from_dict(job["train"]), job["baseline"]
+    output = Output(say=partial(print, file=sys.stderr, flush=True))
+    begin = partial(go, path, config, output, overwrite=job["overwrite"], baseline=baseline)
+    with_baseline(begin, config, baseline, output)
+    return 0
 
 
 def _obey() -> None:
-    """When the input ends, stop the training as a signal would; where none is under way, nothing has to be saved.
-
-    A process group may have had a signal as well, at any moment before or after: `Stop.ask` is not a second one.
-    """
+    """When the input ends, stop as after a signal."""
     while os.read(0, 1):
         pass
-    while isinstance(handler := signal.getsignal(signal.SIGTERM), interrupt.Stop):
-        handler.ask(signal.SIGTERM)
-        time.sleep(1)  # time to say how it ended; what goes on, after its last step, with the baseline is asked again
-    os._exit(128 + signal.SIGTERM)
+    while True:  # at this moment there may be nobody to ask
+        interrupt.ask(signal.SIGTERM)
+        time.sleep(0.1)
 
 
 def gpus(device: str) -> list[str]:

@@ -28,6 +28,15 @@ SHOWN = ("loss", "loss_x", "loss_u", "mask")
 """Logged values that the progress display shows, where the algorithm has them."""
 
 
+def shown(record: Mapping[str, Any]) -> str:
+    """What is shown of a line of metrics.jsonl: the accuracy of an evaluation, losses and speed of a log point."""
+    if record["kind"] == "eval":
+        part = next(part for part in ("test", "valid", "train") if part in record)
+        return f"{part} {record[part]['ema']['accuracy']:.2f} %"
+    losses = [f"{name} {record[name]:.3f}" for name in SHOWN if name in record]
+    return "  ".join([*losses, f"{1000 / record['step_ms']:.1f} steps/s"])
+
+
 class MetricsWriter:
     """metrics.jsonl and TensorBoard of a run. The tags are listed in docs/logging.md."""
 

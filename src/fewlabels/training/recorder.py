@@ -43,9 +43,7 @@ class RunRecorder:
         self.trainer, self.run, self.split = trainer, run, split
         self.start = self.lap_start = time.perf_counter()
         self.first = self.lap_step = step
-        self.losses: list[str] = []
-        self.accuracy: list[str] = []
-        self.speed: list[str] = []
+        self.accuracy = self.losses = ""
         if run is None:
             self.display: log.Display = log.Silence()
             return
@@ -87,15 +85,14 @@ class RunRecorder:
         if self.run is None:
             return
         self.writer.log(step, values, timing)
-        rate = 1000 / step_ms
-        self.losses = [f"{name} {values[name]:.3f}" for name in log.SHOWN if name in values]
-        self.speed = [f"{rate:.1f} steps/s", f"{rate * self.trainer.images_per_step:.0f} images/s"]
+        images = 1000 / step_ms * self.trainer.images_per_step
+        self.losses = f"{log.shown({'kind': 'log', **values, **timing})}  {images:.0f} images/s"
         self.display.update(step, self.text)
 
     @property
     def text(self) -> str:
         """Accuracy, losses and speed, as far as they are known."""
-        return "  ".join([*self.accuracy, *self.losses, *self.speed])
+        return "  ".join(filter(None, (self.accuracy, self.losses)))
 
     def evaluate(self, step: int) -> None:
         if self.run is None:
@@ -103,8 +100,7 @@ class RunRecorder:
         start = time.perf_counter()
         record = self.evaluator.record()
         self.writer.evaluation(step, record)
-        part = self.evaluator.main
-        self.accuracy = [f"{part} {record[part]['ema']['accuracy']:.2f} %"]
+        self.accuracy = log.shown({"kind": "eval", **record})
         steps = self.trainer.config.steps
         self.display.line(f"step {step}/{steps}  {self.text}")
         for remark in self.trainer.remarks() if step == steps else ():
