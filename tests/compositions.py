@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewlabels.algorithms import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
 from fewlabels.algorithms.functional import cross_entropy
+from fewlabels.algorithms.memory import Ring
 from fewlabels.algorithms.slots import Seen, Threshold
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Checked, Range
@@ -44,25 +45,16 @@ class Contrast(Checked):
 class Memory(nn.Module):
     """The projections of the last images and what they were taken for; over all ranks."""
 
-    keys: Tensor
-    """``[Q, P]``."""
-    values: Tensor
-    """``[Q, K]``."""
-    place: Tensor
-    """Where the next image is written, 0-d int64."""
-
     def __init__(self, size: int, classes: int, width: int, share: float = 0.7, heat: float = 0.5) -> None:
         super().__init__()
         self.share, self.heat = share, heat
-        self.register_buffer("keys", torch.zeros(size, width))
-        self.register_buffer("values", torch.full((size, classes), 1 / classes))
-        self.register_buffer("place", torch.tensor(0))
+        self.last = Ring(size, keys=torch.zeros(width), values=torch.full((classes,), 1 / classes))
 
     def forward(self, seen: Seen) -> Tensor:
         """Align: guesses nearer to those of the images in the memory that look alike, ``[M, K]``; read, not written."""
         with torch.no_grad():
-            near = (projected(seen.teacher, seen.weak.features) @ self.keys.T / self.heat).softmax(1)
-            return self.share * seen.probs + (1 - self.share) * near @ self.values
+            near = (projected(seen.teacher, seen.weak.features) @ self.last.rows("keys").T / self.heat).softmax(1)
+            return self.share * seen.probs + (1 - self.share) * near @ self.last.rows("values")
 
     def contrast(self, seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
         """Term: an image of the first strong view is to find those of the second that have its guess. Then the weak
@@ -71,14 +63,8 @@ class Memory(nn.Module):
         everyone, probs = parallel.gather(second.detach()), parallel.gather(seen.probs)
         alike = seen.probs @ probs.T
         loss = cross_entropy(first @ everyone.T / self.heat, alike / alike.sum(1, keepdim=True)).mean()
-        self.write(parallel.gather(projected(seen.teacher, seen.weak.features)), probs)
+        self.last.write(keys=projected(seen.teacher, seen.weak.features), values=seen.probs)
         return loss
-
-    @torch.no_grad()
-    def write(self, keys: Tensor, values: Tensor) -> None:
-        rows = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
-        self.keys[rows], self.values[rows] = keys, values
-        self.place.copy_((self.place + len(keys)) % len(self.keys))
 
 
 def projected(net: Net, features: Tensor) -> Tensor:

@@ -71,9 +71,9 @@ def test_a_memory_is_read_by_one_slot_and_written_by_a_term() -> None:
         got = {name: float(losses.log[name]) for name in expected}
         assert got == pytest.approx(expected, rel=2e-5)
     assert 0 < selected < 30
-    np.testing.assert_allclose(algorithm.align.keys, keys, atol=1e-5)
-    np.testing.assert_allclose(algorithm.align.values, values, atol=1e-5)
-    assert set(algorithm.state_dict()) == {"align.keys", "align.values", "align.place"}
+    np.testing.assert_allclose(algorithm.align.last.rows("keys"), keys, atol=1e-5)
+    np.testing.assert_allclose(algorithm.align.last.rows("values"), values, atol=1e-5)
+    assert set(algorithm.state_dict()) == {"align.last.keys", "align.last.values", "align.last.place"}
 
 
 def test_ranks_share_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,9 @@ def test_a_training_with_memory_and_heads_resumes_bit_for_bit(tmp_path: Path) ->
     assert (ours / "weights.safetensors").read_bytes() == (theirs / "weights.safetensors").read_bytes()
     one, two = (Run(p).checkpoint().state() for p in (whole.path, path))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert one["algorithm"]["align.keys"].norm(dim=1).gt(0.9).all() and int(one["algorithm"]["align.place"]) == 4
+    assert (
+        one["algorithm"]["align.last.keys"].norm(dim=1).gt(0.9).all() and int(one["algorithm"]["align.last.place"]) == 4
+    )
     generator = torch.get_rng_state()
     fl.load(path, algorithms=(Contrast,))  # which makes net and heads
     assert torch.equal(torch.get_rng_state(), generator)

@@ -31,6 +31,7 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "slots",
         "composed",
         "missing",
+        "memory",
         "openset",
         "functional",
     }

@@ -54,6 +54,13 @@ class Algorithm(nn.Module):
         self.notes += (f"--{option} is {weight:g} for {classes} classes",)
         return weight
 
+    refresh_every: int | None = None
+    """Steps after which `refresh` is called; None: never."""
+
+    def refresh(self, logits: Tensor) -> None:
+        """Take in what the averaged model says of all unlabeled images without augmentation: ``[N, K]`` in the order
+        of `Batch.index`, the same on all ranks."""
+
     def remarks(self, classes: Sequence[str]) -> list[str]:
         """Sentences for the user after the training, on what it has found; `classes` are their names."""
         return []

@@ -17,7 +17,7 @@ from fewlabels.augment.views import View
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.inference.model import Model, make_model
+from fewlabels.inference.model import Model, logits_of, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.rng import philox
@@ -209,6 +209,7 @@ class Trainer:
         else:
             self._update(batch)
         self._learn(step, batch)
+        self._refresh(step + 1)
         self.count += 1
 
     def _update(self, batch: Batch) -> None:
@@ -254,6 +255,19 @@ class Trainer:
             _, images = self.batches.probe
             probs = self.average.model.predict(images).softmax(1)
             self.batches.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
+
+    @torch.no_grad()
+    def _refresh(self, done: int) -> None:
+        """Show the algorithm all unlabeled images, as often as it wants; each rank looks at its share of them."""
+        every = self.algorithm.refresh_every
+        if every is None or done % every:
+            return
+        loader = self.batches
+        rows = loader.unlabeled.to(loader.store.rows_device)
+        share = -(-len(rows) // self.world)
+        own = torch.arange(self.rank * share, (self.rank + 1) * share, device=rows.device) % len(rows)
+        (logits,) = logits_of([self.average.model], loader.normalize, loader.store, rows[own])
+        self.algorithm.refresh(parallel.gather(logits)[: len(rows)])
 
     @torch.no_grad()
     def _pseudo(self, index: Tensor, losses: Losses) -> dict[str, Tensor]:

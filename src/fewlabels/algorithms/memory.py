@@ -1,0 +1,68 @@
+"""What is kept of images that have passed: a row for each unlabeled one, or the last ones in a ring; over all ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.runtime import parallel
+
+
+class PerImage(nn.Module):
+    """One value, or a vector of them, for each of the N unlabeled images; NaN for those that have not been seen."""
+
+    values: Tensor
+    """``[N, *shape]`` float32."""
+
+    def __init__(self, images: int, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.full((images, *shape), torch.nan))
+
+    @torch.no_grad()
+    def write(self, index: Tensor, values: Tensor) -> None:
+        """Keep the `values` ``[M, *shape]`` of the images at rows `index` ``[M]`` int64, those of every rank; of an
+        image that comes twice, the last."""
+        index, values = parallel.gather(index), parallel.gather(values.float())
+        # the last of each row by number of its place, as writing twice to one row has no order on a GPU
+        place = torch.arange(len(index), device=index.device)
+        newest = torch.zeros(len(self.values), dtype=torch.int64, device=index.device)
+        newest.scatter_reduce_(0, index, place, "amax", include_self=False)
+        self.values[index] = values[newest[index]]
+
+    @property
+    def seen(self) -> Tensor:
+        """Which images have a value, ``[N]`` bool."""
+        return ~self.values.flatten(1).isnan().any(1) if self.values.ndim > 1 else ~self.values.isnan()
+
+
+class Ring(nn.Module):
+    """The last Q rows of several kinds, such as keys and values; the oldest are overwritten.
+
+    Args:
+        size: Q.
+        start: for each kind by name, the row ``[W]`` that stands in all places at the start.
+    """
+
+    place: Tensor
+    """Where the next row is written, 0-d int64."""
+
+    def __init__(self, size: int, **start: Tensor) -> None:
+        super().__init__()
+        self.size = size
+        for name, row in start.items():
+            self.register_buffer(name, row.repeat(size, 1))
+        self.register_buffer("place", torch.tensor(0))
+
+    def rows(self, name: str) -> Tensor:
+        """``[Q, W]``."""
+        return self.get_buffer(name)
+
+    @torch.no_grad()
+    def write(self, **rows: Tensor) -> None:
+        """Append rows ``[n, W]`` of each kind, of every rank in their order; of more than Q the last."""
+        for name, new in rows.items():
+            new = parallel.gather(new)
+            count = len(new)
+            at = (self.place + torch.arange(count, device=new.device)) % self.size
+            self.get_buffer(name)[at[-self.size :]] = new[-self.size :].to(self.get_buffer(name).dtype)
+        self.place.copy_((self.place + count) % self.size)
