@@ -101,7 +101,7 @@ class Masked:
         self.percent, self.confidence = percent, confidence
 
     def __call__(self, logits: Tensor, target: Tensor) -> Part:
-        confidence = logits.detach().softmax(1).amax(1)
+        confidence = logits.detach().float().softmax(1).amax(1)
         everyone = parallel.gather(confidence)
         fixed = torch.full_like(everyone[0], self.confidence)
         threshold = percentile(everyone, self.percent) if self.percent else fixed

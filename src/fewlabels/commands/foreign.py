@@ -218,7 +218,7 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         use_train_model | fewlabels evaluate RUN --weights raw | of eval.py
     """),
     "uizard-technologies/realmix": _table("""
-        dataset           | --data | NAME.SEED@SIZE-VALID with --data.rule realmix, or a folder; the copies of _augN names are not needed, as each draw has a view of its own
+        dataset           | --data | NAME.SEED@SIZE-VALID with --data.rule realmix, or a folder; _augN is --copies N, and how is --copy-kind
         train_dir         | --out | the run folder itself
         lr                | --optim.lr |
         batch             | --batch |
@@ -250,9 +250,9 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         img_size          | --data.image-size |
         label_size        | --data.labels | any size; of create_split.py: --data.candidates
         valid_size        | --data.valid | any size
-        tsa               | --tsa | of uda; realmix is not here yet
-        percent_mask      | | realmix is not here yet
-        augment           | --weak | cifar10 is ms, svhn is s, stl10 is ms with --shift 12; color and the eraser come with realmix
+        tsa               | --tsa | linear_schedule is linear; of realmix, with --tsa-on logits as released, and of uda
+        percent_mask      | --percent-mask |
+        augment           | --weak | cifar10 is ms, svhn is s, stl10 is ms with --shift 12; color and cutout are kinds of copies, --copy-kind
         perform_inference | fewlabels predict RUN FOLDER |
         inference_dir     | fewlabels predict RUN FOLDER |
         inference_ckpt    | fewlabels predict RUN FOLDER --checkpoint STEP |
@@ -282,9 +282,9 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         label_split_size  | --data.labels | of create_split.py
         custom            | --data.candidates | of create_split.py
         class_balance     | --data.prior equal | of create_split.py, with --data.rule realmix
-        aug_dataset       | | of make_aug_copy.py; no copies are needed, as each draw has a view of its own
-        aug_copy          | | of make_aug_copy.py; no copies are needed, as each draw has a view of its own
-        unlabel_size      | | of make_aug_copy.py; no copies are needed, as each draw has a view of its own
+        aug_dataset       | --data | of make_aug_copy.py; copies are made when they are drawn
+        aug_copy          | --copies | of make_aug_copy.py
+        unlabel_size      | | of make_aug_copy.py; copies are made when they are drawn
         class_filter      | fewlabels data filter FROM TO --classes | or --data.keep-labeled, --data.keep-unlabeled, --data.keep-test
         filter_dataset    | fewlabels data filter FROM TO |
         save_name         | fewlabels data filter FROM TO |
