@@ -138,7 +138,7 @@ def recoloured(packed: Tensor, change: Tensor) -> Tensor:
     share = chroma / torch.where(value > 0, value, 1)
 
     # the way back: channel n is v - v s max(0, min(k, 4 - k, 1)) with k = (n + 6 h) mod 6 and n = 5, 3, 1
-    place = torch.tensor([5.0, 3.0, 1.0], device=packed.device).view(1, 3, 1)
+    place = 5 - 2 * torch.arange(3, device=packed.device).view(1, 3, 1)
     k = (place + sector + 6 * turn).remainder(6)
     rgb = value - value * (share * saturation).clamp(0, 1) * torch.minimum(k, 4 - k).clamp(0, 1)
 
