@@ -104,21 +104,23 @@ KINDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "interleave": interleaved,
 }
 
-ASIDE = {"provenance", "description", "trajectories", "cadr_extra"}
+ASIDE = {"provenance", "description", "hash", "weights", "inputs", "trajectories", "cadr_extra"}
 """What such a file may have beside them: test_trajectories.py runs the trajectories, and the last is not RealMix's."""
 
 
-def found() -> dict[str, tuple[str, dict[str, Any]]]:
+def found() -> dict[str, tuple[str, Any]]:
     """All cases by name, each with its kind."""
     out = {}
     for path in sorted(Path(__file__).parent.glob("*.json")):
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or not content.keys() & KINDS.keys():
             continue
-        for kind in content.keys() - ASIDE:
-            for i, case in enumerate(content[kind]):
-                out[f"{path.stem}/{kind}/{case.get('name', i)}"] = kind, case
-    return dict(sorted(out.items()))
+        for kind in sorted(content.keys() - ASIDE):
+            cases = content[kind]
+            for i, case in enumerate(cases.values() if isinstance(cases, dict) else cases):
+                name = case.get("name") if isinstance(case, dict) else None
+                out[f"{path.stem}/{kind}/{i}" + (f"-{name}" if name else "")] = kind, case
+    return out
 
 
 CASES = found()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.augment.pixels import Shape, fill_value, join, planes, upload
-from fewlabels.augment.warp import check_shift, flip_shift, rectangle
+from fewlabels.augment.warp import flip_shift, rectangle
 from fewlabels.runtime.rgb import packable
 from fewlabels.runtime.rng import Rng, philox_pairs
 from fewlabels.types import CopyKind
@@ -65,10 +65,12 @@ class CopyMaker:
             known = ", ".join(SHIFT)
             raise ValueError(f"copies must be at least 1 of a kind out of {known}, not {number} of {kind!r}")
         self.shape, self.kind, self.number = shape, kind, number
-        try:
-            check_shift(SHIFT[kind], shape)
-        except ValueError as error:
-            raise ValueError(f"copies of the kind {kind} need larger images: {error}") from None
+        _, height, width = shape
+        if min(height, width) <= SHIFT[kind]:
+            raise ValueError(
+                f"copies of the kind {kind} need images of more than {SHIFT[kind]} pixels on each side, "
+                f"not {height} x {width}"
+            )
         if kind == "color" and not packable(shape[0]):
             raise ValueError(f"copies of the kind color need images with 1 or 3 channels, not {shape[0]}")
 
