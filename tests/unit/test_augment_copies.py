@@ -210,7 +210,7 @@ def test_a_generator_for_each_pair_is_philox_with_both_in_its_counter() -> None:
             (3, 12, 30),
             "stl-10",
             5,
-            "copies of the kind stl-10 need images of more than 12 pixels on each side, not 12 x 30",
+            "stl-10 need images of more than 12 pixels on each side, not 12 x 30",
         ),
         ((4, 8, 8), "color", 5, "copies of the kind color need images with 1 or 3 channels, not 4"),
         ((3, 8, 8), "blur", 5, "copies must be at least 1 of a kind out of cifar10, .*, cutout, not 5 of 'blur'"),
