@@ -38,6 +38,10 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"w_kl": 0.0, "w_rot": 0.0, "redux": "1st"},
         {"p_unlabeled": (0.5, 0.3, 0.2)},
     ],
+    "realmix": [
+        {"percent_mask": 0.25, "tsa": "linear", "copy_kind": "cutout", "copies": 3},
+        {"confidence_mask": 0.6, "tsa": "exp", "tsa_on": "logits", "copy_kind": "color"},
+    ],
     "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
     "fixmatch": [
         {"temperature": 0.5},

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from fewlabels.runtime.rng import Rng
+
+CopyKind = Literal["none", "cifar10", "svhn", "stl-10", "color", "cutout"]
+"""How copies of images are made (uizard-technologies/realmix, scripts/make_aug_copy.py)."""
+
+
+class Copies(NamedTuple):
+    """Copies that take the place of images: each is changed by chance, once and for all."""
+
+    kind: CopyKind
+    number: int
+    """Of each image, at least 1."""
 
 
 class Views(NamedTuple):
@@ -18,6 +29,8 @@ class Views(NamedTuple):
 
     labeled: tuple[str, ...] = ("weak",)
     unlabeled: tuple[str, ...] = ("weak", "strong")
+    copies: Copies | None = None
+    """What the unlabeled views are views of, in place of the images: in each step one of the copies of each image."""
 
 
 class Tokens(NamedTuple):

@@ -288,8 +288,10 @@ def test_state_is_in_the_state_dict(case: Case) -> None:
 @pytest.mark.parametrize(("rows", "unlabeled"), [(4, 4), (3, 6), (5, 15), (1, 1)])
 def test_batches_of_any_size(case: Case, rows: int, unlabeled: int) -> None:
     """Any `uratio`, but for the methods that mix labeled with unlabeled batches; odd batches; single images."""
-    if unlabeled != rows and family(case) in ("mixmatch", "remixmatch"):
-        with pytest.raises(ValueError, match=r"^(Re)?MixMatch needs uratio 1, .*, got \d times as many$"):
+    if unlabeled != rows and family(case) in ("mixmatch", "realmix", "remixmatch"):
+        with pytest.raises(
+            ValueError, match=r"^(MixMatch|RealMix|ReMixMatch) needs uratio 1, .*, got \d times as many$"
+        ):
             build(case.config, info(rows, unlabeled))
         return
     algorithm = build(case.config, info(rows, unlabeled))

@@ -14,7 +14,7 @@ from algorithm_cases import COMBINED, MAIN, Case, toy, toy_training
 from fewlabels.runs.run import Run
 from fewlabels.training.step import Trainer
 
-LEARNING: dict[str, dict[str, Any]] = {"mixmatch": {"w_match": 10.0}}
+LEARNING: dict[str, dict[str, Any]] = {"mixmatch": {"w_match": 10.0}, "realmix": {"w_match": 10.0}}
 """A consistency loss of 100 times the labeled one, as for a million steps, does not let 60 steps begin."""
 
 

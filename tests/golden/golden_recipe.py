@@ -98,13 +98,32 @@ def statistics(net: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def batch(step: int, unlabeled: int, views: int = 2) -> Batch:
-    """The same batch in every step; MixUp is off, so that nothing is drawn."""
+class Draws(Rng):
+    """In place of a batch's random numbers: those of an entry, or the Beta draws of the recipe and no permutation."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        super().__init__(0, 0)
+        self.shares = entry.get("lam", [0.3, 0.9, 0.55, 0.1])
+        self.order = entry.get("permutation", [])
+
+    def beta(self, purpose: str, a: float, b: float, rows: int) -> Tensor:
+        """The shares of all groups are in one list, those of ``mixup-2`` come third."""
+        number = purpose.rpartition("-")[2]
+        first = int(number) * rows if number.isdigit() and self.order else 0
+        return torch.tensor(self.shares[first : first + rows])
+
+    def permutation(self, purpose: str, n: int) -> Tensor:
+        assert len(self.order) == n, f"no permutation of {n} is known"
+        return torch.tensor(self.order)
+
+
+def batch(step: int, unlabeled: int, views: int = 2, steps: int = STEPS) -> Batch:
+    """The same batch in every step, of a training of so many."""
     if views == 1:
         pictures: tuple[Tensor, ...] = (images(3, unlabeled, 32, 32, 3),)
     else:
         pictures = tuple(images(3, unlabeled, views, 32, 32, 3).unbind(1))
-    progress = torch.tensor(step / STEPS)
+    progress = torch.tensor(step / steps)
     labels = torch.tensor([0, 3, 6, 4])
     rows = torch.arange(unlabeled)
     return Batch((images(2, 4, 32, 32, 3),), labels, pictures, rows, progress, Rng(0, step), torch.arange(4))

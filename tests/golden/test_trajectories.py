@@ -1,17 +1,18 @@
-"""Three training steps against google-research/fixmatch: losses, weights, batch-norm statistics, averages.
+"""Three training steps against google-research/fixmatch and RealMix: losses, weights, batch-norm statistics, averages.
 
 Each JSON file beside this one may hold trajectories, and all of them are run.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from golden_recipe import STEPS, Run, batch, entries, images, statistics
+from golden_recipe import STEPS, Draws, Run, batch, entries, images, statistics
 from torch import nn
 
 from fewlabels.algorithms import (
@@ -24,11 +25,12 @@ from fewlabels.algorithms import (
     MixUp,
     PiModel,
     PseudoLabeling,
+    RealMix,
     ReMixMatch,
+    realmix,
     vat,
 )
 from fewlabels.algorithms.functional import annealed, cosine
-from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info
 
 
@@ -43,16 +45,14 @@ class Case(NamedTuple):
     """Trained by Adam with decoupled decay."""
     noisy: str | None = None
     """A logged value of the original that rounding decides about."""
-
-
-class Draws(Rng):
-    """In place of a batch's random numbers: the Beta draws of the recipe."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 0)
-
-    def beta(self, purpose: str, a: float, b: float, rows: int) -> torch.Tensor:
-        return torch.tensor([0.3, 0.9, 0.55, 0.1])
+    before: bool = False
+    """Logged before a step's weight decay, which Adam's algorithms otherwise begin with."""
+    optional: frozenset[str] = frozenset()
+    """Logged values that the original has with some flags only."""
+    steps: Callable[[dict[str, Any]], int] = lambda flags: STEPS
+    """Of the whole training."""
+    sums: float = 5e-3
+    """How far the sums of the parameters may be off."""
 
 
 CASES = {  # by the original's class; a trajectory of another one needs a line here
@@ -129,9 +129,38 @@ CASES = {  # by the original's class; a trajectory of another one needs a line h
         ),
         {"losses/xe": "loss_x", "losses/xeu": "loss_u", "losses/kl": "loss_kl", "losses/rot": "loss_rot"},
     ),
+    "RealMix": Case(
+        lambda flags: RealMix(
+            beta=flags["beta"],
+            w_match=flags["w_match"],
+            ramp_steps=flags["warmup_kimg"] * 1024 // 64,
+            mix=flags["mixmode"],
+            tsa=flags["tsa"].removesuffix("_schedule"),
+            tsa_on="logits",
+            percent_mask=max(flags["percent_mask"], 0),
+        ),
+        {
+            "losses/xe": "loss_x",
+            "losses/l2u": "loss_u",
+            "losses/overall": "loss",
+            "losses/min_unsup_prob": "confidence_min",
+            "losses/mean_unsup_prob": "confidence_mean",
+            "losses/max_unsup_prob": "confidence_max",
+            "losses/high_prob_ratio": "mask_mixed",
+            "losses/percent_confidence_mask": "threshold",
+        },
+        adam=True,
+        before=True,
+        optional=frozenset({"losses/high_prob_ratio", "losses/percent_confidence_mask"}),
+        steps=lambda flags: flags["train_kimg"] * flags["epochs"] // 64,
+        sums=1e-2,
+    ),
 }
 
 TRAJECTORIES = entries("trajectories")
+
+ASIDE = {"step", "masks", "after_first_update", "ema_after_first_update"}
+"""What an entry may have beside logged values."""
 
 
 def predictions(model: nn.Module, x: torch.Tensor) -> np.ndarray:
@@ -149,38 +178,60 @@ def test_trajectory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unlabeled = flags["batch"] * flags.get("uratio", 1)
     features = flags["filters"] << (flags["scales"] - 1)
     counts = torch.full((10,), 4)
-    info = Info(10, (3, 32, 32), features, counts, 50_000, STEPS, flags["batch"], unlabeled)
+    steps = case.steps(flags)
+    info = Info(10, (3, 32, 32), features, counts, 50_000, steps, flags["batch"], unlabeled)
     algorithm = case.build(flags).build(info)
     run = Run(flags, list(golden["params_after"]), algorithm, adam=case.adam)
     # Steps along directions that rounding decides about: with the instruction sets AVX2, AVX-512 and neither, losses
     # are off by up to 4e-4, sums of parameters by 1.2e-2. What such an algorithm computes is for its oracle to say.
     loose = 10 if case.noisy else 1
 
+    def drifts(key: str) -> bool:
+        """Convolutions' biases have gradients of rounding errors, which Adam makes into steps, and batch norm's
+        means move with them."""
+        return case.adam and (("conv2d" in key and "bias" in key) or "moving_mean" in key)
+
+    def same_weights(entry: dict[str, Any]) -> None:
+        for (key, expected), p in zip(entry.items(), run.parameters, strict=True):
+            if not drifts(key):
+                p = p.detach().double()
+                found = {"sum": float(p.sum()), "abssum": float(p.abs().sum())}
+                assert {name: found[name] for name in expected} == pytest.approx(expected, abs=case.sums * loose), key
+
+    def same_averages(entry: dict[str, Any]) -> None:
+        for (key, expected), shadow in zip(entry.items(), run.ema, strict=True):
+            assert float(shadow.double().sum()) == pytest.approx(expected["sum"], abs=5e-4 * loose), key
+
+    masks: dict[int, list[float]] = {}
+    mean = realmix.masked_mean
+    monkeypatch.setattr(realmix, "masked_mean", lambda x, m: masks.update({len(m): m.tolist()}) or mean(x, m))
+
     for step, expected in enumerate(golden["steps"]):
-        given = batch(step, unlabeled, case.views)
-        given = given._replace(u=given.u[: len(algorithm.views.unlabeled)], rng=Draws())
+        given = batch(step, unlabeled, case.views, steps)
+        given = given._replace(u=given.u[: len(algorithm.views.unlabeled)], rng=Draws(golden))
+        before = algorithm(given, copy.deepcopy(run.net).train(), run.ema_net) if case.before else None
+        shown = dict(masks)
         losses, decay, lr = run.step(given, cosine, step)
-        compared = set(case.log)
+        losses = before or losses
+        assert expected.get("step", step * 64) == step * 64
+        for mask in expected.get("masks", []):
+            assert shown[len(mask)] == mask
+        if "after_first_update" in expected:
+            same_weights(expected["after_first_update"])
+            same_averages(expected["ema_after_first_update"])
+        compared = set(case.log) - (case.optional - set(expected)) | (ASIDE & set(expected))
         if not case.adam:
             compared |= {"monitors/lr", "losses/wd"}
             assert lr == pytest.approx(expected["monitors/lr"], rel=1e-6)
             assert decay == pytest.approx(expected["losses/wd"], rel=1e-6)
         assert set(expected) - {case.noisy} == compared, "a logged value is not compared"
         for theirs, ours in case.log.items():
+            if theirs not in compared:
+                continue
             assert float(losses.log[ours]) == pytest.approx(expected[theirs], abs=1e-4 * loose), (step, theirs)
 
-    def drifts(key: str) -> bool:
-        """Convolutions' biases have gradients of rounding errors, which Adam makes into steps, and batch norm's
-        means move with them."""
-        return case.adam and (("conv2d" in key and "bias" in key) or "moving_mean" in key)
-
-    for (key, expected), p in zip(golden["params_after"].items(), run.parameters, strict=True):
-        if drifts(key):
-            continue
-        assert float(p.detach().double().sum()) == pytest.approx(expected["sum"], abs=5e-3 * loose), key
-        assert float(p.detach().double().abs().sum()) == pytest.approx(expected["abssum"], abs=5e-3 * loose), key
-    for (key, expected), shadow in zip(golden["ema_after"].items(), run.ema, strict=True):
-        assert float(shadow.double().sum()) == pytest.approx(expected["sum"], abs=5e-4 * loose), key
+    same_weights(golden["params_after"])
+    same_averages(golden["ema_after"])
     ours = statistics(run.net)
     assert ours.keys() == golden["bn_after"].keys()
     for key, values in golden["bn_after"].items():

@@ -8,7 +8,8 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "FixMatch ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch Supervised SupervisedMixUp UDA VAT"
+    "FixMatch ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix Supervised SupervisedMixUp "
+    "UDA VAT"
 )
 FUNCTIONS = "fit from_arrays load recipe resume train"
 SETTINGS = "Data Ema Net Optim Train"

@@ -158,6 +158,29 @@ def test_realmix_baselines() -> None:
             assert found["data.name"] == f"{data}.3@250-5000"
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("realmix-cifar10", "cifar10.3@250-5000"),
+        ("realmix-svhn", "svhn.3@250-5000"),
+        ("realmix-svhn_noextra", "svhn_noextra.3@250-5000"),
+        ("realmix-cifar100", "cifar100.3@10000-5000"),
+        ("realmix-stl10", "stl10.3@1000-500"),
+        *((f"realmix-mismatch{p}-cifar10", f"cifar6_mismatch{p}.1@250-1") for p in (0, 25, 50, 75, 100)),
+    ],
+)
+def test_realmix(name: str, data: str) -> None:
+    """Flags of realmix.py, its README's copies and annealing; four blocks in each of log2(side) - 2 stages."""
+    found = flat(recipe(name))
+    expected = {**ADAM, "optim.weight_decay": 0.02, "data.rule": "realmix", "uratio": 1, "batch": 64, "steps": 2**20}
+    expected |= {"algorithm.beta": 0.75, "algorithm.w_match": 75.0, "algorithm.ramp_steps": 2**14, "ema.decay": 0.999}
+    expected |= {"algorithm.copy_kind": "cutout", "algorithm.copies": 50, "algorithm.temperature": 0.5}
+    expected |= {"data.name": data, "net.name": "wrn-28-2-tf", "net.stages": 5 if "stl10" in name else None}
+    masked = "mismatch" in name
+    expected |= {"algorithm.tsa": "none" if masked else "linear", "algorithm.percent_mask": 0.1 if masked else 0.0}
+    assert {key: found[key] for key in expected} == expected
+
+
 def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
     for data, lr, steps in (("digits@40", 0.1, 500), ("photos/", 0.03, 3000)):
         for name in ALGORITHMS:
@@ -168,6 +191,7 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "pi-model": {"weight": None},  # by the number of classes
                 "mean-teacher": {"weight": None},
                 "mixmatch": {"w_match": None, "ramp_steps": steps},
+                "realmix": {"w_match": None, "ramp_steps": steps},
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
             }

@@ -16,6 +16,7 @@ from fewlabels.algorithms.mixmatch import MixMatch
 from fewlabels.algorithms.mixup import MixUp
 from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
+from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
@@ -40,6 +41,7 @@ __all__ = [
     "PiModel",
     "PseudoLabeling",
     "ReMixMatch",
+    "RealMix",
     "Supervised",
     "SupervisedMixUp",
 ]
@@ -55,6 +57,7 @@ AnyAlgorithm = (
     | MixUp
     | MixMatch
     | ReMixMatch
+    | RealMix
     | UDA
     | FixMatch
     | CADR

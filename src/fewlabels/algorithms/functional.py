@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,6 +114,36 @@ def annealed(share: Tensor, schedule: str, classes: int) -> Tensor:
     """
     grown = {"linear": share, "exp": (5 * (share - 1)).exp(), "log": 1 - (-5 * share).exp()}[schedule]
     return torch.lerp(torch.full_like(share, 1 / classes), torch.ones_like(share), grown.clamp(max=1))
+
+
+def below(logits: Tensor, target: Tensor, threshold: Tensor, times: str = "labels") -> Tensor:
+    """Which mixed labeled images training signal annealing keeps (RealMix, Nair et al. 2019).
+
+    Args:
+        logits: ``[N, K]``.
+        target: distributions ``[N, K]``.
+        threshold: 0-d, of `annealed`.
+        times: what it is multiplied with. ``labels``: an image stays while one of its classes has less probability
+            than its share of the label times the threshold. ``logits``, as released (uizard-technologies/realmix,
+            realmix.py): while the probability of a class, 0 for those that are not in the label, is less than the
+            logit of the class times the threshold; so hardly one goes, and a constant added to all logits changes that.
+
+    Returns:
+        ``[N]`` float32, 1 for those that stay, without gradient.
+    """
+    logits = logits.detach().float()
+    probs = logits.softmax(1) * (target > 0)
+    limits = threshold * {"labels": target, "logits": logits}[times]
+    return (probs < limits).any(1).float()
+
+
+def percentile(values: Tensor, share: float) -> Tensor:
+    """The value at `share` of the sorted `values` ``[N]``, 0-d: that at place ``floor(N share)`` from the smallest.
+
+    In float32, as in uizard-technologies/realmix, realmix.py; the largest for a share of 1.
+    """
+    place = int(np.float32(len(values)) * np.float32(share))
+    return values.sort().values[min(place, len(values) - 1)]
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:

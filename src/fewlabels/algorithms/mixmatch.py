@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -43,33 +44,67 @@ class MixMatch(Checked):
 
     def build(self, info: Info) -> Algorithm:
         require_equal_batches("MixMatch", info)
-        return MixMatchLoss(self, info)
+        step = MixMatchLoss(info, self.beta, self.temperature, self.ramp_steps, self.mix)
+        step.weight = step.squared_weight("w-match", self.w_match, 100.0, info.classes)
+        step.views = Views(labeled=(self.labeled_view,), unlabeled=("weak", self.second_view))
+        return step
+
+
+Part = tuple[Tensor, dict[str, Tensor]]
+"""A loss, 0-d, and further values to log, 0-d and without gradient."""
+Labeled = Callable[[Tensor, Tensor, Tensor], Part]
+"""``(logits [B, K], targets [B, K], progress)`` of the mixed labeled images, this rank's, to their loss."""
+Unlabeled = Callable[[Tensor, Tensor], Part]
+"""``(logits [M, K], targets [M, K])`` of the mixed unlabeled views, this rank's, to their loss."""
+
+
+def mean_cross_entropy(logits: Tensor, target: Tensor, progress: Tensor) -> Part:
+    """Labeled: the mean cross-entropy."""
+    return cross_entropy(logits, target).mean(), {}
+
+
+def mean_squared_error(logits: Tensor, target: Tensor) -> Part:
+    """Unlabeled: the mean squared error over images and classes."""
+    return squared_error(logits, target).mean(), {}
 
 
 class MixMatchLoss(Algorithm):
+    """MixMatch's step; `labeled` and `unlabeled` are the losses of the mixed images."""
+
     draws = True
     tokens = Tokens(cutout=False)
+    views = Views(labeled=("weak",), unlabeled=("weak", "weak"))
+    weight: float
+    """Of the unlabeled loss at the end of the ramp."""
 
-    def __init__(self, config: MixMatch, info: Info) -> None:
+    def __init__(
+        self,
+        info: Info,
+        beta: float,
+        temperature: float,
+        ramp_steps: int,
+        mix: Mix,
+        labeled: Labeled = mean_cross_entropy,
+        unlabeled: Unlabeled = mean_squared_error,
+    ) -> None:
         super().__init__()
-        self.config, self.classes, self.steps = config, info.classes, info.steps
-        self.weight = self.squared_weight("w-match", config.w_match, 100.0, info.classes)
-        self.views = Views(labeled=(config.labeled_view,), unlabeled=("weak", config.second_view))
+        self.classes, self.steps = info.classes, info.steps
+        self.beta, self.temperature, self.ramp_steps, self.mix = beta, temperature, ramp_steps, mix
+        self.labeled, self.unlabeled = labeled, unlabeled
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
-        config = self.config
         (x,), views = batch.x, batch.u
         mean = torch.stack([self.guess(view, net) for view in views]).mean(0)
-        guessed = sharpen(mean, config.temperature)
+        guessed = sharpen(mean, self.temperature)
 
         images, labels = [x, *views], [one_hot(batch.y, self.classes)] + [guessed] * len(views)
-        images, labels = mix_groups(config.mix, images, labels, config.beta, batch.rng)
+        images, labels = mix_groups(self.mix, images, labels, self.beta, batch.rng)
         logits_x, *logits_u = interleaved_logits(net, images, updates=0)
 
-        loss_x = cross_entropy(logits_x, labels[0]).mean()
-        loss_u = squared_error(torch.cat(logits_u), torch.cat(labels[1:])).mean()
-        total = loss_x + self.weight * ramp(batch.progress, self.steps, config.ramp_steps) * loss_u
-        logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean())
+        loss_x, seen_x = self.labeled(logits_x, labels[0], batch.progress)
+        loss_u, seen_u = self.unlabeled(torch.cat(logits_u), torch.cat(labels[1:]))
+        total = loss_x + self.weight * ramp(batch.progress, self.steps, self.ramp_steps) * loss_u
+        logged = log(loss=total, loss_x=loss_x, loss_u=loss_u, confidence=mean.amax(1).mean(), **seen_x, **seen_u)
         return Losses(total, logged, pseudo=guessed.argmax(1))
 
     @staticmethod

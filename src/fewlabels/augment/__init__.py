@@ -9,6 +9,7 @@ from __future__ import annotations
 from fewlabels.augment.affine import Affine
 from fewlabels.augment.assign import ViewSet, make_views
 from fewlabels.augment.autoaugment import AutoAugment
+from fewlabels.augment.copies import CopyMaker
 from fewlabels.augment.ctaugment import CTAugment
 from fewlabels.augment.named import STRONG, WEAK, drops_colour, moves_of, strong_view, weak_view
 from fewlabels.augment.pixels import Normalize, Shape
@@ -24,6 +25,7 @@ __all__ = [
     "Affine",
     "AutoAugment",
     "CTAugment",
+    "CopyMaker",
     "Cutout",
     "Draw",
     "Identity",

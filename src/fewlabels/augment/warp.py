@@ -108,15 +108,17 @@ def affine(pixels: Tensor, coefficients: Tensor, shape: Shape, fill: int = 0) ->
     return _paint(out, outside, fill)
 
 
-def _paint(pixels: Tensor, where: Tensor, fill: int) -> Tensor:
-    """`fill` where the int32 mask ``[B, H, W]`` is -1 (elsewhere it is 0), in place."""
+def _paint(pixels: Tensor, where: Tensor, fill: int | Tensor) -> Tensor:
+    """`fill`, or that of each image ``[B]``, where the int32 mask ``[B, H, W]`` is -1 (elsewhere it is 0), in place."""
+    if isinstance(fill, Tensor):
+        fill = fill.to(pixels.dtype).view(-1, *[1] * (pixels.ndim - 1))
     mask = where.view(len(pixels), -1)
     if pixels.ndim == 3:
         mask = mask.to(torch.uint8).unsqueeze(-1)
     return pixels.bitwise_xor_((pixels ^ fill).bitwise_and_(mask))
 
 
-def rectangle(pixels: Tensor, box: Tensor, shape: Shape, fill: int) -> Tensor:
+def rectangle(pixels: Tensor, box: Tensor, shape: Shape, fill: int | Tensor) -> Tensor:
     """Paint one rectangle per image, in place.
 
     Args:
@@ -124,7 +126,7 @@ def rectangle(pixels: Tensor, box: Tensor, shape: Shape, fill: int) -> Tensor:
         box: Integer ``[B, 4]``: x0, y0, x1, y1, the last column and row included, as Pillow draws. What lies
             outside the image is ignored; x1 < x0 paints nothing.
         shape: (C, H, W).
-        fill: See `pixels.fill_value`.
+        fill: See `pixels.fill_value`; of all images, or of each, integer ``[B]``.
     """
     _, height, width = shape
     y, x = _axes(height, width, pixels.device)

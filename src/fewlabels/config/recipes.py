@@ -47,8 +47,9 @@ METHODS: Mapping[str, Settings] = {
     "mixup": {**ADAM, "uratio": 1},
     "mixmatch": {"uratio": 1},
     "remixmatch": {"uratio": 1},
+    "realmix": {**ADAM, "uratio": 1},
 }
-"""Settings of an algorithm's script in F that are not FixMatch's, which are the defaults."""
+"""Settings of an algorithm's script in F, or R's for its own, that are not FixMatch's, which are the defaults."""
 
 DATASETS: Mapping[str, Settings] = {
     "cifar100": {"net.name": "wrn-28-8", "optim.weight_decay": 0.001},  # F issue 26: --filters=128, wd 0.001
@@ -99,12 +100,18 @@ SMALL: Mapping[str, Settings] = {
 }
 """Short trainings. One optimizer for all algorithms, so that they can be compared: those of `METHODS` are left out."""
 
-PER_CLASS: Mapping[str, str] = {"pi-model": "weight", "mean-teacher": "weight", "mixmatch": "w_match"}
+PER_CLASS: Mapping[str, str] = {
+    "pi-model": "weight",
+    "mean-teacher": "weight",
+    "mixmatch": "w_match",
+    "realmix": "w_match",
+}
 """Weights of a squared error that is a mean over the classes: a short training takes them by number of classes. ICT,
 which has one too, was no better for it (LOG.md)."""
 
 RAMPS: Mapping[str, tuple[str, float]] = {
     "mixmatch": ("ramp_steps", 1),  # as in YU1ut/MixMatch-pytorch; after a quarter it collapses with few classes
+    "realmix": ("ramp_steps", 1),
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
 }
@@ -170,12 +177,19 @@ LEEDOYUP: Settings = {**BALANCED, "seed": 0, "weak": "ms:zero", "eval_every": 10
 LEEDOYUP_RA: Settings = {**LEEDOYUP, "strong": "rand:leedoyup"}
 SGD: Settings = {f"optim.{name}": getattr(Optim(), name) for name in ("name", "lr", "schedule")}
 REALMIX: Settings = {**ADAM, "data.rule": "realmix"}
+COPIES: Settings = {**REALMIX, "algorithm.copy_kind": "cutout", "algorithm.copies": 50}
+ANNEALED: Settings = {**COPIES, "algorithm.tsa": "linear"}
+NET: Settings = {"net.name": "wrn-28-2-tf"}
+FIVE: Settings = {**NET, "net.stages": 5}  # as many as --scales=0 makes of 96 pixels
+MASKED: Settings = {**COPIES, "algorithm.percent_mask": 0.1}  # no share is published
 
 TWO = ("cifar10.3@250-1", "svhn.3@250-1")
 FOUR = ("cifar10.3@250-1", "cifar100.3@2500-1", "svhn.3@250-1", "stl10.3@1000-1")
 EVERY_LABEL = ("cifar10-1", "svhn-1", "svhn_noextra-1")
 TAILS = ("cifar10_LT_50.1@50-1", "cifar100_LT_100.1@100-1", "stl10_LT_50.1@50-1", "miniImageNet_LT_100.1@100-1")
 VALID = ("cifar10.3@250-5000", "svhn.3@250-5000")
+OTHER_CLASSES = (0, 25, 50, 75, 100)
+"""Per cent of the classes of the unlabeled images that are none of the labels."""
 
 # name, to which the data set is added; algorithm; data; changes; project and file
 # fmt: off
@@ -214,6 +228,10 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("realmix-ict", "ict", VALID, REALMIX, R, "ict.py"),
     ("realmix-mixup", "mixup", VALID, REALMIX, R, "mixup.py"),
     ("realmix-mixmatch", "mixmatch", VALID, REALMIX, R, "mixmatch.py"),
+    ("realmix", "realmix", (*VALID, "svhn_noextra.3@250-5000"), ANNEALED, R, "README.md"),
+    ("realmix", "realmix", ("cifar100.3@10000-5000",), {**ANNEALED, **NET}, R, "libml/data_pair.py"),
+    ("realmix", "realmix", ("stl10.3@1000-500",), {**ANNEALED, **FIVE}, R, "libml/data_pair.py"),
+    *((f"realmix-mismatch{p}", "realmix", (f"cifar6_mismatch{p}.1@250-1",), MASKED, R, "README.md") for p in OTHER_CLASSES),
 )
 # fmt: on
 

@@ -8,6 +8,7 @@ numbers: as easy as 1, 2, 3"), numpy's implementation.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -31,6 +32,19 @@ def philox(seed: int, purpose: str, counter: int = 0) -> np.random.Generator:
         counter=np.array([0, 0, counter, 0], dtype=np.uint64),
     )
     return np.random.Generator(bits)
+
+
+def philox_pairs(seed: int, purpose: str, pairs: NDArray[np.integer[Any]]) -> Iterator[np.random.Generator]:
+    """For each row of `pairs`, ``[N, 2]``, a generator whose stream is given by it, `seed` and `purpose`.
+
+    It is one generator that is set anew, nine times as fast as making one: use each before asking for the next.
+    """
+    generator = philox(seed, purpose)
+    state: Any = generator.bit_generator.state
+    for first, second in pairs.tolist():
+        state["state"]["counter"][2:] = first, second
+        generator.bit_generator.state = state
+        yield generator
 
 
 class Rng:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from textwrap import shorten
 from typing import Any, Literal, cast
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels import augment
+from fewlabels.augment.copies import CopyMaker
 from fewlabels.augment.ctaugment import LATE, Probe
 from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
@@ -87,6 +89,8 @@ class BatchLoader:
             stratified=config.stratified,
         )
         self.views = self.assigned.views.to(device)
+        self.copies = CopyMaker(self.shape, *wanted.copies) if wanted.copies is not None else None
+        """Makes what the unlabeled views are views of, if not of the images themselves."""
         self.learner = self.assigned.learner()
         self.probe: tuple[Probe, Tensor] | None = None
         """What the learning view tried on the labeled images of the last batch, and these, normalised."""
@@ -162,7 +166,11 @@ class BatchLoader:
             self.probe = self._probe(labeled, rng)
         u: tuple[Tensor, ...] = ()
         if self.wanted.unlabeled:
-            u = look(taken(1), assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
+            images = taken(1)
+            if self.copies is not None:
+                copy = self.copies.draw(rng, self._host_rows[1][drawn[1]])
+                images.change = partial(self.copies.make, draw=copy)
+            u = look(images, assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
         coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
         self.store.expect(
             rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
@@ -239,6 +247,8 @@ class Images:
 
     def __init__(self, store: Any, rows: Tensor) -> None:
         self.store, self.rows = store, rows
+        self.change: Callable[[Tensor], Tensor] | None = None
+        """What is done to the pixels before any view."""
         self._pixels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -248,13 +258,14 @@ class Images:
     def pixels(self) -> Tensor:
         """As in `fewlabels.augment.pixels`."""
         if self._pixels is None:
-            self._pixels = self.store.take(self.rows)
+            pixels = self.store.take(self.rows)
+            self._pixels = pixels if self.change is None else self.change(pixels)
         return self._pixels
 
     @property
     def resident(self) -> tuple[Tensor, Tensor]:
         """Images on the device, and the rows of these among them."""
-        if isinstance(self.store, Store):
+        if isinstance(self.store, Store) and self.change is None:
             return self.store.data, self.rows
         return self.pixels, torch.arange(len(self), device=self.pixels.device)
 
