@@ -107,6 +107,8 @@ class Data(Checked):
     oversample: Annotated[int | None, Range(1, 2**24)] = SPLIT.oversample
     """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
     the same number of each class)."""
+    resample: bool = SPLIT.resample
+    """Repeat the labeled images of each class up to the number of the largest (`cadr`)."""
     split: str | None = None
     """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
     normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
