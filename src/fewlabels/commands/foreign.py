@@ -227,8 +227,8 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         save_kimg         | --save-every | 1024 * save_kimg / batch
         keep_ckpt         | --keep |
         epochs            | --steps | 1024 * report_kimg * epochs / batch
-        eval_ckpt         | fewlabels evaluate RUN --checkpoint STEP | a command of its own
-        load_checkpoint   | --net.pretrained FILE | weights without the head
+        eval_ckpt         | fewlabels evaluate RUN --recompute-bn 256 | --checkpoint STEP for an earlier one
+        load_checkpoint   | --net.pretrained RUN | weights without the head
         class_mapping     | --data.classes | every evaluation has the accuracy of each class
         arch              | --net | resnet is wrn-28-2-tf, convnet and shake have the same names
         para_parse        | | images stay on the device, so that nothing is parsed while training

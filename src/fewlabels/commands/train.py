@@ -33,6 +33,7 @@ from fewlabels.runtime.words import nearest
 from fewlabels.sweep.plan import baseline
 from fewlabels.training.loop import Output, changed, resume, train
 from fewlabels.training.step import pick_device
+from fewlabels.training.transfer import weights_file
 
 if TYPE_CHECKING:
     from fewlabels.training.estimate import Estimate
@@ -145,7 +146,8 @@ def read(args: list[str]) -> Command:
     command, _ = settled(args)
     if command.resume is not None:
         _check_resume(command)
-    return command
+        return command
+    return replace(command, train=weights_file(command.train))
 
 
 def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:

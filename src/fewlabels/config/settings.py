@@ -41,7 +41,7 @@ Pretrained = Annotated[
     bool | str,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="True|FILE",
+        metavar="True|FILE|RUN",
         instance_from_str=lambda args: {"true": True, "false": False}.get(args[0].lower(), args[0]),
         is_instance=lambda value: isinstance(value, bool | str),
         str_from_instance=lambda value: [str(value)],
@@ -165,8 +165,8 @@ class Net(Checked):
     patch: Annotated[int | None, Range(1, None)] = None
     """Side in pixels of the patches of a ViT (`timm:`); default: its own."""
     pretrained: Pretrained = False
-    """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
-    or .pth file of the same net."""
+    """Start from learned weights, with a new head: `True` for those of timm or torchvision, a local .safetensors or
+    .pth file of the same net, or a run folder, for its averaged weights."""
 
     def check(self) -> None:
         """Raises the ValueError of `build` for what has nothing to do with the images."""
