@@ -272,8 +272,8 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         name              | --data photos/ | of create_datasets.py; a folder's name is its name
         train_balance     | --data.oversample | of create_datasets.py
         unlabel_balance   | | unlabeled pictures have no classes here
-        prediction_balance | | unlabeled pictures have no classes here
-        pseudolabel       | | predict, and sort the pictures into labeled/CLASS/
+        prediction_balance | fewlabels split FOLDER --labels-from predictions.csv --balance N | then train --data.split
+        pseudolabel       | fewlabels split FOLDER --labels-from predictions.csv | then train --data.split
         cutout            | --strong cutout | of create_datasets.py; no copies are written
         cutout_prob       | | of create_datasets.py; no copies are written
         save              | --out | of fs_pretrain_baseline.py

@@ -70,6 +70,11 @@ def cell(value: object) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "'")) and not plain else text
 
 
+def uncell(text: str) -> str:
+    """What `cell` was given: `text` without the apostrophe that it puts before what may be a formula."""
+    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill under a temporary name, which becomes `path` in one rename when the block ends well."""
