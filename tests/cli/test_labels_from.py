@@ -16,7 +16,7 @@ import fewlabels as fl
 from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.data.split import read_split
 from fewlabels.data.table import list_table
-from fewlabels.runtime.files import cell, uncell
+from fewlabels.runtime.cells import cell, uncell
 
 
 def table(path: Path, rows: list[tuple[Any, ...]], head: str = "path,label,confidence") -> Path:

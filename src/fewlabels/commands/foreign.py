@@ -253,7 +253,7 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         tsa               | --tsa | of uda; realmix is not here yet
         percent_mask      | | realmix is not here yet
         augment           | --weak | cifar10 is ms, svhn is s, stl10 is ms with --shift 12; color and the eraser come with realmix
-        perform_inference | fewlabels predict RUN FOLDER |
+        perform_inference | fewlabels predict RUN FOLDER --npy FILE | with the accuracy; names like 12_cat.png: --label-from suffix
         inference_dir     | fewlabels predict RUN FOLDER |
         inference_ckpt    | fewlabels predict RUN FOLDER --checkpoint STEP |
         memoize           | | images stay in memory where they fit: --data.residency

@@ -16,7 +16,7 @@ from fewlabels.data.listing import short
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.data.table import has_column, rows_of
-from fewlabels.runtime.files import uncell
+from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first, nearest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import MISSING, UNLABELED, Listing, Row, class_order, short
-from fewlabels.runtime.files import uncell
+from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import real
 from fewlabels.runtime.words import first
 
@@ -35,7 +35,7 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     Columns stand apart by commas, semicolons or tabs; their names may have capital letters. The text is UTF-8, or
     UTF-16 with a byte order mark. Empty rows are passed over. A word that may mean a missing label (`MISSING`) is a
     class only where the column ``split`` says labeled or test. Backslashes part folders where no file has them in its
-    name. An apostrophe before what a spreadsheet would take for a formula (`files.cell`) is taken off; of a path, where
+    name. An apostrophe before what a spreadsheet would take for a formula (`cells.cell`) is taken off; of a path, where
     no file has it in its name.
 
     Args:
