@@ -395,3 +395,40 @@ def test_the_summary_shows_what_is_not_the_recipe_s(digits_run: Any) -> None:
         "settings: seed 1, split seed 1; the recipe of fixmatch for digits, but net.name=small-8, optim.lr=0.2, "
         "steps=120, batch=16, uratio=3, eval_every=30, save_every=50"
     )  # --log-every 10 is the recipe's as well
+
+
+def test_predict_writes_numbers_beside_the_table(
+    photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    said = command("predict", photo_run.path, photos / "test", "-o", tmp_path / "a.csv", "--npy", tmp_path / "b.npy")
+    assert said.code == 0 and {p.name for p in tmp_path.iterdir()} == {"a.csv", "b.npy", "b.json"}
+    labels = [row["label"] for row in rows(tmp_path / "a.csv")]
+    numbers = np.load(tmp_path / "b.npy")
+    assert [["blue", "red"][i] for i in numbers] == labels and numbers.dtype == np.int64
+    shown = command("predict", photo_run.path, photos / "test", "--npy", tmp_path / "c.npy", "--probabilities")
+    assert shown.out.startswith("path,label,confidence,blue,red\n") and np.load(tmp_path / "c.npy").shape == (8,)
+    for words, sentence in (
+        (("--npy", tmp_path / "b.npy"), "b.npy exists; name another file, or add --overwrite"),
+        (("--npy", tmp_path / "d.csv"), "--npy writes a file called NAME.npy, got "),
+        (("-o", tmp_path / "d.json", "--npy", tmp_path / "d.npy"), "--output and --npy would both write "),
+    ):
+        said = command("predict", photo_run.path, photos / "test", *words)
+        assert said.code == 2 and sentence in said.sentence
+    assert not {p.name for p in tmp_path.iterdir()} & {"d.json", "d.npy", "d.csv"}
+
+
+def test_predict_classes_in_file_names(
+    photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As RealMix names pictures; one has another class's name, one none that is known."""
+    for i, (name, colour) in enumerate(
+        (("red", "red"), ("red", "red"), ("blue", "blue"), ("red", "blue"), ("elk", "red"))
+    ):
+        shutil.copy(photos / "test" / colour / f"{i % 4}.png", tmp_path / f"{i}_{name}.png")
+    said = command("predict", photo_run.path, tmp_path, "--label-from", "suffix")
+    guess = {line.split(",")[0].rpartition("/")[2]: line.split(",")[1] for line in said.out.splitlines()[1:]}
+    right = [name.removesuffix(".png").partition("_")[2] == label for name, label in guess.items() if "elk" not in name]
+    assert len(right) == 4
+    assert f"accuracy over the classes in the names: {100 * sum(right) / 4:.2f} %" in said.err
+    assert "classes in names that the run does not know: elk" in said.err
+    assert "accuracy" not in command("predict", photo_run.path, tmp_path).err

@@ -15,7 +15,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewlabels as fl
-from fewlabels.runtime.files import cell, csv_text, write_json
+from fewlabels.runtime.cells import cell
+from fewlabels.runtime.files import csv_text, write_json
 
 # a class, and how it is shown to a person
 CLASSES = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.config.resolve import resolve_data
+from fewlabels.config.resolve import options_of, resolve_data
 from fewlabels.config.settings import Data
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.arrays import from_arrays
@@ -59,6 +59,9 @@ def test_options_are_fields_of_data_with_its_defaults() -> None:
         ({"keep_unlabeled": (4,)}, "keep_unlabeled: there is no class 4"),
         ({"labels": 31, "imbalance": 10}, "needs 31 images of class 'ant' of arrays, labeled and unlabeled, .* are 30"),
         ({"rule": "usb", "labels": 20, "head_unlabeled": 26}, "needs 31 images of class 'ant'"),
+        ({"rule": "usb", "labels": 8, "resample": True}, "resample goes with the rule cadr, not with usb"),
+        ({"labels": None, "resample": True}, "resample needs labels, the number of labels to pick"),
+        ({"labels": 8, "resample": True, "oversample": 9}, "resample and oversample both say how often"),
         ({"rule": "realmix", "labels": 9, "candidates": 8}, "8 images have a known label among the first 8"),
         ({"labels": 1, "seed": 1, "keep_labeled": ("ant", "bee", "cat"), "rule": "usb"}, "multiple of the 4 classes"),
         (
@@ -191,13 +194,17 @@ def test_every_alias_can_be_meant(alias: str) -> None:
     [
         ("cifar10_LT_50.1@50-1", {"rule": "cadr", "imbalance": 50.0, "labels": 50, "imbalance_test": None}),
         ("cifar10_LT_100", {"imbalance": 100.0, "labels": 100}),
-        ("cifar100_LT_200.1@200", {"imbalance": 50.0, "labels": 200}),
-        ("miniImageNet_LT_100.1@100-1", {"imbalance": 100.0, "labels": 100}),
+        ("cifar100_LT_200.1@200", {"imbalance": 200.0, "labels": 200, "resample": False}),
+        ("miniImageNet_LT_200.1@200-1", {"imbalance": 200.0, "labels": 200}),
+        ("imagenet_LT_100", {"imbalance": 100.0, "labels": 100}),
+        ("cifar10_LT_50_RS.1@50-1", {"imbalance": 50.0, "labels": 50, "resample": True}),
+        ("svhn_LT_100", {"imbalance": 100.0, "labels": 100}),
         ("svhn_LT_10", {"imbalance": 10.0, "labels": 10}),
         ("stl10_LT_50", {"imbalance": 50.0, "labels": 50}),
-        ("cifar10_IT_R50", {"imbalance_unlabeled": 50.0, "imbalance_test": 50.0, "reverse": True, "labels": None}),
+        ("cifar10_IT_R50", {"imbalance_unlabeled": 50.0, "imbalance_test": None, "reverse": True, "labels": None}),
         ("cifar10_IT_50.1@40", {"imbalance": None, "imbalance_unlabeled": 50.0, "reverse": False}),
         ("cifar10_BT_50_10", {"imbalance": 50.0, "imbalance_unlabeled": 10.0, "imbalance_test": None}),
+        ("cifar10_BT_50", {"imbalance": 50.0, "imbalance_unlabeled": 50.0, "labels": 50}),
         ("cifar100_rand.1@400", {"prior": "rand", "imbalance": None}),
         ("cifar6_mismatch75.1@250", {"rule": "realmix", "unlabeled": "rest", "keep_unlabeled": (0, 1, 8, 7)}),
         ("cifar10.1@40", {"rule": "fixmatch", "unlabeled": "all", "imbalance": None}),
@@ -221,6 +228,42 @@ def test_what_a_name_stands_for(name: str, meaning: dict[str, Any]) -> None:
 def test_a_name_and_options_must_agree(data: Data, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         resolve_data(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "last"),
+    # the totals of the specification, made by running the project's create_split.py
+    [
+        ("cifar10_LT_20", 72, 1),
+        ("cifar10_LT_50", 143, 1),
+        ("cifar10_LT_100", 250, 1),
+        ("cifar10_LT_50_RS", 500, 50),
+        ("cifar100_LT_50", 1317, 1),
+        ("cifar100_LT_100", 2229, 1),
+        ("cifar100_LT_200", 3875, 1),
+        ("miniImageNet_LT_100", 2229, 1),
+        ("stl10_LT_100", 250, 1),
+    ],
+)
+def test_labels_of_cadrs_names(name: str, total: int, last: int) -> None:
+    """N labels of the first class and one of the last, and as many in all as its own program picks."""
+    data = resolve_data(Data(name))
+    classes = 100 if "100_" in name or "mini" in name else 10
+    known = np.repeat(np.arange(classes), 500)
+    # STL-10's labels are picked from its training images alone
+    labels = np.concatenate([known, np.full(1000, -1)]) if "stl" in name else known
+    source = from_arrays(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    split = make_split(source, labels=data.labels, seed=1, rule="cadr", options=options_of(data))
+    assert len(split.labeled) == total and split.class_counts[0] == data.labels and split.class_counts[-1] == last
+    assert len(split.unlabeled) == len(labels)
+
+
+def test_the_head_readmes_splits_are_reachable() -> None:
+    data = resolve_data(Data("cifar100.1@200-1", rule="cadr", imbalance=50))
+    labels = np.repeat(np.arange(100), 500)
+    source = from_arrays(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    split = make_split(source, labels=200, seed=1, valid=1, rule="cadr", options=options_of(data))
+    assert len(split.labeled) == 5113 and split.class_counts[-1] == 4
 
 
 def test_a_name_and_options_may_say_the_same() -> None:

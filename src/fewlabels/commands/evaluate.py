@@ -8,19 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import torch
 import tyro
 
-from fewlabels.commands.options import parse
+from fewlabels.commands.options import UsageError, parse
 from fewlabels.commands.tables import print_whole, table
 from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.config.settings import Data
 from fewlabels.data import names
+from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.protocol import Options
-from fewlabels.inference.evaluate import evaluate
+from fewlabels.data.source import Source
+from fewlabels.inference.evaluate import evaluate, measure
+from fewlabels.inference.model import load_predictor
 from fewlabels.runs.curves import main_part
 from fewlabels.runs.run import Run
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.streams import visible
+from fewlabels.training.statistics import labeled_batches, recompute_statistics
 from fewlabels.training.step import pick_device
 
 
@@ -40,6 +45,9 @@ class Command:
     """ema or raw."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    recompute_bn: int | None = None
+    """Measure with batch-norm statistics estimated anew on this many batches of the run's labeled images; the run stays
+    as it is."""
     json: bool = False
     """Print one JSON object instead of tables."""
     list: bool = False
@@ -61,18 +69,18 @@ def main(args: list[str]) -> int:
             size = tuple(run.data["shape"][1:])
     if command.root is not None:
         data = replace(data, root=command.root)
+    if command.recompute_bn is not None and command.recompute_bn < 1:
+        raise UsageError(f"--recompute-bn must be at least 1, got {command.recompute_bn}")
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
     source = load_source(data, size=size)
     own = command.data is None
     if own and not len(source.test_labels) and any(main_part(r) == "test" for r in run.metrics("eval")[-1:]):
         raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
-    result = evaluate(
-        run,
-        source,
-        checkpoint=command.checkpoint,
-        weights=command.weights,
-        device=pick_device(command.device),
-    )
+    device = pick_device(command.device)
+    if command.recompute_bn is None:
+        result = evaluate(run, source, checkpoint=command.checkpoint, weights=command.weights, device=device)
+    else:
+        result = _recomputed(run, source, command, device, source if own else _own_source(run, command.root))
     if own and (clause := run.split.difference(source)):
         print(f"note: the data of {run.path} have changed since it was trained: {clause}", file=sys.stderr)
     if command.json:
@@ -80,6 +88,30 @@ def main(args: list[str]) -> int:
     else:
         _show(run, result)
     return 0
+
+
+def _own_source(run: Run, root: str | None) -> Source:
+    """The images that a run was trained on."""
+    data = run.config.data
+    if data.name == ARRAYS:
+        raise ValueError(f"--recompute-bn needs the labeled images of {run.path}, which were arrays in memory")
+    return load_source(data if root is None else replace(data, root=root), size=tuple(run.data["shape"][1:]))
+
+
+def _recomputed(run: Run, source: Source, command: Command, device: torch.device, own: Source) -> dict[str, Any]:
+    """The scores with statistics estimated anew, and the accuracies of both weights before and after."""
+    assert command.recompute_bn is not None
+    accuracies, result = {}, {}
+    for weights in dict.fromkeys((command.weights, "ema", "raw")):
+        model = load_predictor(run, checkpoint=command.checkpoint, weights=weights, device=device)
+        before = measure(model, run, source)
+        recompute_statistics(model, labeled_batches(run, own, command.recompute_bn, device))
+        after = measure(model, run, source)
+        accuracies[weights] = {"saved": before["accuracy"], "recomputed": after["accuracy"]}
+        if weights == command.weights:
+            result = after
+    images = command.recompute_bn * run.config.batch
+    return {**result, "recompute_bn": {"batches": command.recompute_bn, "images": images, "accuracy": accuracies}}
 
 
 def _list(run: Run, as_json: bool) -> None:
@@ -112,6 +144,12 @@ def _show(run: Run, result: dict[str, Any]) -> None:
         f"{run.path}: {result['weights']} weights of step {result['step']} on {result['n']} "
         f"{result['measured_on']} images"
     )
+    if (bn := result.get("recompute_bn")) is not None:
+        print(
+            f"batch-norm statistics of {bn['batches']} batches ({bn['images']} labeled images); accuracy before, after:"
+        )
+        for name, pair in bn["accuracy"].items():
+            print(f"  {name:3} weights {pair['saved']:6.2f} %  {pair['recomputed']:6.2f} %")
     top5 = "-" if result["top5"] is None else f"{result['top5']:.2f}"
     top = [f"{result['accuracy']:.2f}", top5, f"{result['loss']:.4f}", f"{result['geometric_mean']:.2f}"]
     out.print(table(("accuracy %", "top-5 %", "loss", "geometric mean %"), [top]), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -31,8 +31,10 @@ class Command:
     output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
     """File to write: .csv (path,label,confidence), .json, or .npy (class numbers, with a .json of the names);
     default: the CSV on standard output."""
+    npy: str | None = None
+    """NumPy file of the class numbers to write besides (with a .json of the names)."""
     overwrite: bool = False
-    """Replace the file if it exists."""
+    """Replace the files if they exist."""
     probabilities: bool = False
     """Write the probability of every class too."""
     checkpoint: str = "last"
@@ -41,6 +43,9 @@ class Command:
     """ema or raw."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    label_from: Literal["folder", "suffix"] | None = None
+    """What tells the class of a picture, for the accuracy: the folder that it lies in, or the end of its name
+    (`12_cat.png`); default: as in the training."""
     max_pixels: int | None = None
     """Pixels of a picture that is still read; default: as in the training."""
     progress: bool = True
@@ -51,8 +56,14 @@ def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels predict")
     if not command.paths:
         raise UsageError("predict needs image files or folders after the run")
-    if command.output is not None:
-        for path in targets(Path(command.output)):
+    if command.npy is not None and Path(command.npy).suffix != ".npy":
+        raise UsageError(f"--npy writes a file called NAME.npy, got {command.npy!r}")
+    outputs = [Path(name) for name in (command.output, command.npy) if name is not None]
+    written = [path for output in outputs for path in targets(output)]
+    if twice := [path for path in written if written.count(path) > 1]:
+        raise UsageError(f"--output and --npy would both write {twice[0]}; name another file")
+    if outputs:
+        for path in written:
             if path.exists() and not command.overwrite:
                 raise UsageError(f"{path} exists; name another file, or add --overwrite")
             if not path.parent.is_dir():
@@ -60,22 +71,27 @@ def main(args: list[str]) -> int:
     if command.max_pixels is not None and command.max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
     device = pick_device(command.device)
-    model = load_predictor(Run(command.run), checkpoint=command.checkpoint, weights=command.weights, device=device)
+    run = Run(command.run)
+    model = load_predictor(run, checkpoint=command.checkpoint, weights=command.weights, device=device)
     if command.max_pixels is not None:
         model = replace(model, how=model.how._replace(max_pixels=command.max_pixels))
     with bar("predicting", command.progress) as show:
-        found = predict(model, [expanded(p) for p in command.paths], progress=show)
+        paths, told = [expanded(p) for p in command.paths], command.label_from or run.config.data.label_from
+        found = predict(model, paths, label_from=told, progress=show)
     if command.output is None:
         streams.put(found.csv(command.probabilities))
     else:
         streams.aside()
-        for path in found.write(Path(command.output), probabilities=command.probabilities):
+    for output in outputs:
+        for path in found.write(output, probabilities=command.probabilities and output != Path(command.npy or "")):
             print(f"wrote {path}", file=sys.stderr)
     if found.unknown_classes:
         names = ", ".join(visible(name, lines=False) for name in found.unknown_classes)
-        print(f"class folders that the run does not know: {names}", file=sys.stderr)
+        what = "class folders" if told == "folder" else "classes in names"
+        print(f"{what} that the run does not know: {names}", file=sys.stderr)
     if found.accuracy is not None:
-        print(f"accuracy over the class folders: {found.accuracy:.2f} %", file=sys.stderr)
+        over = "the class folders" if told == "folder" else "the classes in the names"
+        print(f"accuracy over {over}: {found.accuracy:.2f} %", file=sys.stderr)
     for note in found.notes:
         print(note, file=sys.stderr)
     for name, reason in found.corrupt:

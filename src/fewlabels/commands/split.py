@@ -13,11 +13,15 @@ from fewlabels.commands.options import UsageError, parse
 from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.packed import pack
+from fewlabels.data.predictions import with_predictions
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.runtime import files
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first
+
+LEAST = 0.95
+"""Confidence from which a prediction counts, FixMatch's."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,26 @@ class Command(Data):
     """JSON file to write; `--data.split FILE` of `fewlabels train` takes it."""
     json: bool = field(default=False, kw_only=True)
     """Print JSON instead of a table."""
+    labels_from: str | None = field(default=None, kw_only=True)
+    """CSV file of `fewlabels predict` that gives labels to unlabeled pictures."""
+    min_confidence: float | None = field(default=None, kw_only=True)
+    """With --labels-from: confidence from which a prediction counts; default 0.95; at 0 all do."""
+    balance: int | None = field(default=None, kw_only=True)
+    """With --labels-from: take this many predictions of each class, the most confident ones; 0: as many as the class
+    with the fewest has."""
 
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
+    for name in ("min_confidence", "balance"):
+        if command.labels_from is None and getattr(command, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} chooses among the predictions of --labels-from FILE, which is not given")
+    if command.min_confidence is not None and not 0 <= command.min_confidence <= 1:
+        raise UsageError(f"--min-confidence must lie in 0 .. 1, got {command.min_confidence:g}")
+    if command.balance is not None and command.balance < 0:
+        raise UsageError(f"--balance must be at least 0 (as many as the fewest), got {command.balance}")
     out = expanded(command.out) if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
@@ -42,6 +61,9 @@ def main(args: list[str]) -> int:
         raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
     source = load_source(data)
     split = split_of(data, source)
+    if command.labels_from is not None:
+        least = LEAST if command.min_confidence is None else command.min_confidence
+        split = with_predictions(split, source, command.labels_from, least=least, each=command.balance)
     result = as_json(split, source)
     if out:
         files.write_json(out, result)

@@ -33,6 +33,7 @@ from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import nearest
 from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
 from fewlabels.training.loop import Output, resume, train
+from fewlabels.training.transfer import weights_file
 
 if TYPE_CHECKING:
     from fewlabels.training.estimate import Estimate
@@ -141,7 +142,8 @@ def read(args: list[str]) -> Command:
     command, _ = settled(args)
     if command.resume is not None:
         _check_resume(command)
-    return command
+        return command
+    return replace(command, train=weights_file(command.train))
 
 
 def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:

@@ -39,7 +39,7 @@ Pretrained = Annotated[
     bool | str,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="True|FILE",
+        metavar="True|FILE|RUN",
         instance_from_str=lambda args: {"true": True, "false": False}.get(args[0].lower(), args[0]),
         is_instance=lambda value: isinstance(value, bool | str),
         str_from_instance=lambda value: [str(value)],
@@ -105,6 +105,8 @@ class Data(Checked):
     oversample: Annotated[int | None, Range(1, 2**24)] = SPLIT.oversample
     """Repeat labeled images of small classes, and drop some of large ones, up to this many in all (rounded up to
     the same number of each class)."""
+    resample: bool = SPLIT.resample
+    """Repeat the labeled images of each class up to the number of the largest (`cadr`)."""
     split: str | None = None
     """JSON file of `fewlabels split` (or a run's split.json) whose images are taken."""
     normalize: Literal["auto", "minus-one-one", "mean-std", "measured", "imagenet"] = "auto"
@@ -161,8 +163,8 @@ class Net(Checked):
     patch: Annotated[int | None, Range(1, None)] = None
     """Side in pixels of the patches of a ViT (`timm:`); default: its own."""
     pretrained: Pretrained = False
-    """Start from learned weights, with a new head: `True` for those of timm or torchvision, or a local .safetensors
-    or .pth file of the same net."""
+    """Start from learned weights, with a new head: `True` for those of timm or torchvision, a local .safetensors or
+    .pth file of the same net, or a run folder, for its averaged weights."""
 
     def check(self) -> None:
         """Raises the ValueError of `build` for what has nothing to do with the images."""

@@ -145,12 +145,17 @@ def _read(found: Contents, part: str, folder: Path, label_from: LabelFrom) -> li
         within = path.parts[len(folder.parts) : -1]
         label: str | None = within[0] if within else None
         if label_from == "suffix":
-            label = path.stem.rpartition("_")[2] or None if "_" in path.stem else None
+            label = class_in_name(path)
         found.pictures.append(Picture(path, part, label))
     if part != "unlabeled" and label_from == "folder":
         full = {p.label for p in found.pictures if p.part == part}
         found.empty += [f for f in folders_in(folder) if f.name not in full and f not in apart]
     return helpers
+
+
+def class_in_name(path: Path) -> str | None:
+    """The class of a picture that is called like RealMix's, ``12_cat.png``: what follows the last ``_``."""
+    return path.stem.rpartition("_")[2] or None if "_" in path.stem else None
 
 
 def _look_beside(found: Contents) -> None:

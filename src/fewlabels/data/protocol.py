@@ -21,6 +21,7 @@ _GOES_WITH: dict[str, tuple[str, ...]] = {
     "imbalance_unlabeled": ("cadr", "usb"),
     "head_unlabeled": ("usb",),
     "prior rand": ("cadr",),
+    "resample": ("cadr",),
     "prior equal": ("realmix",),
     "candidates": ("realmix",),
 }
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     keep_test: tuple[int | str, ...] = ()
     remap: bool = False
     oversample: int | None = None
+    resample: bool = False
 
     def numbered(self, classes: Sequence[str]) -> Options:
         """The same with class numbers in place of names. Raises ValueError for a class that is not there."""
@@ -81,9 +83,11 @@ class Options(NamedTuple):
         if self.imbalance is not None and self.prior == "rand":
             raise ValueError("imbalance and prior rand both say how many labels each class gets; give one of them")
         if labels is None:
-            for name in ("imbalance", "head_unlabeled", "prior", "candidates"):
+            for name in ("imbalance", "head_unlabeled", "prior", "candidates", "resample"):
                 if name in given:
                     raise ValueError(f"{name} needs labels, the number of labels to pick")
+        if self.resample and self.oversample is not None:
+            raise ValueError("resample and oversample both say how often an image is repeated; give one of them")
         if rule == "usb" and self.imbalance_unlabeled is not None and self.head_unlabeled is None:
             raise ValueError("rule usb needs head_unlabeled, the images of the largest class, for imbalance_unlabeled")
         if self.remap and not self.keep_labeled:

@@ -164,6 +164,18 @@ def oversample(labels: Indices, size: int) -> Indices:
     return np.concatenate([np.repeat(row, max(1, math.ceil(each / len(row))))[:each] for row in rows])
 
 
+def resample(labels: Indices) -> Indices:
+    """Rows with repeats, such that each of the classes there are has as many as the largest, n.
+
+    Of n_c rows of a class in their order, all come ``n // n_c`` times, and the first ``n % n_c`` once more; the
+    largest class stays. Source: CADR-FixMatch, first commit (1fc232d), scripts/create_split.py, ``RS``, whose
+    largest class is class 0.
+    """
+    rows = [row for row in _by_class(labels) if len(row)]
+    top = max(map(len, rows))
+    return np.concatenate([np.concatenate([np.tile(row, top // len(row)), row[: top % len(row)]]) for row in rows])
+
+
 def _by_class(labels: Indices, weights: Weights | None = None) -> list[Indices]:
     """Rows of each class, ascending."""
     assert len(labels) and labels.min() >= 0

@@ -127,6 +127,9 @@ class Source:
     """What tells these pictures from others (`mark` of the training and of the test pictures, by name and content);
     (): the pixels do, or the name where the set is a known one."""
 
+    files: tuple[str, ...] = ()
+    """Path of each training image, of own pictures in files."""
+
     def __post_init__(self) -> None:
         _check_images(f"the training images of {self.name}", self.images)
         _check_images(f"the test images of {self.name}", self.test_images)

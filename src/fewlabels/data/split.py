@@ -298,8 +298,8 @@ def make_split(
 
     Picks: `labels` images by the rule (in total, or of the largest class with `options.imbalance`), or (None)
     every image with a known label that is not validation. Rows with the label -1 are unlabeled only; no rule
-    sees them. Of the picked images, `options.keep_labeled` keeps some classes, and `options.oversample` repeats
-    those of small classes.
+    sees them. Of the picked images, `options.keep_labeled` keeps some classes, and `options.oversample` and
+    `options.resample` repeat those of small classes.
 
     Stream: the unlabeled images in training order, and where published validation images come from.
     "fixmatch" and "cadr": `interleaved_order` of all images (with `imbalance_unlabeled` its long-tailed part),
@@ -332,7 +332,7 @@ def make_split(
     picked, stream = pick(whole, labels, seed, rule, options)
     validation = pick_validation(whole, picked, stream, valid, rule, labels, options)
     known = np.flatnonzero(whole.labels >= 0)
-    labeled = np.sort(picked) if labels is not None else np.setdiff1d(known, validation)
+    labeled = picked if labels is not None else np.setdiff1d(known, validation)
     labeled = labeled[of_classes(whole.labels[labeled], options.keep_labeled)]
     if len(labeled) == 0:
         names = first([whole.classes[int(c)] for c in options.keep_labeled])
@@ -349,9 +349,13 @@ def make_split(
             f"no unlabeled image of {source.name} is left (labels, validation and unlabeled={unlabeled!r})"
         )
     notes = []
+    before = len(labeled)
+    if options.resample:  # which images come once more depends on the order of their choice
+        labeled = labeled[rules.resample(whole.labels[labeled])]
+    labeled = np.sort(labeled)
     if options.oversample is not None:
-        before = len(labeled)
         labeled = np.sort(labeled[rules.oversample(whole.labels[labeled], options.oversample)])
+    if options.oversample is not None or options.resample:
         notes.append(f"the {before} labeled images were balanced to {len(labeled)}, with repeats where a class has few")
     counts = np.bincount(source.labels[labeled], minlength=len(source.classes))
     without = [source.classes[c] for c in np.flatnonzero((counts == 0) & (source.histogram() > 0))]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import MISSING, UNLABELED, Listing, Row, class_order, short
+from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import real
 from fewlabels.runtime.words import first
 
@@ -34,7 +35,8 @@ def list_table(path: Path, base: Path | None = None) -> Listing:
     Columns stand apart by commas, semicolons or tabs; their names may have capital letters. The text is UTF-8, or
     UTF-16 with a byte order mark. Empty rows are passed over. A word that may mean a missing label (`MISSING`) is a
     class only where the column ``split`` says labeled or test. Backslashes part folders where no file has them in its
-    name.
+    name. An apostrophe before what a spreadsheet would take for a formula (`cells.cell`) is taken off; of a path, where
+    no file has it in its name.
 
     Args:
         base: folder that the paths start from, and that they stay in; default: the table's own.
@@ -126,7 +128,12 @@ def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple
             if wild or len(cell) > most:
                 what = "holds a line break or another control character" if wild else f"is {len(cell)} characters long"
                 raise ValueError(f'line {number}: the {name} {short(cell)} {what}; is a quote (") missing?')
-        yield number, (row[path], row[label], row.get(split, ""))
+        yield number, (row[path], uncell(row[label]), row.get(split, ""))
+
+
+def has_column(text: str, name: str) -> bool:
+    """Whether a table of pictures has a column of this name. Raises ValueError where the text is no such table."""
+    return name in _columns(_head(text), "path", "label")[1]
 
 
 def _head(text: str) -> str:
@@ -172,6 +179,8 @@ def _truth(label: str, part: str) -> str | None:
 def _inside(base: Path, name: str, top: Path) -> Path:
     if not name:
         raise ValueError("the row has no path")
+    if not os.path.lexists(base / name):
+        name = uncell(name)
     picture = base / name
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name) and not os.path.lexists(picture):
         raise ValueError(f"the path {short(name)} is an address; download the picture, and name its file")

@@ -10,7 +10,7 @@ from fewlabels.data.arrays import in_channels
 from fewlabels.data.listing import strangers
 from fewlabels.data.source import Source
 from fewlabels.inference.metrics import scores
-from fewlabels.inference.model import load_predictor
+from fewlabels.inference.model import Predictor, load_predictor
 from fewlabels.runs.curves import curve, main_part
 from fewlabels.runs.run import Run
 
@@ -30,7 +30,11 @@ def evaluate(
     was trained on such. Raises ValueError where the classes, or height and width, are not the run's; RunError as
     `load_predictor`.
     """
-    model = load_predictor(run, checkpoint=checkpoint, weights=weights, device=device)
+    return measure(load_predictor(run, checkpoint=checkpoint, weights=weights, device=device), run, source)
+
+
+def measure(model: Predictor, run: Run, source: Source) -> dict[str, Any]:
+    """`evaluate` of a model of the run that is loaded already."""
     if source.classes != model.classes:
         extra = sorted(set(source.classes) - set(model.classes))
         alike = strangers(extra, model.classes)
@@ -43,5 +47,5 @@ def evaluate(
     values = scores(model.logits(images), torch.from_numpy(labels), model.classes)
     evals = [r for r in run.metrics("eval") if r["step"] <= model.step]
     main = main_part(evals[-1]) if evals else None
-    accuracies = [r[main][weights]["accuracy"] for r in evals] if main else []
-    return {**values, **curve(accuracies), "step": model.step, "weights": weights, "measured_on": part}
+    accuracies = [r[main][model.weights]["accuracy"] for r in evals] if main else []
+    return {**values, **curve(accuracies), "step": model.step, "weights": model.weights, "measured_on": part}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.contents import LabelFrom, class_in_name
 from fewlabels.data.pictures import About, Unreadable, decode, find_images
 from fewlabels.data.remarks import sentences
 from fewlabels.data.workers import count
@@ -43,8 +44,8 @@ class Predictions:
     notes: tuple[str, ...]
     """Remarks on the pixels of the others, in sentences."""
     truth: tuple[str | None, ...]
-    """The class whose folder an image lies in (by its display name), where the argument was a folder of class folders.
-    A folder that the model does not know stands for itself."""
+    """The class that an image's folder, where the argument was a folder of class folders, or its name tells (by its
+    display name). One that the model does not know stands for itself."""
 
     @property
     def labels(self) -> list[str]:
@@ -57,12 +58,12 @@ class Predictions:
 
     @property
     def unknown_classes(self) -> list[str]:
-        """Class folders that the model does not know."""
+        """Classes of folders or names that the model does not know."""
         return sorted({t for t in self.truth if t is not None and t not in self.classes})
 
     @property
     def accuracy(self) -> float | None:
-        """Percent right of the images in class folders that the model knows; None without any."""
+        """Percent right of the images whose class the model knows; None without any."""
         right = [t == label for t, label in zip(self.truth, self.labels, strict=True) if t in self.classes]
         return 100 * sum(right) / len(right) if right else None
 
@@ -97,7 +98,7 @@ class Predictions:
         return out
 
     def csv(self, probabilities: bool = False) -> str:
-        """The .csv text; `files.cell` says what is done about formulas."""
+        """The .csv text; `cells.cell` says what is done about formulas."""
         rows: list[list[str]] = [["path", "label", "confidence", *(self.classes if probabilities else ())]]
         for path, label, row in zip(self.paths, self.labels, self.probabilities, strict=True):
             extra = [f"{p:.6f}" for p in row] if probabilities else []
@@ -118,11 +119,16 @@ def targets(path: Path, *, probabilities: bool = False) -> list[Path]:
 
 
 def predict(
-    model: Predictor, paths: Sequence[Path | str], *, progress: Callable[[int, int], None] | None = None
+    model: Predictor,
+    paths: Sequence[Path | str],
+    *,
+    label_from: LabelFrom = "folder",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Classify image files and all images under folders.
 
-    Images are brought to the model's channels and size as own training images are. Raises ValueError for a path
+    Images are brought to the model's channels and size as own training images are. What the truth is said by is
+    `label_from`: the folder in a folder that a picture lies in, or the end of its name. Raises ValueError for a path
     that does not exist and for folders without any image; files that cannot be read are listed in the result.
     """
     found: list[tuple[Path, str | None]] = []
@@ -134,7 +140,8 @@ def predict(
             raise ValueError(f"there is no image in {path}")
         for file in inside:
             parts = file.relative_to(path).parts if path.is_dir() else ()
-            found.append((file, parts[0] if len(parts) > 1 else None))
+            folder = parts[0] if len(parts) > 1 else None
+            found.append((file, class_in_name(file) if label_from == "suffix" else folder))
     channels, height, width = model.shape
     size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
     keep_freed_memory()

@@ -7,13 +7,12 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+from fewlabels.runtime.cells import cell
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,21 +52,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """CSV in which no cell is a formula for a spreadsheet; see `cell`. None is empty."""
+    """CSV in which no cell is a formula for a spreadsheet; see `cells.cell`. None is empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([map(cell, row) for row in rows])
     return text.getvalue()
-
-
-def cell(value: object) -> str:
-    """The text of a CSV cell: with an apostrophe in front where a spreadsheet would take it for a formula.
-
-    That is before ``= + - @``, a tab or a carriage return, unless it is a number or the sign alone; and before an
-    apostrophe, so that taking one away gives the text again.
-    """
-    text = "" if value is None else str(value)
-    plain = text in ("+", "-") or _NUMBER.fullmatch(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "'")) and not plain else text
 
 
 @contextlib.contextmanager

@@ -185,6 +185,13 @@ class BatchLoader:
             labeled_index=places[0],
         )
 
+    def labeled_weak(self, step: int) -> Tensor:
+        """The labeled images of step `step` in their weak view alone, normalised, ``[B, C, H, W]``."""
+        rng = Rng(self.config.seed, step, rank=self.rank, world=self.world, device=self.device)
+        rows = torch.from_numpy(self._host_rows[0][self.draw(step)[0]]).to(self.store.rows_device)
+        weak = cast(View, self.views[self.assigned.probe])
+        return self._seen(Images(self.store, rows), weak, weak.draw(rng, len(rows), "labeled/0/weak"))
+
     def learn(self, step: int, proximity: Tensor) -> None:
         """Take note of how the probes of `step` went, and let the learning view hear of those `LATE` steps earlier.
 

@@ -39,6 +39,7 @@ from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.recorder import RunRecorder, device_name
 from fewlabels.training.step import Trainer, parameters, pick_device
 from fewlabels.training.summary import settings
+from fewlabels.training.transfer import learned_scale, provenance, weights_file
 
 __all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
 
@@ -114,7 +115,7 @@ def train(
         Diverged: when the loss is no longer finite.
         Lost: when another rank of the training did not come or has ended (`fewlabels.runtime.ranks`).
     """
-    config, output = config or Train(), output or Output()
+    config, output = weights_file(config or Train()), output or Output()
     device = pick_device(config.device)
     with parallel.session(device), contextlib.ExitStack() as stack:
         config.net.check()
@@ -130,7 +131,7 @@ def train(
                 source = load_source(config.data, show)
         config = resolve(config, source)
         split = split_of(config.data, source)
-        mean, std = pixel_statistics(config, source)
+        mean, std = learned_scale(config, source.shape[0]) or pixel_statistics(config, source)
         run = None
         with _own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
@@ -144,6 +145,7 @@ def train(
                 "std": std,
                 "labeled_counts": split.class_counts,
                 "test": len(source.test_labels),
+                **provenance(config.net),
                 **(facts or {}),
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)

@@ -1,0 +1,138 @@
+"""Labels from a file of predictions, as `fewlabels predict` writes it, for the unlabeled images of a split."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fewlabels.data.find import read_text
+from fewlabels.data.listing import short
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.data.table import has_column, rows_of
+from fewlabels.runtime.cells import uncell
+from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.words import first, nearest
+
+
+@dataclass(frozen=True)
+class Guess:
+    line: int
+    row: int
+    """Of the training images."""
+    label: int
+    confidence: float
+    """0 .. 1; 1 where nobody asks for it."""
+
+
+def with_predictions(split: Split, source: Source, path: Path | str, *, least: float, each: int | None = None) -> Split:
+    """`split` with the labels that a CSV file with the columns path, label and confidence gives to unlabeled images.
+
+    Images that are labeled or validation ones are passed over, and counted in a note. Paths are looked for from the
+    folder that one is in, then from the file's own. RealMix's ``--pseudolabel`` takes every prediction, and its
+    ``--prediction_balance`` as many of each class (scripts/create_datasets.py).
+
+    Args:
+        source: own pictures in files, which the split was made from.
+        least: confidence from which a prediction counts, 0 .. 1; at 0 there need be no column of that name.
+        each: take so many of each class, the most confident ones, those first in the file where equal; 0: as many as
+            the class with the fewest has. None: all.
+
+    Raises:
+        ValueError: the file is no such table or names a picture or class that is not there; none is left.
+    """
+    file = expanded(path)
+    if not 0 <= least <= 1:
+        raise ValueError(f"the least confidence must lie in 0 .. 1, got {least:g}")
+    if each is not None and each < 0:
+        raise ValueError(f"the predictions of each class must be at least 0 (as many as the fewest), got {each}")
+    if not source.files:
+        raise ValueError(f"labels from predictions are for pictures in files, and {source.name} has none")
+    try:
+        text = read_text(file)
+        guesses = _read(text, source, file.parent, least > 0 or each is not None)
+    except OSError as error:
+        raise ValueError(f"the predictions {str(path)!r} cannot be read: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is no file of predictions: {error}") from None
+    free = set(np.setdiff1d(split.unlabeled, np.append(split.labeled, split.validation)).tolist())
+    unlabeled = [guess for guess in guesses if guess.row in free]
+    sure = [guess for guess in unlabeled if guess.confidence >= least]
+    taken = sure if each is None else _balanced(sure, source.classes, each, least)
+    if not taken:
+        raise ValueError(
+            f"{path}: none of its {len(guesses)} predictions is of an unlabeled picture with a confidence of at least "
+            f"{least:g}"
+        )
+    rule = f"confidence at least {least:g}"
+    if each is not None:
+        rule += f", {len(taken) // len(source.classes)} of each class"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    new = split.with_labels(
+        [guess.row for guess in taken],
+        [guess.label for guess in taken],
+        lineage={"predictions": str(path), "sha256": digest, "rule": rule},
+    )
+    note = (
+        f"of the {len(guesses)} predictions in {path}, {len(taken)} are taken: {len(guesses) - len(unlabeled)} are not "
+        f"of unlabeled pictures, {len(unlabeled) - len(sure)} have a confidence below {least:g}"
+    )
+    return replace(new, notes=(*new.notes, note))
+
+
+def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: float) -> list[Guess]:
+    """The same number of each class, the most confident ones."""
+    groups = [sorted((g for g in guesses if g.label == c), key=lambda g: -g.confidence) for c in range(len(classes))]
+    counts = list(map(len, groups))
+    fewest = min(counts)
+    if fewest < max(each, 1):
+        few = classes[counts.index(fewest)]
+        most = f"{fewest} of each class are the most" if fewest else "it cannot be balanced"
+        raise ValueError(f"{fewest} predictions of class {few!r} have a confidence of at least {least:g}: {most}")
+    return [guess for group in groups for guess in group[: each or fewest]]
+
+
+def _read(text: str, source: Source, folder: Path, confident: bool) -> list[Guess]:
+    if confident and not has_column(text, "confidence"):
+        raise ValueError("it has no column confidence, by which predictions are chosen")
+    rows = {os.path.abspath(name): row for row, name in enumerate(source.files)}
+    numbers = {name: c for c, name in enumerate(source.folders)} | {name: c for c, name in enumerate(source.classes)}
+    real: dict[str, int] = {}
+    seen: dict[int, Guess] = {}
+    for line, (name, label, confidence) in rows_of(text, "path", "label", "confidence"):
+        row = _row(name, rows, folder)
+        if row is None:  # perhaps through a link
+            real = real or {os.path.realpath(path): row for path, row in rows.items()}
+            row = _row(name, real, folder, resolve=True)
+        if row is None:
+            raise ValueError(f"line {line}: {short(name)} is none of the training pictures of {source.name}")
+        if label not in numbers:
+            known = first(source.classes)
+            raise ValueError(f"line {line}: there is no class {label!r}{nearest(label, numbers)} (known: {known})")
+        if row in seen:
+            raise ValueError(f"lines {seen[row].line} and {line} are both of {short(name)}")
+        seen[row] = Guess(line, row, numbers[label], _number(line, confidence) if confident else 1.0)
+    return list(seen.values())
+
+
+def _row(name: str, rows: Mapping[str, int], folder: Path, *, resolve: bool = False) -> int | None:
+    """The row of the picture that a cell names, as it is written or without the apostrophe of a protected cell."""
+    place = os.path.realpath if resolve else os.path.abspath
+    found = (rows.get(place(base / text)) for text in dict.fromkeys((name, uncell(name))) for base in (Path(), folder))
+    return next((row for row in found if row is not None), None)
+
+
+def _number(line: int, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"line {line}: the confidence must be a number from 0 to 1, got {text!r}")
+    return value

@@ -1,0 +1,67 @@
+"""A training that starts from learned weights: which file they are in, and what the new run says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fewlabels.config.settings import Net, Train
+from fewlabels.runs.checkpoint import Checkpoint
+from fewlabels.runs.run import Run
+from fewlabels.runtime.regular import expanded
+
+
+class Origin(NamedTuple):
+    """The run that a file of weights belongs to."""
+
+    run: Run
+    checkpoint: Checkpoint
+
+
+def weights_file(config: Train) -> Train:
+    """`config` with the file of weights in the newest state of a run in place of the run's folder.
+
+    Anything else that `Net.pretrained` may be stays. Raises RunError for a folder that is no run, or whose checkpoint
+    is damaged.
+    """
+    given = config.net.pretrained
+    if not isinstance(given, str) or not expanded(given).is_dir():
+        return config
+    checkpoint = Run(expanded(given)).checkpoint("last")
+    checkpoint.meta()
+    return replace(config, net=replace(config.net, pretrained=str(checkpoint.path / "weights.safetensors")))
+
+
+def origin(net: Net) -> Origin | None:
+    """The run that the weights come from, if they are those of a run."""
+    if not isinstance(net.pretrained, str):
+        return None
+    file = expanded(net.pretrained)
+    folder = file.parent.parent.parent
+    if file.parent.parent.name != "checkpoints" or not (folder / "config.json").is_file():
+        return None
+    run = Run(folder)
+    return next((Origin(run, c) for c in run.checkpoints() if c.path.name == file.parent.name), None)
+
+
+def provenance(net: Net) -> dict[str, Any]:
+    """What data.json says of a local file of weights: path, sha256, and the run and step that it belongs to."""
+    if not isinstance(net.pretrained, str):
+        return {}
+    with expanded(net.pretrained).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    told: dict[str, Any] = {"weights": net.pretrained, "sha256": digest}
+    if (found := origin(net)) is not None:
+        told |= {"run": str(found.run.path), "step": found.checkpoint.step}
+    return {"pretrained": told}
+
+
+def learned_scale(config: Train, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation per channel that the weights of a run were trained with, where
+    ``Data.normalize auto`` leaves the choice to us."""
+    found = origin(config.net) if config.data.normalize == "auto" else None
+    if found is None or len(found.run.data["mean"]) != channels:
+        return None
+    data = found.run.data
+    return tuple(data["mean"]), tuple(data["std"])

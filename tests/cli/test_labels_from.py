@@ -1,0 +1,181 @@
+"""`fewlabels split --labels-from`: predictions become labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewlabels as fl
+from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.data.split import read_split
+from fewlabels.data.table import list_table
+from fewlabels.runtime.cells import cell, uncell
+
+
+def table(path: Path, rows: list[tuple[Any, ...]], head: str = "path,label,confidence") -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head.split(","), *rows])
+    return path
+
+
+def unlabeled(photos: Path) -> list[tuple[str, str, float]]:
+    """Predictions of the unlabeled pictures: eight, four of each class, one blue one called red."""
+    confidences = {"blue0": 0.99, "blue1": 0.5, "blue2": 0.96, "blue3": 0.97, "red0": 1, "red1": 0.95, "red2": 0.9}
+    rows = [(f"{photos}/unlabeled/{name}.png", name[:-1], sure) for name, sure in confidences.items()]
+    return [*rows, (f"{photos}/unlabeled/red3.png", "blue", 0.98)]
+
+
+def names(photos: Path, split: Path) -> dict[str, str]:
+    source = load_source(resolve_data(fl.Data(f"{photos}/")))
+    chosen = read_split(split)
+    rows = zip(chosen.labeled, chosen.targets, strict=True)
+    return {str(Path(source.files[row]).relative_to(photos)): source.classes[label] for row, label in rows}
+
+
+def test_confident_predictions_become_labels(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
+    said = command("split", f"{photos}/", "--labels-from", file, "--min-confidence", "0.95", "-o", out)
+    assert said.code == 0 and said.err == ""
+    found = {k: v for k, v in names(photos, out).items() if k.startswith("unlabeled")}
+    # 0.95 counts, 0.9 and 0.5 do not
+    blue = {f"unlabeled/{name}.png": "blue" for name in ("blue0", "blue2", "blue3", "red3")}
+    assert found == {**blue, "unlabeled/red0.png": "red", "unlabeled/red1.png": "red"}
+    assert len(names(photos, out)) == 8 + 6
+    assert "of the 8 predictions" in said.out and "6 are taken" in said.out and "2 have a confidence below" in said.out
+    lineage = read_split(out).lineage
+    assert len(lineage) == 1 and lineage[0]["rule"] == "confidence at least 0.95" and lineage[0]["given"] == "6"
+    default = tmp_path / "default.json"
+    assert command("split", f"{photos}/", "--labels-from", file, "-o", default).code == 0
+    assert read_split(default) == read_split(out)
+
+
+@pytest.mark.parametrize(
+    ("balance", "least", "chosen"),
+    [
+        (0, 0.95, {"blue": ["blue0", "red3"], "red": ["red0", "red1"]}),
+        (1, 0.95, {"blue": ["blue0"], "red": ["red0"]}),
+        (3, 0.0, {"blue": ["blue0", "blue3", "red3"], "red": ["red0", "red1", "red2"]}),
+    ],
+)
+def test_the_same_number_of_each_class_most_confident_first(
+    balance: int, least: float, chosen: dict[str, list[str]], photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
+    words = ("--labels-from", file, "--min-confidence", least, "--balance", balance, "-o", out)
+    assert command("split", f"{photos}/", *words).code == 0
+    found = names(photos, out)
+    for name, expected in chosen.items():
+        new = [Path(p).stem for p, label in found.items() if p.startswith("unlabeled") and label == name]
+        assert sorted(new) == expected
+
+
+def test_a_training_goes_on_with_them(
+    photos: Path, photo_run: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions of the run itself, named from the folder that the commands are given in; the labeled and the test
+    pictures are not touched."""
+    monkeypatch.chdir(photos.parent)
+    file, out = tmp_path / "p.csv", tmp_path / "split.json"
+    paths = ("photos/unlabeled", "photos/labeled")
+    assert command("predict", photo_run.path, *paths, "-o", file).code == 0
+    assert command("split", "photos/", "--labels-from", file, "--min-confidence", 0, "-o", out).code == 0
+    assert read_split(out).class_counts == (8, 8)
+    words = "train supervised --net small-4 --batch 4 --steps 2 --no-progress --data photos/ --data.split"
+    said = command(*words.split(), out, "--out", tmp_path / "run")
+    assert said.code == 0 and "labels that the data do not say: predictions" in said.out
+    assert fl.Run(tmp_path / "run").split == read_split(out)
+
+
+def test_a_link_to_the_folder_will_do(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(photos)
+    rows = [(os.path.join("link", "unlabeled", "red0.png"), "red", 0.99)]  # from the folder of the file
+    out = tmp_path / "split.json"
+    said = command("split", f"{photos}/", "--labels-from", table(tmp_path / "p.csv", rows), "-o", out)
+    assert said.code == 0 and read_split(out).class_counts == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "sentence"),
+    [
+        (
+            [("{p}/unlabeled/none.png", "red", 1)],
+            (),
+            "line 2: '{p}/unlabeled/none.png' is none of the training pictures",
+        ),
+        ([("{p}/test/red/0.png", "red", 1)], (), "line 2: '{p}/test/red/0.png' is none of the training pictures"),
+        (
+            [("{p}/unlabeled/red0.png", "rod", 1)],
+            (),
+            "line 2: there is no class 'rod'; did you mean red? (known: blue, red)",
+        ),
+        ([("{p}/unlabeled/red0.png", "red", "sure")], (), "the confidence must be a number from 0 to 1, got 'sure'"),
+        ([("{p}/unlabeled/red0.png", "red", "nan")], (), "the confidence must be a number from 0 to 1, got 'nan'"),
+        ([("{p}/unlabeled/red0.png", "red", 96)], (), "the confidence must be a number from 0 to 1, got '96'"),
+        ([("{p}/unlabeled/red0.png", "red", 1)] * 2, (), "lines 2 and 3 are both of '{p}/unlabeled/red0.png'"),
+        ([("{p}/unlabeled/red0.png", "red", 0.9)], (), "none of its 1 predictions is of an unlabeled picture"),
+        ([("{p}/labeled/red/0.png", "red", 1)], (), "none of its 1 predictions is of an unlabeled picture"),
+        ([("{p}/unlabeled/red0.png", "red", 1)], ("--balance", 0), "0 predictions of class 'blue' have a confidence"),
+        ([], (), "none of its 0 predictions"),
+        (None, (), "cannot be read: No such file"),
+        ([], ("--min-confidence", 2), "--min-confidence must lie in 0 .. 1, got 2"),
+        ([], ("--balance", -1), "--balance must be at least 0"),
+    ],
+)
+def test_refused(
+    rows: list[Any] | None,
+    words: tuple[Any, ...],
+    sentence: str,
+    photos: Path,
+    command: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    file, out = tmp_path / "p.csv", tmp_path / "split.json"
+    if rows is not None:
+        table(file, [(row[0].format(p=photos), *row[1:]) for row in rows])
+    said = command("split", f"{photos}/", "--labels-from", file, *words, "-o", out)
+    short = sentence.format(p=photos) if len(str(photos)) < 40 else sentence.split("'{p}")[0].format(p=photos)
+    assert said.code == 2 and short in said.sentence and not out.exists()
+
+
+def test_refused_without_predictions(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    file = table(tmp_path / "p.csv", [(f"{photos}/unlabeled/red0.png", "red")], "path,label")
+    said = command("split", f"{photos}/", "--labels-from", file)
+    assert said.code == 2 and said.sentence.endswith("it has no column confidence, by which predictions are chosen")
+    assert command("split", f"{photos}/", "--labels-from", file, "--min-confidence", 0).code == 0
+    said = command("split", f"{photos}/", "--balance", 3)
+    assert said.code == 2 and said.sentence.startswith("--balance chooses among the predictions of --labels-from")
+    said = command("split", "digits@40", "--labels-from", file)
+    assert said.code == 2 and said.sentence == "labels from predictions are for pictures in files, and digits has none"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@home", "+x", "-x", "'quoted", "''", "plain", "-1", "+", "'s-Gravenhage"])
+def test_the_apostrophe_before_a_formula_is_taken_off(text: str) -> None:
+    assert uncell(cell(text)) == text
+
+
+def test_an_apostrophe_that_is_no_protection_stays() -> None:
+    assert uncell("'s-Gravenhage") == "'s-Gravenhage" and uncell("'-1") == "'-1"
+
+
+def test_names_that_look_like_formulas_come_back(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    """A class called @home and a folder called =odd, as predict writes them; as predictions and as a table."""
+    root = tmp_path / "=odd"
+    shutil.copytree(photos / "labeled" / "red", root / "labeled" / "@home")
+    shutil.copytree(photos / "labeled" / "blue", root / "labeled" / "=away")
+    shutil.copytree(photos / "unlabeled", root / "unlabeled")
+    rows = [("=odd/unlabeled/red0.png", "@home", "0.99"), ("=odd/unlabeled/blue0.png", "=away", "0.99")]
+    file, out = table(tmp_path / "p.csv", [tuple(map(cell, row)) for row in rows]), tmp_path / "split.json"
+    assert file.read_text().count("'") == 4
+    said = command("split", f"{root}/", "--labels-from", file, "-o", out, "--json")
+    assert said.code == 0 and json.loads(said.out)["class_counts"] == {"=away": 5, "@home": 5}
+    listing = list_table(file)
+    assert [(str(p), label) for p, label in listing.train] == [(f"{tmp_path}/{p}", label) for p, label, _ in rows]
+    (tmp_path / "'=odd").symlink_to(root)  # a name that has the apostrophe itself
+    assert str(list_table(file).train[0][0]).startswith(f"{tmp_path}/'=odd/")
