@@ -23,7 +23,7 @@ from fewlabels.data.pictures import Decoding
 from fewlabels.data.split import make_split
 from fewlabels.inference.evaluate import evaluate
 from fewlabels.inference.model import Predictor, load_predictor
-from fewlabels.inference.predict import predict
+from fewlabels.inference.predict import _named, predict
 
 EVALUATE_KEYS = {
     *("accuracy", "loss", "step", "top5", "per_class", "geometric_mean", "confusion", "n", "weights", "measured_on"),
@@ -415,6 +415,12 @@ def test_predict_writes_numbers_beside_the_table(
         said = command("predict", photo_run.path, photos / "test", *words)
         assert said.code == 2 and sentence in said.sentence
     assert not {p.name for p in tmp_path.iterdir()} & {"d.json", "d.npy", "d.csv"}
+
+
+def test_class_names_with_underscores_in_file_names() -> None:
+    ends = ["BRDM_2", "2", "T62"]
+    found = [_named(Path(f"{name}.png"), ends) for name in ("1_BRDM_2", "1_2", "1_T62", "1_elk", "T62")]
+    assert found == ["BRDM_2", "2", "T62", "elk", None]
 
 
 def test_predict_classes_in_file_names(

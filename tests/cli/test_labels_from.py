@@ -48,7 +48,7 @@ def test_confident_predictions_become_labels(photos: Path, command: Callable[...
     blue = {f"unlabeled/{name}.png": "blue" for name in ("blue0", "blue2", "blue3", "red3")}
     assert found == {**blue, "unlabeled/red0.png": "red", "unlabeled/red1.png": "red"}
     assert len(names(photos, out)) == 8 + 6
-    assert "of the 8 predictions" in said.out and "6 are taken" in said.out and "2 have a confidence below" in said.out
+    assert f"of the 8 predictions in {file} 6 are taken, 2 have a confidence below 0.95" in said.out.splitlines()
     lineage = read_split(out).lineage
     assert len(lineage) == 1 and lineage[0]["rule"] == "confidence at least 0.95" and lineage[0]["given"] == "6"
     default = tmp_path / "default.json"

@@ -79,10 +79,13 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
         [guess.label for guess in taken],
         lineage={"predictions": str(path), "sha256": digest, "rule": rule},
     )
-    note = (
-        f"of the {len(guesses)} predictions in {path}, {len(taken)} are taken: {len(guesses) - len(unlabeled)} are not "
-        f"of unlabeled pictures, {len(unlabeled) - len(sure)} have a confidence below {least:g}"
-    )
+    left = {
+        "are not of unlabeled pictures": len(guesses) - len(unlabeled),
+        f"have a confidence below {least:g}": len(unlabeled) - len(sure),
+        "are less confident than those of their class": len(sure) - len(taken),
+    }
+    others = "".join(f", {n} {what}" for what, n in left.items() if n)
+    note = f"of the {len(guesses)} predictions in {path} {len(taken)} are taken{others}"
     return replace(new, notes=(*new.notes, note))
 
 

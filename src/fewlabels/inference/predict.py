@@ -118,6 +118,11 @@ def targets(path: Path, *, probabilities: bool = False) -> list[Path]:
     return [path, path.with_suffix(".json")] if path.suffix == ".npy" else [path]
 
 
+def _named(file: Path, ends: Sequence[str]) -> str | None:
+    """The class in a file's name: the longest known one (``ZSU_23_4``), else what follows the last ``_``."""
+    return next((name for name in ends if file.stem.endswith(f"_{name}")), class_in_name(file))
+
+
 def predict(
     model: Predictor,
     paths: Sequence[Path | str],
@@ -132,6 +137,7 @@ def predict(
     that does not exist and for folders without any image; files that cannot be read are listed in the result.
     """
     found: list[tuple[Path, str | None]] = []
+    ends = sorted((*model.classes, *model.folders), key=len, reverse=True)
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}")
@@ -141,7 +147,7 @@ def predict(
         for file in inside:
             parts = file.relative_to(path).parts if path.is_dir() else ()
             folder = parts[0] if len(parts) > 1 else None
-            found.append((file, class_in_name(file) if label_from == "suffix" else folder))
+            found.append((file, _named(file, ends) if label_from == "suffix" else folder))
     channels, height, width = model.shape
     size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
     keep_freed_memory()
