@@ -1,7 +1,9 @@
-"""Every algorithm on two small tasks with three seeds, one training after another, for docs/results.md.
+"""Algorithms on small tasks with three seeds, one training after another, for docs/results.md.
 
     python benchmarks/algorithms.py digits
     ML_DATA=DIR python benchmarks/algorithms.py cifar3 [--seeds 1 2 3] [--only fixmatch vat] [--threads 1] [--dry-run]
+    python benchmarks/algorithms.py missing
+    python benchmarks/algorithms.py foreign0|foreign50|foreign100
     python benchmarks/results_table.py
 
 A finished training adds a line to results/algorithms_TASK.jsonl. One whose configuration is there already is left
@@ -15,6 +17,12 @@ minute a run. The net, the optimizer and the number of steps are the same for al
 their long schedules' own rates some methods would not get anywhere in 300 steps. There is one
 unlabeled image for each labeled one where the recipe says so, else four. Ramps that are counted in steps and weights
 that go with the number of classes are those of short recipes. Everything else is the algorithm's default.
+
+missing: digits whose labels are long-tailed, 20 of the first class and 1 of the last, and whose unlabeled images are
+not; what is for labels that are missing not at random.
+
+foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of which
+none, half or all are others; what is for unlabeled images of no class.
 """
 
 from __future__ import annotations
@@ -43,6 +51,12 @@ from fewlabels.training.loop import FREE_TO_CHANGE
 ROOT = Path(__file__).parents[1]
 STEPS = 300
 CLASSES = "airplane,automobile,frog"
+UNLABELED = {0: "2,3,4,5", 50: "4,5,6,7", 100: "6,7,8,9"}
+"""Classes of the unlabeled images by the share of those that have no label, in percent."""
+FOREIGN = (
+    "--data digits.{{seed}}@40 --data.keep-labeled 0,1,2,3,4,5 --data.keep-test 0,1,2,3,4,5 --data.keep-unlabeled {} "
+    "--data.remap --seed {{seed}} --no-baseline"
+)
 TASKS = {
     "digits": "--data digits.{seed}@40 --seed {seed} --no-baseline",
     "cifar3": (
@@ -52,14 +66,26 @@ TASKS = {
         "--optim.warmup 40 --ema.decay 0.99 --ema.warmup --ema.buffers averaged "
         f"--steps {STEPS} --batch 16 --eval-every {STEPS // 6} --save-every {STEPS} --log-every 20"
     ),
+    "missing": (
+        "--data digits.{seed} --data.rule cadr --data.labels 20 --data.imbalance 20 --seed {seed} --no-baseline"
+    ),
+    **{f"foreign{share}": FOREIGN.format(classes) for share, classes in UNLABELED.items()},
 }
 """Options of `fewlabels train ALGORITHM`; the seed is that of the split (in the name) and of the training."""
 
 VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--bn separate-weak")}
+PARTS = {
+    "missing": ["", *(f"--missing {name}" for name in ("cap", "cai", "cadr", "cadr --missing.weighting weighted"))],
+    "foreign": ["", "--openset confidence", "--openset energy"],
+}
+"""Parts of FixMatch that are tried on a task."""
 
 
 def variants(task: str) -> list[tuple[str, str]]:
     """Algorithms with options of their own: all of the registry, some in two variants."""
+    if parts := PARTS.get(task.rstrip("0123456789")):
+        others = [("realmix", ""), ("realmix", "--percent-mask 0.1")] if task.startswith("foreign") else []
+        return [("supervised", "--view strong"), *(("fixmatch", options) for options in parts), *others]
     out = []
     for name in ALGORITHMS:
         own = []

@@ -34,12 +34,12 @@ class Command(Data):
     """JSON file to write; `--data.split FILE` of `fewlabels train` takes it."""
     json: bool = field(default=False, kw_only=True)
     """Print JSON instead of a table."""
-    labels_from: str | None = field(default=None, kw_only=True)
+    pseudo_labels: str | None = field(default=None, kw_only=True)
     """CSV file of `fewlabels predict` that gives labels to unlabeled pictures."""
     min_confidence: float | None = field(default=None, kw_only=True)
-    """With --labels-from: confidence from which a prediction counts; default 0.95; at 0 all do."""
+    """With --pseudo-labels: confidence from which a prediction counts; default 0.95; at 0 all do."""
     balance: int | None = field(default=None, kw_only=True)
-    """With --labels-from: take this many predictions of each class, the most confident ones; 0: as many as the class
+    """With --pseudo-labels: take this many predictions of each class, the most confident ones; 0: as many as the class
     with the fewest has."""
 
 
@@ -47,9 +47,9 @@ def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
     for name in ("min_confidence", "balance"):
-        if command.labels_from is None and getattr(command, name) is not None:
+        if command.pseudo_labels is None and getattr(command, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} chooses among the predictions of --labels-from FILE, which is not given")
+            raise UsageError(f"{option} chooses among the predictions of --pseudo-labels FILE, which is not given")
     if command.min_confidence is not None and not 0 <= command.min_confidence <= 1:
         raise UsageError(f"--min-confidence must lie in 0 .. 1, got {command.min_confidence:g}")
     if command.balance is not None and command.balance < 0:
@@ -61,9 +61,9 @@ def main(args: list[str]) -> int:
         raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
     source = load_source(data)
     split = split_of(data, source)
-    if command.labels_from is not None:
+    if command.pseudo_labels is not None:
         least = LEAST if command.min_confidence is None else command.min_confidence
-        split = with_predictions(split, source, command.labels_from, least=least, each=command.balance)
+        split = with_predictions(split, source, command.pseudo_labels, least=least, each=command.balance)
     result = as_json(split, source)
     if out:
         files.write_json(out, result)

@@ -1,4 +1,4 @@
-"""`fewlabels split --labels-from`: predictions become labels."""
+"""`fewlabels split --pseudo-labels`: predictions become labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def names(photos: Path, split: Path) -> dict[str, str]:
 
 def test_confident_predictions_become_labels(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
-    said = command("split", f"{photos}/", "--labels-from", file, "--min-confidence", "0.95", "-o", out)
+    said = command("split", f"{photos}/", "--pseudo-labels", file, "--min-confidence", "0.95", "-o", out)
     assert said.code == 0 and said.err == ""
     found = {k: v for k, v in names(photos, out).items() if k.startswith("unlabeled")}
     # 0.95 counts, 0.9 and 0.5 do not
@@ -52,7 +52,7 @@ def test_confident_predictions_become_labels(photos: Path, command: Callable[...
     lineage = read_split(out).lineage
     assert len(lineage) == 1 and lineage[0]["rule"] == "confidence at least 0.95" and lineage[0]["given"] == "6"
     default = tmp_path / "default.json"
-    assert command("split", f"{photos}/", "--labels-from", file, "-o", default).code == 0
+    assert command("split", f"{photos}/", "--pseudo-labels", file, "-o", default).code == 0
     assert read_split(default) == read_split(out)
 
 
@@ -68,7 +68,7 @@ def test_the_same_number_of_each_class_most_confident_first(
     balance: int, least: float, chosen: dict[str, list[str]], photos: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
     file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
-    words = ("--labels-from", file, "--min-confidence", least, "--balance", balance, "-o", out)
+    words = ("--pseudo-labels", file, "--min-confidence", least, "--balance", balance, "-o", out)
     assert command("split", f"{photos}/", *words).code == 0
     found = names(photos, out)
     for name, expected in chosen.items():
@@ -85,7 +85,7 @@ def test_a_training_goes_on_with_them(
     file, out = tmp_path / "p.csv", tmp_path / "split.json"
     paths = ("photos/unlabeled", "photos/labeled")
     assert command("predict", photo_run.path, *paths, "-o", file).code == 0
-    assert command("split", "photos/", "--labels-from", file, "--min-confidence", 0, "-o", out).code == 0
+    assert command("split", "photos/", "--pseudo-labels", file, "--min-confidence", 0, "-o", out).code == 0
     assert read_split(out).class_counts == (8, 8)
     words = "train supervised --net small-4 --batch 4 --steps 2 --no-progress --data photos/ --data.split"
     said = command(*words.split(), out, "--out", tmp_path / "run")
@@ -97,7 +97,7 @@ def test_a_link_to_the_folder_will_do(photos: Path, command: Callable[..., Any],
     (tmp_path / "link").symlink_to(photos)
     rows = [(os.path.join("link", "unlabeled", "red0.png"), "red", 0.99)]  # from the folder of the file
     out = tmp_path / "split.json"
-    said = command("split", f"{photos}/", "--labels-from", table(tmp_path / "p.csv", rows), "-o", out)
+    said = command("split", f"{photos}/", "--pseudo-labels", table(tmp_path / "p.csv", rows), "-o", out)
     assert said.code == 0 and read_split(out).class_counts == (4, 5)
 
 
@@ -139,19 +139,19 @@ def test_refused(
     file, out = tmp_path / "p.csv", tmp_path / "split.json"
     if rows is not None:
         table(file, [(row[0].format(p=photos), *row[1:]) for row in rows])
-    said = command("split", f"{photos}/", "--labels-from", file, *words, "-o", out)
+    said = command("split", f"{photos}/", "--pseudo-labels", file, *words, "-o", out)
     short = sentence.format(p=photos) if len(str(photos)) < 40 else sentence.split("'{p}")[0].format(p=photos)
     assert said.code == 2 and short in said.sentence and not out.exists()
 
 
 def test_refused_without_predictions(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     file = table(tmp_path / "p.csv", [(f"{photos}/unlabeled/red0.png", "red")], "path,label")
-    said = command("split", f"{photos}/", "--labels-from", file)
+    said = command("split", f"{photos}/", "--pseudo-labels", file)
     assert said.code == 2 and said.sentence.endswith("it has no column confidence, by which predictions are chosen")
-    assert command("split", f"{photos}/", "--labels-from", file, "--min-confidence", 0).code == 0
+    assert command("split", f"{photos}/", "--pseudo-labels", file, "--min-confidence", 0).code == 0
     said = command("split", f"{photos}/", "--balance", 3)
-    assert said.code == 2 and said.sentence.startswith("--balance chooses among the predictions of --labels-from")
-    said = command("split", "digits@40", "--labels-from", file)
+    assert said.code == 2 and said.sentence.startswith("--balance chooses among the predictions of --pseudo-labels")
+    said = command("split", "digits@40", "--pseudo-labels", file)
     assert said.code == 2 and said.sentence == "labels from predictions are for pictures in files, and digits has none"
 
 
@@ -173,7 +173,7 @@ def test_names_that_look_like_formulas_come_back(photos: Path, command: Callable
     rows = [("=odd/unlabeled/red0.png", "@home", "0.99"), ("=odd/unlabeled/blue0.png", "=away", "0.99")]
     file, out = table(tmp_path / "p.csv", [tuple(map(cell, row)) for row in rows]), tmp_path / "split.json"
     assert file.read_text().count("'") == 4
-    said = command("split", f"{root}/", "--labels-from", file, "-o", out, "--json")
+    said = command("split", f"{root}/", "--pseudo-labels", file, "-o", out, "--json")
     assert said.code == 0 and json.loads(said.out)["class_counts"] == {"=away": 5, "@home": 5}
     listing = list_table(file)
     assert [(str(p), label) for p, label in listing.train] == [(f"{tmp_path}/{p}", label) for p, label, _ in rows]
