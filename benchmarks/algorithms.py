@@ -21,8 +21,8 @@ that go with the number of classes are those of short recipes. Everything else i
 missing: digits whose labels are long-tailed, 20 of the first class and 1 of the last, and whose unlabeled images are
 not; what is for labels that are missing not at random.
 
-foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of which
-none, half or all are others; what is for unlabeled images of no class.
+foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of
+which none, half or all are others; what is for unlabeled images of no class.
 """
 
 from __future__ import annotations

@@ -33,14 +33,14 @@ TASKS = {
     ),
     "missing": (
         "Digits, labels missing not at random",
-        "Labels of the 8 x 8 digits with a long tail, 20 of class 0 and 1 of class 9, 72 in all; the 1,437 unlabeled and "
-        "the 360 test images have none. A draw of the labels for each seed.",
+        "Labels of the 8 x 8 digits with a long tail, 20 of class 0 and 1 of class 9, 72 in all; the 1,437 unlabeled "
+        "and the 360 test images have none. A draw of the labels for each seed.",
     ),
     **{
         f"foreign{share}": (
             f"Digits, {share} % of the unlabeled images are of no class",
-            f"About 24 labels of the digits 0 to 5, which the test images show too; the unlabeled images show {classes}. "
-            "A draw of the labels for each seed.",
+            f"About 24 labels of the digits 0 to 5, which the test images show too; the unlabeled images show "
+            f"{classes}. A draw of the labels for each seed.",
         )
         for share, classes in {0: "2 to 5", 50: "4 to 7", 100: "6 to 9"}.items()
     },
