@@ -114,6 +114,7 @@ class Listing:
             style=style or own_style(read.images.shape[1]),
             notes=tuple(notes),
             pictures=(mark(told[:train]), mark(told[train:])),
+            names=tuple(name_of(file, self.base) for file in good[:train]),
         )
 
     def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:
