@@ -122,8 +122,8 @@ class Scores(Part):
         return torch.where(usable, weights, 1.0)
 
     def take_in(self, rows: Tensor, scores: Tensor, guesses: Tensor) -> None:
-        """Take the step's scores into the running ones: of the images `rows`, ``[n]``, which may repeat. A score that is
-        no finite number changes nothing."""
+        """Take the step's scores into the running ones: of the images `rows`, ``[n]``, which may repeat. A score that
+        is no finite number changes nothing."""
         count, total = (torch.zeros_like(self.score) for _ in range(2))
         good = scores.isfinite()
         count.index_add_(0, rows, good.float())
@@ -160,8 +160,8 @@ class Scores(Part):
             note = f"{count:,} of {images:,} unlabeled images were {what} at the end ({how})"
         elif config.by == "otsu" and 2 * known < images:
             note = (
-                f"no unlabeled image was set aside as foreign: {known:,} of {images:,} were seen, and Otsu's rule needs "
-                "half of them"
+                f"no unlabeled image was set aside as foreign: {known:,} of {images:,} were seen, and Otsu's rule "
+                "needs half of them"
             )
         elif config.by == "otsu" and not self.separation > SEPARATED:
             note = (
@@ -177,7 +177,7 @@ class Scores(Part):
         scores, guesses = (values.cpu()[order].tolist() for values in (self.score, self.guess))
         names = [classes[guess] if guess >= 0 else None for guess in guesses]
         aside = (self.score < self.limit).cpu()[order].tolist()
-        shown = [None if score != score else f"{score:.6g}" for score in scores]
+        shown = [None if score != score else f"{score:.9g}" for score in scores]  # all that float32 has
         limit, count = float(self.limit), sum(aside)
         return [
             Findings(
@@ -185,7 +185,7 @@ class Scores(Part):
                 title=f"The most foreign of {len(order):,} unlabeled images ({self.config.name}); {count:,} set aside",
                 rows=order,
                 columns={"score": shown, "set_aside": ["yes" if a else "no" for a in aside], "class": names},
-                captions=[f"{a} {b}" for a, b in zip(shown[:SHOWN], names[:SHOWN], strict=True) if a],
+                captions=[f"{a:.4g} {b}" for a, b in zip(scores[:SHOWN], names[:SHOWN], strict=True) if b is not None],
                 result={"set_aside": count, "of": len(order), "threshold": limit if limit > -torch.inf else None},
             )
         ]
