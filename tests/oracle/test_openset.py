@@ -160,7 +160,7 @@ NOTHING = [
     OpenSet("energy", by="percentile", share=0.5, start=1.0),
     OpenSet("energy", by="percentile", share=0.5, use="weight", start=0.51),
     OpenSet("confidence", by="value", threshold=0.0),
-    OpenSet("energy", by="value", threshold=-1e30),
+    OpenSet("energy", by="value", threshold=-1e6),
     OpenSet("energy"),  # fewer than half of the images were seen
     OpenSet("confidence", use="weight"),
 ]

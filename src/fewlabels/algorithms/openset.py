@@ -39,7 +39,7 @@ class OpenSet(Checked):
     the scores in the batch (`percentile`), or given (`value`)."""
     share: Annotated[float, Range(0, 1, high_open=True)] = 0.1
     """`percentile`: share of each batch that is set aside."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, Range(-1e6, 1e6)] = None
     """`value`: the score from which an image counts."""
     use: Literal["mask", "weight"] = "mask"
     """Images below the threshold do not count, or count less: 1 / (1 + exp(-(score - threshold) / deviation)), with the
