@@ -16,13 +16,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fewlabels.algorithms import (
+        CADR,
         ICT,
         UDA,
         VAT,
         FixMatch,
         MeanTeacher,
+        Missing,
         MixMatch,
         MixUp,
+        OpenSet,
         PiModel,
         PseudoLabeling,
         RealMix,
@@ -44,11 +47,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "algorithms": (
+        "CADR",
         "FixMatch",
         "ICT",
         "MeanTeacher",
+        "Missing",
         "MixMatch",
         "MixUp",
+        "OpenSet",
         "PiModel",
         "PseudoLabeling",
         "ReMixMatch",
@@ -73,6 +79,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "CADR",
     "ICT",
     "UDA",
     "VAT",
@@ -86,9 +93,11 @@ __all__ = [
     "Info",
     "Losses",
     "MeanTeacher",
+    "Missing",
     "MixMatch",
     "MixUp",
     "Net",
+    "OpenSet",
     "Optim",
     "Outputs",
     "PiModel",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -84,6 +84,23 @@ class Outputs(NamedTuple):
     """``[N, D]`` float32."""
     logits: Tensor
     """``[N, K]`` float32."""
+
+
+class Findings(NamedTuple):
+    """What an algorithm has found out about unlabeled images, for a table and a contact sheet in the run folder."""
+
+    name: str
+    """Of the files, without suffix, and of the entry in result.json."""
+    title: str
+    """What the sheet shows, in a few words."""
+    rows: Tensor
+    """Rows of the unlabeled set, ``[n]`` int64, the most notable first."""
+    columns: Mapping[str, Sequence[object]]
+    """Further columns of the table, n values each."""
+    captions: Sequence[str]
+    """What stands under the pictures of the sheet, of the first rows."""
+    result: Mapping[str, object]
+    """For result.json."""
 
 
 class Info(NamedTuple):

@@ -15,15 +15,36 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from algorithm_cases import K
-from fewlabels.algorithms import ALGORITHMS
+from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Missing, OpenSet
 from fewlabels.commands.train import read
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.runtime.checked import Range
 
 DOCS = Path(__file__).parents[2] / "docs"
-FIELDS = [(cls, field) for cls in ALGORITHMS.values() for field in dataclasses.fields(cls)]
+PARTS: dict[str, Any] = {"missing": Missing, "openset": OpenSet}
+"""Those that any algorithm of the consistency family takes, by the field that it has for them."""
+PAGES = {Missing: "algorithms/cadr.md", OpenSet: "parts.md"}
+FIELDS = [(cls, f) for cls in ALGORITHMS.values() for f in dataclasses.fields(cls) if f.name not in PARTS]
+FIELDS += [(cls, f) for cls in PARTS.values() for f in dataclasses.fields(cls)]
+
+
+def named(cls: Any, field: dataclasses.Field[Any]) -> str:
+    return f"{cls.name if cls in ALGORITHMS.values() else cls.__name__}.{field.name}"
+
+
 every_algorithm = pytest.mark.parametrize("cls", ALGORITHMS.values(), ids=list(ALGORITHMS))
-every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[f"{c.name}.{f.name}" for c, f in FIELDS])
+every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[named(c, f) for c, f in FIELDS])
+
+
+def made(cls: Any, **values: Any) -> Any:
+    """The configuration with these values, of a part with what they mean something with."""
+    if cls is Missing and "name" not in values:
+        values["name"] = "cadr"
+    if cls is OpenSet and "name" not in values:
+        values |= {"name": "energy"} | ({"by": "percentile"} if "share" in values else {})
+        if "threshold" in values or values.get("by") == "value":
+            values = {"by": "value", "threshold": 1.0} | values
+    return cls(**values)
 
 
 def hint(cls: type, field: dataclasses.Field[Any]) -> Any:
@@ -33,7 +54,7 @@ def hint(cls: type, field: dataclasses.Field[Any]) -> Any:
 def bounds(kind: Any) -> tuple[Any, Range | None]:
     if get_origin(kind) is Annotated:
         plain, *marks = get_args(kind)
-        return plain, next(mark for mark in marks if isinstance(mark, Range))
+        return plain, next((mark for mark in marks if isinstance(mark, Range)), None)
     return kind, None
 
 
@@ -86,18 +107,21 @@ def test_every_field_comes_back_from_json(cls: type, field: dataclasses.Field[An
     values = [value for value in allowed(hint(cls, field)) if value != field.default]
     assert values, "no value but the default can be tried"
     for value in values:
-        config = cls(**{field.name: value})
-        text = json.dumps(to_dict(Train(algorithm=config)), allow_nan=False)
-        back = from_dict(json.loads(text)).algorithm
+        config = made(cls, **{field.name: value})
+        part = next((name for name, part in PARTS.items() if part is cls), None)
+        text = json.dumps(to_dict(Train(algorithm=FixMatch(**{part: config}) if part else config)), allow_nan=False)
+        back, written = from_dict(json.loads(text)).algorithm, json.loads(text)["algorithm"]
+        if part:
+            back, written = getattr(back, part), written[part]
         assert back == config and type(getattr(back, field.name)) is type(getattr(config, field.name))
-        assert json.loads(text)["algorithm"][field.name] == (list(value) if isinstance(value, tuple) else value)
+        assert written[field.name] == (list(value) if isinstance(value, tuple) else value)
 
 
 @every_field
 def test_every_field_is_checked(cls: type, field: dataclasses.Field[Any]) -> None:
     for value in refused(hint(cls, field)):
         with pytest.raises(ValueError) as caught:
-            cls(**{field.name: value})
+            made(cls, **{field.name: value})
         sentence = str(caught.value)
         assert sentence.startswith(f"{cls.__name__}.{field.name} must be "), value
         assert sentence.endswith(f", got {value!r}") and "\n" not in sentence
@@ -106,7 +130,7 @@ def test_every_field_is_checked(cls: type, field: dataclasses.Field[Any]) -> Non
 @every_algorithm
 def test_every_field_is_an_option(cls: Any) -> None:
     """All of them at once on the command line, each with two values that are not its default."""
-    fields = dataclasses.fields(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.name not in PARTS]
     values = [[value for value in allowed(hint(cls, field)) if value != field.default][:2] for field in fields]
     for row in itertools.islice(zip(*(itertools.cycle(column) for column in values), strict=True), 2):
         words = [cls.name, "--data", "digits@40"]
@@ -118,6 +142,20 @@ def test_every_field_is_an_option(cls: Any) -> None:
                 words += [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         expected = cls(**{field.name: value for field, value in zip(fields, row, strict=True)})
         assert read(words).train.algorithm == expected
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_field_of_a_part_is_an_option(part: str) -> None:
+    """One after another, with what it means something with."""
+    cls = PARTS[part]
+    for field in dataclasses.fields(cls):
+        value = next(value for value in allowed(hint(cls, field)) if value != field.default)
+        expected = made(cls, **{field.name: value})
+        words = ["fixmatch", "--data", "digits@40"]
+        for other in dataclasses.fields(cls):
+            if (given := getattr(expected, other.name)) != other.default:
+                words += [f"--{part}" if other.name == "name" else f"--{part}.{other.name}", str(given)]
+        assert read(words).train.algorithm == FixMatch(**{part: expected})
 
 
 @every_algorithm
@@ -141,17 +179,35 @@ def test_a_configuration_says_where_it_comes_from(cls: type) -> None:
     assert rest[0][0].isupper() and rest[-1].endswith("."), "one sentence, or more, of what it does"
 
 
-@every_algorithm
+@pytest.mark.parametrize("cls", [*ALGORITHMS.values(), *PARTS.values()], ids=lambda cls: cls.__name__)
 def test_every_field_has_a_sentence_below_it(cls: type) -> None:
     (node,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(node, ast.ClassDef)
     for one, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) != "name":
+        if isinstance(one, ast.AnnAssign) and one.simple and not is_mark(cls, ast.unparse(one.target)):
             assert isinstance(after, ast.Expr), f"{cls.__name__}.{ast.unparse(one.target)} has no docstring"
 
 
+def is_mark(cls: Any, name: str) -> bool:
+    """Whether an annotation of the class is none of its fields: the name of an algorithm, KW_ONLY."""
+    return name not in {field.name for field in dataclasses.fields(cls)}
+
+
 def page(cls: Any) -> str:
-    return (DOCS / "algorithms" / f"{cls.name}.md").read_text()
+    return (DOCS / PAGES.get(cls, f"algorithms/{getattr(cls, 'name', '')}.md")).read_text()
+
+
+def page_of(cls: Any, field: dataclasses.Field[Any]) -> str:
+    """The page that has the option: of the class itself, or of the algorithm that it inherits the field from."""
+    owner = next(base for base in reversed(cls.__mro__) if field.name in getattr(base, "__dataclass_fields__", {}))
+    return page(owner if owner in ALGORITHMS.values() else cls)
+
+
+def option_of(cls: Any, field: dataclasses.Field[Any]) -> str:
+    part = next((name for name, part in PARTS.items() if part is cls), None)
+    if part:
+        return f"--{part}" if field.name == "name" else f"--{part}.{field.name}"
+    return "--" + field.name.replace("_", "-")
 
 
 @every_algorithm
@@ -167,8 +223,10 @@ def test_a_page_names_the_paper_the_options_and_what_is_pinned(cls: Any) -> None
 @every_field
 def test_a_page_has_each_option_with_its_default(cls: Any, field: dataclasses.Field[Any]) -> None:
     """A row `| --OPTION | DEFAULT | RANGE | MEANING |`; a switch that is on by default stands as `--no-OPTION`."""
-    rows = dict(re.findall(r"^\| `(--[\w-]+)[^`|]*` \| ([^|]*?) \|", page(cls), re.M))
-    option = "--" + field.name.replace("_", "-")
+    rows = dict(re.findall(r"^\| `(--[\w.-]+)[^`|]*` \| ([^|]*?) \|", page_of(cls, field), re.M))
+    option = option_of(cls, field)
+    if cls is Missing and field.name == "name":
+        return  # the page is that of the algorithm that has all its parts
     if field.default is True:
         option = option.replace("--", "--no-", 1)
     assert option in rows, f"docs/algorithms/{cls.name}.md has no row for {option}"
@@ -184,17 +242,23 @@ KINDS = (int, float, float | None)
 NUMBERS = [(cls, field) for cls, field in FIELDS if bounds(hint(cls, field))[0] in KINDS]
 
 
-@pytest.mark.parametrize(("cls", "field"), NUMBERS, ids=[f"{c.name}.{f.name}" for c, f in NUMBERS])
+@pytest.mark.parametrize(("cls", "field"), NUMBERS, ids=[named(c, f) for c, f in NUMBERS])
 def test_a_page_has_the_range_of_each_number(cls: Any, field: dataclasses.Field[Any]) -> None:
     """What the page says, `0..1`, `above 0` or `at least 1`, is what the field allows."""
     limits = bounds(hint(cls, field))[1]
-    assert limits is not None and limits.low is not None and not limits.high_open
+    assert limits is not None and limits.low is not None
     expected = f"{'above' if limits.low_open else 'at least'} {limits.low:g}"
     if limits.high is not None:
-        expected = f"{limits.low:g}..{limits.high:g}"
-    option = "--" + field.name.replace("_", "-")
-    row = re.search(rf"^\| `{option}` \| [^|]* \| ([^|]*?) \|", page(cls), re.M)
+        expected = f"{limits.low:g}{' to below ' if limits.high_open else '..'}{limits.high:g}"
+    row = re.search(rf"^\| `{re.escape(option_of(cls, field))}` \| [^|]* \| ([^|]*?) \|", page_of(cls, field), re.M)
     assert row and row[1] == expected
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ALGORITHMS.values() if issubclass(cls, Composed)])
+def test_a_page_leads_to_the_parts(cls: Any) -> None:
+    rows = dict(re.findall(r"^\| `(--[\w.-]+)` \| `(\w+)` \|", page(cls), re.M))
+    assert [rows[f"--{part}"] for part in PARTS] == [getattr(cls(), part).name for part in PARTS]
+    assert "](../parts.md" in page(cls)
 
 
 @every_algorithm

@@ -96,7 +96,13 @@ def test_same_global_batch_same_losses_weights_and_state(worlds: Worlds, name: s
         state, same = last.state()[part], other.state()[part]
         assert state.keys() == same.keys()
         for key, value in state.items():
-            torch.testing.assert_close(same[key], value, rtol=0, atol=1e-5)
+            torch.testing.assert_close(same[key], value, rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_rank_0_lists_what_is_foreign(worlds: Worlds) -> None:
+    lists = [(world / "openset" / "foreign.csv").read_text().splitlines() for world in (worlds.one, worlds.two)]
+    one, two = ({line.split(",")[0]: line.split(",")[2:] for line in lines} for lines in lists)
+    assert one == two and len(one) == 301 and "yes" in {aside for aside, _ in one.values()}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,7 @@ def test_same_steps_with_every_option(stepped: list[Any], name: str) -> None:
     assert "loss" in one["log"] and one["state"]
     for rank in ranks:
         assert rank["log"] == pytest.approx(one["log"], rel=1e-5, abs=1e-6)
-        torch.testing.assert_close(rank["state"], one["state"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(rank["state"], one["state"], rtol=0, atol=1e-5, equal_nan=True)
 
 
 def test_the_states_that_were_compared_are_there(worlds: Worlds) -> None:

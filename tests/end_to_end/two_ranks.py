@@ -53,6 +53,10 @@ SHORT: dict[str, Any] = {"steps": STEPS, "optim": fl.Optim(lr=0.01)}  # no round
 SAME: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in MAIN}
 SAME["cta"] = replace(SAME["fixmatch"], strong="cta")
 SAME["contrast"] = toy_training(Contrast(tau=0.42), **SHORT)  # some guesses count in each step
+SAME["openset"] = replace(
+    toy_training(fl.FixMatch(tau=0.42, openset=fl.OpenSet("energy", by="percentile", share=0.3, start=0.3)), **SHORT),
+    uratio=10,
+)
 """Trainings that must not depend on the number of ranks, without batch norm."""
 
 OTHERS = [case for case in CASES if case not in MAIN and not case.name.endswith("copy_kind=stl-10")]  # of larger images

@@ -26,13 +26,13 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
     files = {path.stem for path in Path(algorithms.__file__).parent.glob("*.py")} - {
         "__init__",
         "base",
+        "composed",
+        "missing",
+        "openset",
         "mixing",
         "consistency",
         "slots",
-        "composed",
-        "missing",
         "memory",
-        "openset",
         "functional",
     }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}

@@ -14,6 +14,7 @@ from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.mixmatch import MixMatch
 from fewlabels.algorithms.mixup import MixUp
+from fewlabels.algorithms.openset import OpenSet
 from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
@@ -38,6 +39,7 @@ __all__ = [
     "Missing",
     "MixMatch",
     "MixUp",
+    "OpenSet",
     "PiModel",
     "PseudoLabeling",
     "ReMixMatch",

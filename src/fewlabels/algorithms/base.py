@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fewlabels.types import Batch, Losses, Net, Rule, Tokens, Views
+from fewlabels.types import Batch, Findings, Losses, Net, Rule, Tokens, Views
 
 
 def by_head(net: Net, features: Tensor) -> Tensor:
@@ -63,6 +63,10 @@ class Algorithm(nn.Module):
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         """Sentences for the user after the training, on what it has found; `classes` are their names."""
+        return []
+
+    def findings(self, classes: Sequence[str]) -> list[Findings]:
+        """What it has found out about unlabeled images, after the training; `classes` are the names of the classes."""
         return []
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.missing import Missing
+from fewlabels.algorithms.openset import OpenSet
 from fewlabels.runtime.checked import Checked
 from fewlabels.types import Info
 
@@ -21,6 +22,8 @@ class Composed(Checked):
 
     missing: Missing = Missing()  # noqa: RUF009  (frozen)
     """Labels that are missing not at random."""
+    openset: OpenSet = OpenSet()  # noqa: RUF009  (frozen)
+    """Unlabeled images of none of the classes."""
 
     def compose(self, info: Info) -> Consistency:
         """The step without the parts."""
@@ -29,5 +32,6 @@ class Composed(Checked):
     def build(self, info: Info) -> Algorithm:
         """The step with the parts. Raises ValueError for those that do not go together."""
         step = self.compose(info)
-        self.missing.join(step, info, type(self).__name__)
+        for part in (self.missing, self.openset):  # what is set aside counts under no weights of another part
+            part.join(step, info, type(self).__name__)
         return step

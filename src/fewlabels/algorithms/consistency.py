@@ -21,7 +21,7 @@ from fewlabels.algorithms.slots import (
     hard,
 )
 from fewlabels.nets import frozen_statistics
-from fewlabels.types import Batch, Losses, Net, Outputs, Rule, Views
+from fewlabels.types import Batch, Findings, Losses, Net, Outputs, Rule, Views
 
 Teacher = Literal["student", "ema", "ema-batch"]
 """Whose pseudo-labels: the net's own, those of its running average in evaluation mode, or of the average with
@@ -153,8 +153,14 @@ class Consistency(Algorithm):
         return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {})
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
-        parts = [part for part in self.children() if isinstance(part, Part)]
-        return [sentence for part in parts for sentence in part.remarks(classes)]
+        return [sentence for part in self.parts for sentence in part.remarks(classes)]
+
+    def findings(self, classes: Sequence[str]) -> list[Findings]:
+        return [found for part in self.parts for found in part.findings(classes)]
+
+    @property
+    def parts(self) -> list[Part]:
+        return [part for part in self.children() if isinstance(part, Part)]
 
 
 def passed(net: Net, groups: Sequence[Tensor]) -> list[Outputs]:

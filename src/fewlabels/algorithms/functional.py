@@ -190,3 +190,39 @@ def class_thresholds(tau: float, prior: Tensor, beta: float) -> Tensor:
     """``tau (prior / max prior)^beta``, ``[K]``: lower for classes that are predicted less often."""
     thresholds: Tensor = tau * (prior / prior.max()) ** beta
     return thresholds
+
+
+# ---- unlabeled images of no known class
+
+
+def familiarity(logits: Tensor) -> Tensor:
+    """``logsumexp_k logits_k``, ``[N]``: minus the free energy at temperature 1 (Liu et al. 2020,
+    https://arxiv.org/abs/2010.03759, eq. 4). The higher, the more familiar is the image."""
+    return logits.float().logsumexp(1)
+
+
+def otsu(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut `scores` in two groups as Otsu's rule does (Otsu 1979, https://doi.org/10.1109/TSMC.1979.4310076).
+
+    Of all cuts between different values, not of a histogram's only, it is the one with the largest variance between
+    the groups, ``w_0 w_1 (m_0 - m_1)^2`` for their shares w and means m.
+
+    Args:
+        scores: finite, or NaN for those that do not count, ``[N]``.
+
+    Returns:
+        The smallest score of the upper group, in the dtype of `scores`, and the share of the variance that is between
+        the groups, from 0 (all scores are equal) to 1 (two values), float64; both 0-d.
+    """
+    ordered = scores.sort().values  # NaN comes last
+    values, known = ordered.double(), ~ordered.isnan()
+    n = known.sum().clamp_min(1)
+    centred = torch.where(known, values - torch.where(known, values, 0.0).sum() / n, 0.0)
+    below, size = centred.cumsum(0)[:-1], torch.arange(1, len(scores), device=scores.device)
+    # with sums S and -S of the centred groups of k and n - k scores it is S^2 / (k (n - k))
+    between = torch.where(ordered[:-1] < ordered[1:], below.square() / (size * (n - size)).clamp_min(1), 0.0)
+    if not len(between):
+        return ordered[0].nan_to_num(), values.new_zeros(())
+    best, best_cut = between.max(0)
+    variance = centred.square().sum() / n
+    return ordered[best_cut + 1].nan_to_num(), torch.where(best > 0, best / variance, 0.0).clamp(max=1)

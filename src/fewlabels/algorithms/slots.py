@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms.functional import annealed, cross_entropy, one_hot
 from fewlabels.runtime import parallel
-from fewlabels.types import Batch, Info, Net, Outputs
+from fewlabels.types import Batch, Findings, Info, Net, Outputs
 
 
 class Seen(NamedTuple):
@@ -40,6 +40,10 @@ class Part(nn.Module):
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         """Sentences for the user after the training, as `Algorithm.remarks`."""
+        return []
+
+    def findings(self, classes: Sequence[str]) -> list[Findings]:
+        """What it has found out about unlabeled images, as `Algorithm.findings`."""
         return []
 
 

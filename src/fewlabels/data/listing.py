@@ -115,6 +115,7 @@ class Listing:
             notes=tuple(notes),
             pictures=(mark(told[:train]), mark(told[train:])),
             files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),
+            names=tuple(name_of(file, self.base) for file in good[:train]),
         )
 
     def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:

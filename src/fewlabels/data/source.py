@@ -126,6 +126,8 @@ class Source:
     pictures: tuple[str, ...] = ()
     """What tells these pictures from others (`mark` of the training and of the test pictures, by name and content);
     (): the pixels do, or the name where the set is a known one."""
+    names: tuple[str, ...] = ()
+    """What each training image is called where it was read, such as its path in the folder; () where it has no name."""
 
     files: tuple[str, ...] = ()
     """Path of each training image, of own pictures in files."""
@@ -140,6 +142,8 @@ class Source:
                 f"the test images of {self.name} are {_shape(self.test_images)}, "
                 f"the training images {_shape(self.images)}; they must be equal in height, width and channels"
             )
+        if len(self.names) not in (0, len(self.images)):
+            raise ValueError(f"{self.name} has {len(self.names)} names for {len(self.images)} training images")
         count = len(self.classes)
         if count < 2:
             raise ValueError(f"{self.name} has {count} class{'' if count else 'es'}; at least 2 are needed")

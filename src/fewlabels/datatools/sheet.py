@@ -7,20 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fewlabels.augment import View, pack, unpack
 from fewlabels.data.source import Images, Source
 from fewlabels.data.split import Split
+from fewlabels.data.tiles import BLOCK, FAINT, GAP, HEAD, INK, MARGIN, PAPER, clipped, font, paste, tile_shape
 from fewlabels.runtime.rng import Rng, philox
-
-TILE = 64
-"""Side in pixels, about, of a picture on the sheet."""
-
-MARGIN, GAP, BLOCK, HEAD = 24, 4, 28, 26
-"""Pixels around the sheet, between pictures, between blocks of columns, and for a heading."""
-
-INK, FAINT, PAPER = (33, 37, 41), (110, 117, 125), (255, 255, 255)
 
 
 class Columns(NamedTuple):
@@ -94,7 +87,7 @@ def sheet(
         pen.text((MARGIN, y + height / 2 + 2), amount, font=font(12), fill=FAINT, anchor="la")
         parts = (source.images[picked[: columns.labeled]], *(next(views) if len(picked) else ()))
         for block, part in zip(blocks, parts, strict=False):
-            _paste(page, part, block, y)
+            paste(page, part, block, y)
     if len(shown) < len(source.classes):
         text = f"and {len(source.classes) - len(shown)} more classes"
         pen.text((MARGIN, bottom - 20), text, font=small, fill=FAINT)
@@ -102,7 +95,7 @@ def sheet(
     pen.text((left, bottom + 18), text, font=small, fill=FAINT)
     for start in range(0, len(some), len(places)):
         y = bottom + 18 + HEAD + start // len(places) * (height + GAP)
-        _paste(page, source.images[some[start : start + len(places)]], places, y)
+        paste(page, source.images[some[start : start + len(places)]], places, y)
     return page
 
 
@@ -111,45 +104,3 @@ def _looks(images: Images, view: View, purpose: str, times: int, seed: int) -> I
     pixels = pack(torch.from_numpy(images))
     looks = [view(pixels, view.draw(Rng(seed, step), len(pixels), purpose)) for step in range(times)]
     return torch.stack([unpack(look, view.shape) for look in looks], 1).numpy()
-
-
-def tile_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """(height, width) on the sheet of images of `shape` (H, W): small ones enlarged by a whole number, large ones
-    shrunk."""
-    longest = max(shape)
-    if longest <= 1.5 * TILE:
-        factor = max(1, round(TILE / longest))
-        return shape[0] * factor, shape[1] * factor
-    return max(1, round(shape[0] * 1.5 * TILE / longest)), max(1, round(shape[1] * 1.5 * TILE / longest))
-
-
-def _paste(page: Image.Image, images: Images, places: Sequence[int], y: int) -> None:
-    for image, x in zip(images, places, strict=False):
-        height, width = tile_shape(image.shape[:2])
-        how = Image.Resampling.NEAREST if height >= image.shape[0] else Image.Resampling.LANCZOS
-        page.paste(Image.fromarray(_rgb(image)).resize((width, height), how), (x, y))
-
-
-def _rgb(image: Images) -> Images:
-    """One channel as grey, of two or more than three the first ones as red, green, blue."""
-    channels = image.shape[-1]
-    if channels == 2:
-        return np.concatenate([image, np.zeros_like(image[..., :1])], -1)
-    return np.ascontiguousarray(image[..., :3]) if channels >= 3 else np.repeat(image, 3, -1)
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans where there is one (it knows many scripts), else the font that Pillow brings."""
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    except OSError:
-        return ImageFont.load_default(size)
-
-
-def clipped(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
-    if face.getlength(text) <= width:
-        return text
-    while text and face.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

@@ -4,6 +4,7 @@
     split.json      which images are labeled        metrics.jsonl  a line per log point and evaluation
     tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
     result.json     written when the training is complete
+    foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
 
 A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
 its average `ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
@@ -44,7 +45,21 @@ __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_na
 SETTINGS = ("split.json", "data.json", "config.json")
 """Files from before the first step, in the order in which they are removed: config.json shows that it is a run."""
 
-PARTS = ("result.json", "baseline", "checkpoints", "tensorboard", "metrics.jsonl", *SETTINGS)
+FOUND = ("foreign",)
+"""Names of the `Findings` of algorithms."""
+
+TABLE, SHEET = ".csv", ".png"
+"""Suffixes of the files that tell them."""
+
+PARTS = (
+    "result.json",
+    *(name + end for name in FOUND for end in (TABLE, SHEET)),
+    "baseline",
+    "checkpoints",
+    "tensorboard",
+    "metrics.jsonl",
+    *SETTINGS,
+)
 """Files and folders of a run, which go when it is replaced; whatever else lies in the folder stays."""
 
 LITTER = (".lock", *(f".{name}.tmp" for name in PARTS))
@@ -290,6 +305,14 @@ class Run:
         for old in [c for c in same if c.step != step] if best else [c for c in same if c.step <= step][:-keep]:
             shutil.rmtree(old.path, ignore_errors=True)
         return Checkpoint(path, step, best)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one of `PARTS`. Raises NotWritten."""
+        assert name in PARTS, name
+        try:
+            files.write_file(self.path / name, data)
+        except OSError as error:
+            raise NotWritten(f"could not write {self.path / name}: {error.strerror}; {self.last_saved()}") from None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, sealed. Raises NotWritten."""

@@ -17,10 +17,11 @@ from fewlabels.config.settings import algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.runs.curves import curve
-from fewlabels.runs.run import NotWritten, Run
+from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
 from fewlabels.training import log
 from fewlabels.training.evaluator import Evaluator
+from fewlabels.training.findings import sheet, table
 from fewlabels.training.step import Trainer, parameters
 
 
@@ -40,7 +41,7 @@ class RunRecorder:
         progress: log.Progressing,
     ) -> None:
         config = trainer.config
-        self.trainer, self.run, self.split = trainer, run, split
+        self.trainer, self.run, self.source, self.split = trainer, run, source, split
         self.start = self.lap_start = time.perf_counter()
         self.first = self.lap_step = step
         self.accuracy = self.losses = ""
@@ -124,9 +125,13 @@ class RunRecorder:
         return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}
 
     def finish(self) -> None:
-        """Write result.json."""
+        """Write what the algorithm has found out, and then result.json."""
         if self.run is None:
             return
+        findings = self.trainer.algorithm.findings(self.trainer.classes)
+        for found in findings:
+            self.run.write(found.name + TABLE, table(found, self.source, self.split))
+            self.run.write(found.name + SHEET, sheet(found, self.source, self.split))
         evals = self.run.metrics("eval")
         part, config = self.evaluator.main, self.trainer.config
         last = evals[-1][part]
@@ -149,6 +154,7 @@ class RunRecorder:
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,
                 "device": device_name(self.trainer.device),
+                **{found.name: found.result for found in findings},
                 "records": self.writer.mark,
                 "versions": {
                     "fewlabels": fewlabels.__version__,
