@@ -339,6 +339,24 @@ def test_everything_after_bfloat16_logits_is_float32(name: Any) -> None:
     assert all(grad.isfinite().all() for grad in gradients(batch))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_that_is_not_finite_leaves_no_trace(name: Any) -> None:
+    """The loop reports a loss that is no number, and lets it pass where fp16 has overflowed: then all is as before."""
+    algorithm, other = (FixMatch(tau=0.4, missing=Missing(name, momentum=0.5)).build(info(4, 8)) for _ in range(2))
+    batches = [make_batch(s, 4, 8, 2) for s in range(2)]
+    step(algorithm, batches[0], Plain(48))
+    step(other, batches[0], Plain(48))
+    rng = np.random.default_rng(0)
+    x, weak, strong = (rng.normal(size=(n, K)) for n in (4, 8, 8))
+    for bad in (np.nan, np.inf):
+        weak[3, 2] = bad
+        broken = step(algorithm, batch_of_logits(x, np.array([0, 1, 1, 2]), weak, strong))
+        assert bool(broken.total.isfinite()) == ("cap" not in name and name != "cadr")
+    torch.testing.assert_close(algorithm.state_dict(), other.state_dict(), rtol=0, atol=0)
+    one, two = (step(a, batches[1], Plain(48)) for a in (algorithm, other))
+    torch.testing.assert_close(dict(one.log), dict(two.log), rtol=0, atol=0)
+
+
 # ---- what is refused
 
 

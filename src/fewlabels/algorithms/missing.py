@@ -101,7 +101,10 @@ class Shares(Part):
         config = self.config
         with torch.no_grad():
             self.before = self.prior.clone()
-            self.prior.lerp_(parallel.mean(seen.weak.logits.detach().softmax(1).mean(0)), 1 - config.momentum)
+            guessed = parallel.mean(seen.weak.logits.detach().softmax(1).mean(0))
+            # fp16 overflows now and then, and training goes on: one such step would stay in the estimate for ever
+            guessed = torch.where(guessed.isfinite().all(), guessed, self.prior)
+            self.prior.lerp_(guessed, 1 - config.momentum)
         seen.log["prior"] = self.prior.clone()
         if "cai" not in config.parts:
             return self.usual_select(seen)
