@@ -310,6 +310,20 @@ def test_shares_that_vanish_are_the_smallest_float(data: dict[str, Any], weighti
     assert float(losses.log["loss_x"]) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+def test_a_share_of_exactly_0_is_the_smallest_float() -> None:
+    """Also where many images have that class, each with weight 0: none of them adds a smallest float of its own."""
+    first, then = (20_000.0 * np.eye(K)[k] for k in ([0] * 8, [0, 0, 0, 1, 1, 1, 1, 1]))
+    x, y = np.zeros((4, K)), np.array([0, 0, 1, 1])
+    missing = Missing("cap", momentum=0.0)
+    algorithm = FixMatch(missing=missing).build(info(4, 8))
+    for weak, prior in ((first, np.full(K, 1 / K)), (then, np.eye(K)[0])):
+        fixed = oracle.constants(setting(missing, 0.95), prior, x, y, weak)
+        losses = step(algorithm, batch_of_logits(x, y, weak, weak))
+        expected = oracle.labeled_loss(setting(missing, 0.95), fixed, x, y, weak)
+        assert float(losses.log["loss_x"]) == pytest.approx(expected, abs=1e-4)
+    assert expected > 40
+
+
 class Half(Identity):
     """Whose logits are bfloat16, as those of a net under autocast."""
 
