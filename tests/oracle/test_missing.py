@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fewlabels.algorithms import UDA, FixMatch, Missing, PseudoLabeling
+from fewlabels.algorithms.functional import inverse_weights
 from fewlabels.types import Batch, Losses
 
 NAMES = ("cap", "cai", "cap+cai", "cap+dr", "cadr")
@@ -133,6 +134,27 @@ def test_steps(seed: int, unlabeled: int, scale: float, tau: float, chosen: dict
     ]
     for ours, theirs in zip(gradients(batch), by_oracle, strict=True):
         np.testing.assert_allclose(ours.flatten(1), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_guesses_that_repeat_leave_directions_out(rank: int) -> None:
+    rng = np.random.default_rng(rank)
+    probs = np.float32(oracle.softmax(rng.normal(size=(rank, K)) * 2))[np.arange(8) % rank]
+    prior = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    ours = inverse_weights(torch.tensor(prior).float(), torch.tensor(probs), 5.0)
+    np.testing.assert_allclose(ours, oracle.row_weights(prior, np.float64(probs), 5.0), rtol=1e-4, atol=1e-6)
+    assert ours.max() > 0.01
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.2, False), (5.0, True)])
+def test_the_cutoff_of_small_singular_values(share: float, kept: bool) -> None:
+    """Eight guesses that differ in one direction, by a share of the published cut-off: 10 times 8 times eps."""
+    sign = np.array([1.0, -1] * 4)
+    probs = np.full((8, 2), 0.5) + np.outer(sign, [0.5, -0.5]) * 80 * oracle.EPS * share
+    ours = inverse_weights(torch.tensor([0.6, 0.4]), torch.tensor(probs).float(), 1e9)
+    theirs = oracle.row_weights(np.array([0.6, 0.4]), np.float64(np.float32(probs)), 1e9)
+    np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=1e-4)
+    assert (float(ours.max()) > 100) == kept
 
 
 # ---- identities
@@ -409,6 +431,10 @@ def test_a_step_that_is_not_finite_leaves_no_trace(name: Any) -> None:
         (
             lambda: Missing("cap", prior="batch", upper=2.0),
             "Missing.upper 2 means nothing with Missing.prior batch",
+        ),
+        (
+            lambda: Missing("cap+dr", weighting="weighted", beta=0.25),
+            "Missing.beta 0.25 means nothing with Missing.weighting weighted, without cai",
         ),
     ],
 )

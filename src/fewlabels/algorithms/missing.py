@@ -53,6 +53,8 @@ class Missing(Checked):
                 raise ValueError(f"Missing.{field} {value} means nothing with Missing.name {self.name}")
         if self.prior == "batch" and self.upper != type(self).upper:
             raise ValueError(f"Missing.upper {self.upper:g} means nothing with Missing.prior batch")
+        if self.weighting == "weighted" and self.beta != type(self).beta and "cai" not in self.parts:
+            raise ValueError(f"Missing.beta {self.beta:g} means nothing with Missing.weighting weighted, without cai")
 
     @property
     def parts(self) -> set[str]:
