@@ -55,6 +55,12 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
 assert COMBINATIONS.keys() <= ALGORITHMS.keys()
 
 
+WITH: dict[tuple[str, str], dict[str, Any]] = {
+    ("cadr", option): {"missing": Missing("cadr", weighting="weighted")} for option in ("teacher", "bn")
+}
+"""What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
+
+
 class Case(NamedTuple):
     name: str
     config: Any
@@ -81,7 +87,8 @@ def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:
     for name, cls in ALGORITHMS.items():
         for changes in options(cls):
             words = [f"{key}={value}" for key, value in changes.items()]
-            found.append(Case(",".join([name, *words]), quick(cls, **changes)))
+            needed = {k: v for option in changes for k, v in WITH.get((name, option), {}).items()}
+            found.append(Case(",".join([name, *words]), quick(cls, **changes, **needed)))
     return found
 
 

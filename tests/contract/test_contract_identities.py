@@ -18,6 +18,7 @@ from fewlabels.algorithms import (
     VAT,
     FixMatch,
     MeanTeacher,
+    Missing,
     MixMatch,
     MixUp,
     PiModel,
@@ -85,7 +86,9 @@ def has(config: Any, *names: str) -> bool:
 def untouched(config: Any) -> bool:
     """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed or left out."""
     unmixed = not has(config, "beta") or isinstance(config, ICT) or getattr(config, "mix", "x.").startswith(".")
-    return unmixed and getattr(config, "tsa", "none") == "none"
+    missing = getattr(config, "missing", Missing())
+    unweighted = missing.name == "none" or missing.weighting == "weighted"  # of equal shares, as at the start
+    return unmixed and unweighted and getattr(config, "tsa", "none") == "none"
 
 
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy")

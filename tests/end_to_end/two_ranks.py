@@ -21,13 +21,14 @@ import torch
 
 import fewlabels as fl
 from fewlabels import cli, nets
+from fewlabels.algorithms import FixMatch, Missing
 from fewlabels.config.resolve import in_memory, resolve, split_of
 from fewlabels.config.settings import Train
 from fewlabels.runtime import parallel
 from fewlabels.training.step import Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from algorithm_cases import CASES, MAIN, opinionated, toy, toy_training
+from algorithm_cases import CASES, MAIN, opinionated, quick, toy, toy_training
 from compositions import Contrast
 
 STEPS = 6
@@ -63,6 +64,20 @@ OTHERS = [case for case in CASES if case not in MAIN and not case.name.endswith(
 STEPPED: dict[str, Train] = {case.name: toy_training(case.config, **SHORT) for case in OTHERS}
 """The same of the other options; only their first steps are taken."""
 
+MISSING: dict[str, Train] = {
+    ",".join([f"missing={missing.name}", missing.weighting, missing.prior]): toy_training(
+        quick(FixMatch, missing=missing), steps=20, optim=fl.Optim(lr=0.01)
+    )
+    for missing in (
+        Missing("cap", momentum=0.5),
+        Missing("cap", prior="batch"),
+        Missing("cadr", momentum=0.5),
+        Missing("cadr", momentum=0.5, weighting="weighted"),
+        Missing("cap+dr", momentum=0.5, weighting="likelihood", prior="batch"),
+    )
+}
+"""Weights of labeled images that are made from the guesses of all ranks, over more steps."""
+
 NORM = config("remixmatch", net=fl.Net("small-4", dropout=0.2), steps=8, save_every=4, log_every=3)
 """A training with batch norm and dropout."""
 
@@ -74,18 +89,20 @@ def train_without_norm(folder: Path) -> None:
 
 
 def step_without_norm() -> dict[str, Any]:
-    """Logged values, weights and algorithm's state after three steps of each of `STEPPED`."""
+    """Logged values, weights and algorithm's state after three steps of each of `STEPPED`, and all of `MISSING`."""
     after = {}
     with without_norm():
-        for name, train in STEPPED.items():
+        for name, train in {**STEPPED, **MISSING}.items():
             config = resolve(replace(train, data=in_memory(train.data, toy())), toy())
             split = split_of(config.data, toy())
             cpu, half = torch.device("cpu"), (0.5,) * 3
             trainer = Trainer(config, toy(), split, device=cpu, mean=half, std=half)
-            for step in (1, 3, STEPS - 1):
+            logs = []
+            for step in range(train.steps) if name in MISSING else (1, 3, STEPS - 1):
                 trainer.step(step)
+                logs.append(trainer.read_log())
             state = {**trainer.model.state_dict(), **trainer.algorithm.state_dict()}
-            after[name] = {"log": trainer.read_log(), "state": {k: v.clone() for k, v in state.items()}}
+            after[name] = {"logs": logs, "state": {k: v.clone() for k, v in state.items()}}
     return after
 
 

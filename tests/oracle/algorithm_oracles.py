@@ -95,6 +95,24 @@ def make_batch(
     return Batch(x, y, u, torch.arange(unlabeled), torch.tensor(progress), Rng(seed, 0), torch.arange(len(y)))
 
 
+def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.ndarray) -> Batch:
+    """For `Identity`: labeled logits ``[B, K]``, labels, weak and strong logits ``[M, K]``, with gradient."""
+
+    def images(z: np.ndarray) -> Tensor:
+        return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
+
+    index = torch.arange(len(weak))
+    return Batch(
+        (images(x),),
+        torch.tensor(y),
+        (images(weak), images(strong)),
+        index,
+        torch.tensor(0.5),
+        Rng(0, 0),
+        torch.arange(len(y)),
+    )
+
+
 def softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

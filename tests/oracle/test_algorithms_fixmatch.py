@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, on_ranks, shard, softmax
+from algorithm_oracles import (
+    Identity,
+    K,
+    Plain,
+    batch_of_logits,
+    cross_entropy,
+    info,
+    make_batch,
+    on_ranks,
+    shard,
+    softmax,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, weights
@@ -18,22 +29,6 @@ from fewlabels.algorithms import Consistency, FixMatch, Supervised
 from fewlabels.algorithms.slots import Seen, Threshold, cross_entropy_of_labels
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Outputs, Views
-
-
-def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.ndarray) -> Batch:
-    def images(z: np.ndarray) -> Tensor:
-        return torch.tensor(z, dtype=torch.float32)[:, :, None, None].requires_grad_()
-
-    index = torch.arange(len(weak))
-    return Batch(
-        (images(x),),
-        torch.tensor(y),
-        (images(weak), images(strong)),
-        index,
-        torch.tensor(0.5),
-        Rng(0, 0),
-        torch.arange(len(y)),
-    )
 
 
 def loss(algorithm: nn.Module, batch: Batch) -> dict[str, float]:

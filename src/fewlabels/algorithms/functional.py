@@ -176,7 +176,8 @@ def log_shares(log_probs: Tensor, weights: Tensor | None = None) -> Tensor:
     """Logarithms ``[K]`` of the class shares ``weights . probs`` (None: the mean of probs) from ``log_probs [N, K]``,
     at least those of the smallest normal float32."""
     tiny = torch.finfo(torch.float32).tiny
-    scale = -math.log(len(log_probs)) if weights is None else weights.clamp_min(tiny).log()[:, None]
+    # a weight of 0 counts as e^-1000, far below what is left in the end: minus infinity has no gradient
+    scale = -math.log(len(log_probs)) if weights is None else weights.log().clamp_min(-1000)[:, None]
     return (log_probs + scale).logsumexp(0).clamp_min(math.log(tiny))
 
 

@@ -34,7 +34,7 @@ class Missing(Checked):
     _: KW_ONLY
     weighting: Literal["released", "weighted", "likelihood"] = "released"
     """`released`: minus the log of the weight is added to the loss, as in JoyHuYY1412/CADR-FixMatch, which pulls the
-    predicted classes towards equal shares; `weighted`: the loss is multiplied by the weight, without `dr`;
+    predicted classes towards equal shares; `weighted`: the loss is multiplied by the weight, without `dr` in `cadr`;
     `likelihood`: as released, but without the mean of the weights over the batch, which collapsed in tests."""
     prior: Literal["running", "batch"] = "running"
     """Shares of the classes behind the weights: the running estimate, or those of the batch."""
@@ -53,6 +53,8 @@ class Missing(Checked):
                 raise ValueError(f"Missing.{field} {value} means nothing with Missing.name {self.name}")
         if self.prior == "batch" and self.upper != type(self).upper:
             raise ValueError(f"Missing.upper {self.upper:g} means nothing with Missing.prior batch")
+        if self.weighting == "weighted" and self.name == "cap+dr":
+            raise ValueError("Missing.name cap+dr has no correction with Missing.weighting weighted: use cap")
 
     @property
     def parts(self) -> set[str]:
@@ -101,7 +103,10 @@ class Shares(Part):
         config = self.config
         with torch.no_grad():
             self.before = self.prior.clone()
-            self.prior.lerp_(parallel.mean(seen.weak.logits.detach().softmax(1).mean(0)), 1 - config.momentum)
+            guessed = parallel.mean(seen.weak.logits.detach().softmax(1).mean(0))
+            # fp16 overflows now and then, and training goes on: one such step would stay in the estimate for ever
+            guessed = torch.where(guessed.isfinite().all(), guessed, self.prior)
+            self.prior.lerp_(guessed, 1 - config.momentum)
         seen.log["prior"] = self.prior.clone()
         if "cai" not in config.parts:
             return self.usual_select(seen)

@@ -166,5 +166,6 @@ class DistributionAlignment(nn.Module):
             p_data = self.p_data / self.p_data.sum()
             aligned = probs * ((self.eps + p_data) / (self.eps + p_model))
             newest = parallel.mean(probs.mean(0, keepdim=True))
+            newest = torch.where(newest.isfinite().all(), newest, p_model)  # fp16 overflows now and then
             self.recent.copy_(torch.cat((self.recent[1:], newest)))
             return aligned / aligned.sum(1, keepdim=True)
