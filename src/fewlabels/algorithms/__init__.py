@@ -9,6 +9,7 @@ from fewlabels.algorithms.cadr import CADR
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
+from fewlabels.algorithms.flexmatch import FlexMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
@@ -33,6 +34,7 @@ __all__ = [
     "Composed",
     "Consistency",
     "FixMatch",
+    "FlexMatch",
     "MeanTeacher",
     "Missing",
     "MixMatch",
@@ -57,6 +59,7 @@ AnyAlgorithm = (
     | ReMixMatch
     | UDA
     | FixMatch
+    | FlexMatch
     | CADR
 )
 """The configuration of any algorithm of the package."""
