@@ -49,6 +49,13 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
 assert COMBINATIONS.keys() <= ALGORITHMS.keys()
 
 
+START_LOW = {"flexmatch"}
+"""Whose thresholds grow from below `tau` as the training goes on, so that in its first steps every image counts."""
+
+OF_CLASSES = {"select.last"}
+"""Buffers whose values are classes, or -1 for none."""
+
+
 class Case(NamedTuple):
     name: str
     config: Any
