@@ -60,6 +60,12 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
+START_LOW = {"flexmatch"}
+"""Whose thresholds grow from below `tau` as the training goes on, so that in its first steps every image counts."""
+
+OF_CLASSES = {"select.last"}
+"""Buffers whose values are classes, or -1 for none."""
+
 
 class Case(NamedTuple):
     name: str

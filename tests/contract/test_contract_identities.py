@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
-from algorithm_cases import CASES, MAIN, SHAPE, K, build, info, make_batch, opinionated, with_heads
+from algorithm_cases import CASES, MAIN, SHAPE, START_LOW, K, build, info, make_batch, opinionated, with_heads
 from fewlabels.algorithms import (
     ICT,
     UDA,
@@ -95,7 +95,10 @@ WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy")
 PLAIN = [case for case in CASES if untouched(case.config)]
 
 
-@pytest.mark.parametrize("case", [case for case in PLAIN if has(case.config, "tau")], ids=lambda case: case.name)
+FIXED = [case for case in PLAIN if has(case.config, "tau") and case.config.name not in START_LOW]
+
+
+@pytest.mark.parametrize("case", FIXED, ids=lambda case: case.name)
 def test_a_threshold_that_nobody_passes_gives_the_supervised_loss(case: Any) -> None:
     config = replace(case.config, tau=1.0)
     same(config, Supervised(), batch_for(config))

@@ -17,7 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from algorithm_cases import CASES, MAIN, SHAPE, Case, K, build, info, make_batch, opinionated, uratio, with_heads
+from algorithm_cases import (
+    CASES,
+    MAIN,
+    OF_CLASSES,
+    SHAPE,
+    START_LOW,
+    Case,
+    K,
+    build,
+    info,
+    make_batch,
+    opinionated,
+    uratio,
+    with_heads,
+)
 from fewlabels.algorithms import Algorithm, functional
 from fewlabels.nets import SmallCNN
 from fewlabels.runtime.rng import Rng
@@ -208,16 +222,16 @@ def test_logged_values_are_documented(case: Case) -> None:
 @every_case
 def test_pseudo_labels(case: Case) -> None:
     algorithm, batch, net, ema = prepared(case)
-    _, _, pseudo, kept = algorithm(batch, net, ema)
+    _, log, pseudo, kept = algorithm(batch, net, ema)
     if pseudo is not None:
         assert pseudo.shape == batch.index.shape and pseudo.dtype == torch.int64
         assert (pseudo >= 0).all() and (pseudo < K).all()
     if kept is not None:
         assert pseudo is not None and kept.shape == batch.index.shape and kept.dtype == torch.float32
         assert (kept >= 0).all() and (kept <= 1).all()
-    if "mask" in (log := algorithm(batch, net, ema).log):
+    if "mask" in log:
         assert kept is not None and float(kept.mean()) == pytest.approx(float(log["mask"]), abs=1e-6)
-        assert 0 < float(kept.mean()) < 1, "the test needs images of either kind"
+        assert 0 < float(kept.mean()) < 1 or family(case) in START_LOW, "the test needs images of either kind"
 
 
 @every_case
@@ -341,6 +355,8 @@ def test_permuting_the_classes_permutes_everything(case: Case) -> None:
         for name, value in algorithm.named_buffers():
             by_class = value.ndim > 0 and value.shape[-1] == K
             expected = value[..., PERMUTATION.argsort()] if by_class else value
+            if name in OF_CLASSES:
+                expected = torch.where(value >= 0, PERMUTATION[value], -1)
             torch.testing.assert_close(dict(other.named_buffers())[name], expected)
     mine, theirs = permuted(net), copy.deepcopy(net)
     found = gradients(theirs, algorithm(batch, theirs, ema))

@@ -39,13 +39,18 @@ def entries(kind: str) -> dict[str, Any]:
 
 def u(seed: int, *shape: int) -> np.ndarray:
     """The hash of the JSON file: float32 in [-1, 1)."""
+    return u64(seed, *shape).astype(np.float32)
+
+
+def u64(seed: int, *shape: int) -> np.ndarray:
+    """The same before it is rounded, float64."""
     h = np.arange(math.prod(shape), dtype=np.uint64) + np.uint64(0x9E3779B9 * (seed + 1) % 2**32)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h &= np.uint64(2**32 - 1)
         h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
     h &= np.uint64(2**32 - 1)
     h ^= h >> np.uint64(16)
-    return (h.astype(np.float64) / 2**32 * 2 - 1).astype(np.float32).reshape(shape)
+    return (h.astype(np.float64) / 2**32 * 2 - 1).reshape(shape)
 
 
 def images(seed: int, *shape: int) -> Tensor:

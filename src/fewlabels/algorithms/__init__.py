@@ -9,6 +9,7 @@ from fewlabels.algorithms.cadr import CADR
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
+from fewlabels.algorithms.flexmatch import FlexMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
@@ -35,6 +36,7 @@ __all__ = [
     "Composed",
     "Consistency",
     "FixMatch",
+    "FlexMatch",
     "MeanTeacher",
     "Missing",
     "MixMatch",
@@ -62,6 +64,7 @@ AnyAlgorithm = (
     | RealMix
     | UDA
     | FixMatch
+    | FlexMatch
     | CADR
 )
 """The configuration of any algorithm of the package."""
