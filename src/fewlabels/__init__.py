@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UDA,
         VAT,
         FixMatch,
+        FlexMatch,
         MeanTeacher,
         Missing,
         MixMatch,
@@ -49,6 +50,7 @@ _MODULES = {
     "algorithms": (
         "CADR",
         "FixMatch",
+        "FlexMatch",
         "ICT",
         "MeanTeacher",
         "Missing",
@@ -90,6 +92,7 @@ __all__ = [
     "Data",
     "Ema",
     "FixMatch",
+    "FlexMatch",
     "Info",
     "Losses",
     "MeanTeacher",

@@ -88,6 +88,11 @@ class Consistency(Algorithm):
         if weak_gradient is not None:
             self.need_weak_gradient(weak_gradient, weak_gradient.split(".")[0])
 
+    def put(self, name: str, slot: Slot) -> None:
+        """Another slot in place of the one called `name`, which the new one may call."""
+        delattr(self, name)  # a module gives way to a function only so
+        setattr(self, name, slot)
+
     def need_weak_gradient(self, setting: str, owner: str) -> None:
         """`Seen.weak` is to have its gradient, for `setting`. Raises ValueError where another one, of the
         configuration `owner`, leaves it out."""

@@ -41,9 +41,10 @@ class FixMatch(Composed):
     (only with the teacher `student`)."""
 
     def compose(self, info: Info) -> Consistency:
+        owner = type(self).__name__
         if self.bn == "separate-weak" and self.teacher != "student":
             raise ValueError(
-                f"FixMatch.bn separate-weak is about the net's own pseudo-labels, and FixMatch.teacher {self.teacher} "
+                f"{owner}.bn separate-weak is about the net's own pseudo-labels, and {owner}.teacher {self.teacher} "
                 "gives others, in a pass of their own: set one of them otherwise"
             )
         first, second = self.anchoring.split(".")

@@ -76,8 +76,8 @@ class Missing(Checked):
         if "cap" in self.parts and self.weighting != "weighted":
             step.need_weak_gradient(f"Missing.name {self.name}", owner)
         step.missing = shares = Shares(self, tau, step.select, step.labeled, info.classes)
-        del step.select, step.labeled  # a module gives way to a plain function only so; `shares` has it now
-        step.select, step.labeled = shares.select, shares.labeled
+        step.put("select", shares.select)
+        step.put("labeled", shares.labeled)
         step.waits = "cap" in self.parts and self.prior == "running"
 
 

@@ -71,7 +71,7 @@ class OpenSet(Checked):
         if self.name == "none":
             return
         step.openset = scores = Scores(self, step.select, info.unlabeled)
-        step.select = scores.select
+        step.put("select", scores.select)
 
 
 class Scores(Part):

@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     teacher: Net
     """What guesses, the net itself or its average: whose heads fit the features of `weak`."""
     log: dict[str, Tensor]
-    """Further values to log, 0-d; a slot may add to them."""
+    """Further values to log, 0-d or one for each class, ``[K]``; a slot may add to them."""
 
 
 class Part(nn.Module):
