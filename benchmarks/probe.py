@@ -63,9 +63,10 @@ def draw(name: str, y: Ints, kind: str, labels: int, rng: np.random.Generator) -
         counts = np.bincount(rng.integers(0, k, labels * k), minlength=k)
     chosen = np.concatenate([r[:n] for r, n in zip(rows, counts, strict=True)])
     rest = [r[n:] for r, n in zip(rows, counts, strict=True)]
-    room = min(map(len, rest))
-    shares = tail(k) if kind == "long tail in both" else np.ones(k)
-    pool = np.concatenate([r[: max(1, int(room * s))] for r, s in zip(rest, shares, strict=True)])
+    if kind == "long tail in both":
+        pool = np.concatenate([r[: max(1, int(len(rest[0]) * s))] for r, s in zip(rest, tail(k), strict=True)])
+    else:
+        pool = np.concatenate([r[: min(map(len, rest))] for r in rest])
     others = rng.permutation(np.flatnonzero(~np.isin(y, known)))
     total = min(POOL, len(others) / strange if strange else POOL, len(pool) / (1 - strange) if strange < 1 else POOL)
     few = int(total * strange)
@@ -78,8 +79,10 @@ def measure(
     name: str, root: str | None, labels: list[int], draws: int, first: int, out: Path, kinds: list[str]
 ) -> None:
     source = load_source(Data(name, root=root))
-    y = source.labels[:12_000]
-    features = patch_features(source.images, np.arange(len(y)))
+    images, y = source.images[:12_000], source.labels[:12_000]
+    if name == "digits":
+        images, y = np.concatenate([images, source.test_images]), np.concatenate([y, source.test_labels])
+    features = patch_features(images, np.arange(len(y)))
     features = whiten(features, 200)
     for n in labels:
         for kind in kinds:
@@ -88,7 +91,7 @@ def measure(
                 start = time.process_time()
                 chosen, given, pool, truth = draw(name, y, kind, n, rng)
                 z = whiten(features[np.concatenate([chosen, pool])])
-                k = int(given.max()) + 1
+                k = len(KNOWN[name]) if "strangers" in kind else 10
                 found = examine(z[: len(chosen)], given, z[len(chosen) :], np.bincount(given, minlength=k), rng, 60)
                 true = np.bincount(truth[truth >= 0], minlength=k) / max(1, (truth >= 0).sum())
                 record: dict[str, Any] = {

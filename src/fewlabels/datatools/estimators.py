@@ -19,7 +19,7 @@ LEVEL = 0.9
 """Of every interval."""
 
 NEIGHBOUR = 40
-"""Which nearest unlabeled picture says how dense it is around a picture."""
+"""Which nearest unlabeled picture says how dense it is around a picture; a twentieth of them, if that is fewer."""
 
 ENDS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
@@ -139,8 +139,9 @@ def held_out(z: Array, labels: Ints, pool: Array, classes: int, rng: np.random.G
         pool: features of the unlabeled pictures, ``[N, D]``.
     """
     fold = folds(labels, 10 if len(labels) > 8 * classes else 4, rng)
-    noise, scale = spread(z, labels), 1 / nearest(z, pool, NEIGHBOUR - 1)
-    scale_pool = 1 / nearest(pool, pool, NEIGHBOUR)
+    near = max(1, min(NEIGHBOUR, len(pool) // 20))
+    noise, scale = spread(z, labels), 1 / nearest(z, pool, near - 1)
+    scale_pool = 1 / nearest(pool, pool, near)  # the nearest one is the picture itself
     d, d_pool, strangeness = np.empty((len(z), classes)), [], np.empty(len(z))
     for k in range(fold.max() + 1):
         out, seen = fold == k, fold != k
@@ -257,7 +258,8 @@ def shift_test(
     weights = (shares / np.maximum(counts, 1))[seen.labels]
     weights = weights / weights.sum()
     centre = seen.probs_unlabeled.mean(1, dtype=np.float64)
-    spare = seen.probs_unlabeled[0] - centre[0]
+    parts, pool = seen.probs_unlabeled.shape[:2]
+    spare = (seen.probs_unlabeled - centre[:, None]).reshape(parts * pool, -1)[::parts]
     covariance = spare.T @ spare / len(spare)
     k = len(covariance)
     inverse = np.linalg.pinv(covariance + 1e-3 * np.trace(covariance) / k * np.eye(k))
@@ -266,11 +268,12 @@ def shift_test(
     def far(difference: Array) -> NDArray[np.float64]:
         return np.asarray(n * np.einsum("rk,kl,rl->r", difference, inverse, difference) / max(1, k - 1))
 
-    found = float(far((weights @ (seen.probs - centre[seen.fold]))[None])[0])
+    # the mean of N unlabeled pictures is not known exactly either
+    found = float(far((weights @ (seen.probs - centre[seen.fold]))[None])[0]) / (1 + n / pool)
     means = np.empty((draws, k))
     for r in range(draws):
         fold = seen.fold if n == len(seen.fold) else rng.choice(seen.fold, n)
-        rows = rng.integers(0, seen.probs_unlabeled.shape[1], n)
+        rows = rng.integers(0, pool, n)
         means[r] = (seen.probs_unlabeled[fold, rows] - centre[fold]).mean(0)
     return found, float((1 + (far(means) >= found).sum()) / (1 + draws))
 
@@ -341,7 +344,7 @@ def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws:
         return float(np.max(np.where(f >= 0.5, 1 - grid / np.maximum(f, 1e-12), 0)))
 
     everyone = np.arange(len(v))
-    z = float((0.5 - weights @ v) / np.sqrt((weights**2).sum() / 12))
+    z = float((0.5 - weights @ v) / np.sqrt(((weights**2).sum() + 1 / seen.probs_unlabeled.shape[1]) / 12))
     share = bound(everyone)
     by_class = [np.flatnonzero(seen.labels == c) for c in np.unique(seen.labels)]
     again = np.array([bound(np.concatenate([rng.choice(r, len(r)) for r in by_class])) for _ in range(draws)])

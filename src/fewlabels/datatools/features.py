@@ -43,8 +43,8 @@ def patch_features(
     """Features ``[n, 4 M]`` of the pictures at `rows`, of M (at most 400) common patches.
 
     Coates, Ng and Lee 2011 (An analysis of single-layer networks in unsupervised feature learning): patches with mean 0
-    and variance 1, whitened; k-means; "triangle" activations, summed over the four quarters of the picture. Their square
-    root is returned, which evens out their variance.
+    and variance 1, whitened; k-means; "triangle" activations, summed over the four quarters of the picture. Returned is
+    their square root, which evens out their variance.
     """
     random = philox(seed, "probe patches")
     some = small(taken(images, rows[np.sort(random.choice(len(rows), min(len(rows), 2000), replace=False))]))

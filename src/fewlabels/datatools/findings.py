@@ -89,7 +89,9 @@ def examine(z: Array, labels: Ints, pool: Array, counts: Ints, rng: np.random.Ge
     seen = est.held_out(z, np.searchsorted(present, labels), pool, k, rng)
     shift, shift_p = est.shift_test(seen, known, int(own.sum()), rng)
     mean = seen.probs_unlabeled.mean((0, 1), dtype=np.float64)
-    q = est.shrunk(est.held_out_prior(seen.probs, seen.labels, mean, known), known, shift)
+    q = est.held_out_prior(seen.probs, seen.labels, mean, known)
+    if shift_p >= SHIFT:  # nothing says that the shares differ
+        q = est.shrunk(q, known, shift)
     low, high = np.percentile(est.prior_draws(seen, known, rng, draws), est.ENDS, axis=0)
     strangers = est.strangers_test(seen, q, rng)
     uneven_p, ratio = est.uneven_test(counts, rng), est.ratio_interval(counts, rng)
