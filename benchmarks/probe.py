@@ -41,7 +41,7 @@ KINDS = {
 
 GAMMA = 50.0
 KNOWN = {"digits": (0, 1, 2, 3, 4, 5), "cifar10": (2, 3, 4, 5, 6, 7)}
-POOL = 1500
+POOL = 1000
 """Unlabeled pictures at most."""
 
 
@@ -92,7 +92,7 @@ def measure(
                 chosen, given, pool, truth = draw(name, y, kind, n, rng)
                 z = whiten(features[np.concatenate([chosen, pool])])
                 k = len(KNOWN[name]) if "strangers" in kind else 10
-                found = examine(z[: len(chosen)], given, z[len(chosen) :], np.bincount(given, minlength=k), rng, 60)
+                found = examine(z[: len(chosen)], given, z[len(chosen) :], np.bincount(given, minlength=k), rng, 30)
                 true = np.bincount(truth[truth >= 0], minlength=k) / max(1, (truth >= 0).sum())
                 record: dict[str, Any] = {
                     "data": name,

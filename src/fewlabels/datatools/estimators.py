@@ -181,9 +181,9 @@ def em_prior(probs: Array, steps: int = 200) -> NDArray[np.float64]:
         joint = p * q
         new = (joint / np.maximum(joint.sum(1, keepdims=True), 1e-300)).mean(0)
         if np.abs(new - q).max() < 1e-6:
-            return new
+            break
         q = new
-    return q
+    return np.asarray(new, np.float64)
 
 
 def confusion_prior(confusion: Array, mean: Array, steps: int = 2000) -> NDArray[np.float64]:
@@ -194,7 +194,7 @@ def confusion_prior(confusion: Array, mean: Array, steps: int = 2000) -> NDArray
     negative and add up to 1, found by projected gradients with Nesterov's acceleration (FISTA).
     """
     a, b = np.asarray(confusion, np.float64), np.asarray(mean, np.float64)
-    step = 1 / max(np.linalg.norm(a, 2) ** 2, 1e-12)
+    step = 1 / max(float(np.linalg.norm(a, 2)) ** 2, 1e-12)
     q = np.full(a.shape[1], 1 / a.shape[1])
     ahead, t = q, 1.0
     for _ in range(steps):
@@ -324,7 +324,7 @@ class Strangers:
     """`LEVEL` interval of `share`."""
 
 
-def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws: int = 400) -> Strangers:
+def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws: int = 200) -> Strangers:
     """Whether the labeled pictures, weighted to the classes' shares `prior` ``[K]``, lack the strangest places.
 
     In ranks t of strangeness among the unlabeled pictures these are uniform, a mixture of familiar ones with the

@@ -42,6 +42,8 @@ class Findings:
     low: Array
     high: Array
     """Interval of `unlabeled` (`estimators.LEVEL`), ``[K]``."""
+    differ: tuple[float, float, float]
+    """Share of the unlabeled pictures that would have to change their class for equal shares, and its interval."""
     accuracy: float
     """Held-out, mean over the classes, 0..1; guessing gives 1 / K."""
     reference: int
@@ -58,11 +60,6 @@ class Findings:
     """Problems: of "long tail", "missing not at random", "strangers"."""
     unclear: bool
     """Whether "missing not at random" may be strangers instead."""
-
-    @property
-    def differ(self) -> float:
-        """Share of the unlabeled pictures that would have to change their class for equal shares."""
-        return float(np.abs(self.unlabeled - self.labeled).sum() / 2)
 
 
 def examine(z: Array, labels: Ints, pool: Array, counts: Ints, rng: np.random.Generator, draws: int = 200) -> Findings:
@@ -92,8 +89,11 @@ def examine(z: Array, labels: Ints, pool: Array, counts: Ints, rng: np.random.Ge
     q = est.held_out_prior(seen.probs, seen.labels, mean, known)
     if shift_p >= SHIFT:  # nothing says that the shares differ
         q = est.shrunk(q, known, shift)
-    low, high = np.percentile(est.prior_draws(seen, known, rng, draws), est.ENDS, axis=0)
-    strangers = est.strangers_test(seen, q, rng)
+    again = est.prior_draws(seen, known, rng, draws)
+    low, high = np.percentile(again, est.ENDS, axis=0)
+    differ = float(np.abs(q - known).sum() / 2)
+    least, most = np.percentile(np.abs(again - known).sum(1) / 2, est.ENDS)
+    strangers = est.strangers_test(seen, q, rng, draws)
     uneven_p, ratio = est.uneven_test(counts, rng), est.ratio_interval(counts, rng)
     named, unclear = verdict(shift_p, uneven_p, ratio[0], strangers.z)
 
@@ -108,6 +108,7 @@ def examine(z: Array, labels: Ints, pool: Array, counts: Ints, rng: np.random.Ge
         unlabeled=whole(q),
         low=whole(np.minimum(low, q)),
         high=whole(np.maximum(high, q)),
+        differ=(differ, min(differ, float(least)), max(differ, float(most))),
         accuracy=seen.accuracy,
         reference=len(labels),
         pool=len(pool),
