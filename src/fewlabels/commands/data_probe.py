@@ -117,7 +117,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
         lines.append(f"{problem}: " + (f"try fewlabels train {option}" if option else _REMEDY[problem]))
     if not named:
         lines.append("no problem was found; what is smaller than the intervals cannot be seen with these labels")
-    lines.append(f"took {result['seconds']:.0f} s; intervals hold in 9 of 10 cases")
+    lines.append(f"took {result['seconds']:.0f} s; intervals are meant to hold in 9 of 10 cases")
     return lines
 
 
@@ -156,7 +156,7 @@ def _tail(result: dict[str, Any]) -> str:
         )
     if t["p"] < 0.05:
         return f"long tail: the labels are uneven (p {t['p']:.2g}); the largest class is {ratio} as the smallest"
-    return f"long tail: the labels show none; by their number the largest class can be {ratio} as the smallest"
+    return f"long tail: the labels show none; by their number one class can be {t['high']:.1f} times as common as another"
 
 
 def _strangers(result: dict[str, Any]) -> str:

@@ -293,7 +293,8 @@ def ratio_interval(counts: Ints, rng: np.random.Generator, draws: int = 4000) ->
     """`LEVEL` interval of the largest over the smallest share, by draws of the shares given counts ``[K]`` (Jeffreys'
     prior). Which classes those are is taken from the counts."""
     shares = rng.dirichlet(counts + 0.5, draws)
-    ratio = shares[:, counts.argmax()] / np.maximum(shares[:, counts.argmin()], 1e-12)
+    order = np.argsort(counts, kind="stable")  # two classes, however equal
+    ratio = shares[:, order[-1]] / np.maximum(shares[:, order[0]], 1e-12)
     low, high = np.percentile(ratio, ENDS)
     return float(low), float(high)
 
