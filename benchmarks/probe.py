@@ -1,8 +1,8 @@
 """Whether `fewlabels data probe` names the right problem: data made to have each one, from digits and CIFAR-10.
 
-    python benchmarks/probe.py digits --draws 10 --out results/probe.jsonl
-    python benchmarks/probe.py cifar10 --root DATA --draws 10 --out results/probe.jsonl
-    python benchmarks/probe.py table results/probe.jsonl          # the table of docs/results.md
+    python benchmarks/probe.py digits --draws 10 --out results/probe/draws.jsonl
+    python benchmarks/probe.py cifar10 --root DATA --draws 10 --out results/probe/draws.jsonl
+    python benchmarks/probe.py table results/probe/draws.jsonl          # the table of docs/results.md
 
 Each draw takes other labels and other unlabeled pictures. LABELS is the mean of labels per class; long tails have the
 shape of CADR's splits, gamma 50; strangers are the pictures of four classes (digits 6 to 9; the vehicles of CIFAR-10),
@@ -41,6 +41,7 @@ KINDS = {
 
 GAMMA = 50.0
 KNOWN = {"digits": (0, 1, 2, 3, 4, 5), "cifar10": (2, 3, 4, 5, 6, 7)}
+KEYS = ("accuracy", "error", "covered")
 POOL = 1000
 """Unlabeled pictures at most."""
 
@@ -124,8 +125,7 @@ def table(path: Path) -> str:
         record = json.loads(line)
         cells[record["data"], record["labels"], record["kind"]].append(record)
     lines = [
-        "| data | labels per class | held-out accuracy % | made to have | right | said instead | strangers % "
-        "(interval) | shares wrong by % | in the interval % |",
+        "| data | labels | told % | made to have | right | said instead | strangers % | wrong by % | inside % |",
         "| --- | ---: | ---: | --- | ---: | --- | ---: | ---: | ---: |",
     ]
     for (data, n, kind), records in cells.items():
@@ -135,12 +135,13 @@ def table(path: Path) -> str:
             if set(r["named"]) != set(KINDS[kind]):
                 wrong[" and ".join(r["named"]) or "nothing"] += 1
         share = 100 * np.mean([r["share"] for r in records], 0)
-        mean = {key: 100 * np.mean([r[key] for r in records]) for key in ("accuracy", "error", "covered")}
-        known = "" if kind == "100 % strangers" else f"{mean['error']:.0f}"
+        told, error, inside = (f"{100 * np.mean([r[key] for r in records]):.0f}" for key in KEYS)
+        if kind == "100 % strangers":
+            error = inside = ""
         lines.append(
-            f"| {data} | {n} | {mean['accuracy']:.0f} | {kind} | {right} of {len(records)} | "
+            f"| {data} | {n} | {told} | {kind} | {right} of {len(records)} | "
             f"{', '.join(f'{name} {count}' for name, count in wrong.items())} | "
-            f"{share[0]:.0f} ({share[1]:.0f} to {share[2]:.0f}) | {known} | {mean['covered'] if known else 0:.0f} |"
+            f"{share[0]:.0f} ({share[1]:.0f} to {share[2]:.0f}) | {error} | {inside} |"
         )
     return "\n".join(lines)
 
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--first", type=int, default=1, help="number of the first draw")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--out", type=Path, default=Path("results/probe.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("results/probe/draws.jsonl"))
     given = parser.parse_args()
     if given.what == "table":
         print(table(given.path or given.out))

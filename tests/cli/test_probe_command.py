@@ -36,8 +36,8 @@ def test_a_named_set(command: Command) -> None:
 
 
 def test_strangers_are_named_and_the_same_seed_says_the_same(command: Command) -> None:
-    words = ["data", "probe", "digits.1@150", "--keep-labeled", *"012345", "--keep-unlabeled", *"6789", "--remap"]
-    words += ["--keep-test", *"012345", "--pictures", 300, "--no-twins"]
+    words = ["data", "probe", "digits.1@150", "--keep-labeled", "0,1,2,3,4,5", "--keep-unlabeled", "6,7,8,9"]
+    words += ["--remap", "--keep-test", "0,1,2,3,4,5", "--pictures", 300, "--no-twins"]
     said = command(*words, "--json")
     assert said.code == 0, said.err
     result = json.loads(said.out)

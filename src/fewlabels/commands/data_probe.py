@@ -40,6 +40,10 @@ class Probe(Data):
     """Print JSON."""
 
 
+MOST_SHARE = 0.895
+"""The estimate of strangers ends at 0.9."""
+
+
 def run_probe(command: Probe) -> int:
     if command.pictures < 20:
         raise UsageError(f"--pictures must be at least 20, got {command.pictures}")
@@ -156,14 +160,17 @@ def _tail(result: dict[str, Any]) -> str:
         )
     if t["p"] < 0.05:
         return f"long tail: the labels are uneven (p {t['p']:.2g}); the largest class is {ratio} as the smallest"
-    return f"long tail: the labels show none; by their number one class can be {t['high']:.1f} times as common as another"
+    return (
+        f"long tail: the labels show none; by their number one class can be {t['high']:.1f} times as common as another"
+    )
 
 
 def _strangers(result: dict[str, Any]) -> str:
     s = result["strangers"]
     share = f"{_percent(s['share'])} (interval {_percent(s['low'])} to {_percent(s['high'])})"
     if "strangers" in result["named"]:
-        return f"strangers: at least {share} of the unlabeled pictures look as if they belonged to no class"
+        share = "90 % or more" if s["share"] >= MOST_SHARE else f"at least {share}"
+        return f"strangers: {share} of the unlabeled pictures look as if they belonged to no class"
     return f"strangers: nothing says that there are any; as many as {_percent(s['high'])} can go unseen"
 
 
