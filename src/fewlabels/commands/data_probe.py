@@ -128,8 +128,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
 _REMEDY = {
     "missing not at random": "a method for labels that are missing not at random (CADR) is apt; this version has none",
     "strangers": "a method for unlabeled pictures of no class (by energy) is apt; this version has none",
-    "long tail": "look at the recall of each class and its mean (fewlabels evaluate), not at the accuracy alone; that the "
-    "unlabeled pictures have the same tail is not proven, see the shares",
+    "long tail": "look at the recall of each class and its mean (fewlabels evaluate), not at the accuracy alone; that "
+    "the unlabeled pictures have the same tail is not proven, see the shares",
 }
 
 
