@@ -7,6 +7,7 @@ from typing import Any
 
 from fewlabels.commands import data_look as look
 from fewlabels.commands import data_make as make
+from fewlabels.commands import data_probe
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.runtime.words import unknown
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "prepare": (look.Prepare, look.run_prepare),
     "check": (look.Check, look.run_check),
     "show": (look.Show, look.run_show),
+    "probe": (data_probe.Probe, data_probe.run_probe),
     "filter": (make.Filter, make.run_filter),
     "crop": (make.Crop, make.run_crop),
     "rename": (make.Rename, make.run_rename),

@@ -1,0 +1,236 @@
+"""`fewlabels data probe`: which problem the data have."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import combinations
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewlabels.config.settings import Data, Train
+from fewlabels.data.arrays import in_channels
+from fewlabels.data.gather import make_store
+from fewlabels.data.source import Progress, Source
+from fewlabels.data.split import Split
+from fewlabels.datatools.estimators import Ints, whiten
+from fewlabels.datatools.features import patch_features, taken
+from fewlabels.datatools.findings import Findings, examine
+from fewlabels.datatools.twins import sketches, twins
+from fewlabels.inference.model import PIXELS_PER_BATCH, load_predictor
+from fewlabels.runs.run import Run
+from fewlabels.runtime.rng import philox
+from fewlabels.runtime.words import first
+
+MOST_LABELED = 2000
+"""Labeled pictures that are compared; more add no more than time."""
+
+MOST_TWINS = 60_000
+"""Pictures of a part that are compared with those of others."""
+
+PER_CLASS = 2
+"""Validation pictures of each class, on average, from which on a run's net can be tested with them."""
+
+REMEDIES = {"missing not at random": ("missing", "cadr"), "strangers": ("openset", "energy")}
+"""Option of `fewlabels train` and its word, by problem."""
+
+
+class Reference(NamedTuple):
+    """Labeled pictures that nothing was trained on, and features."""
+
+    rows: Ints
+    labels: Ints
+    kind: str
+    """"labeled" or "validation"."""
+    features: str
+    """What the features are, in words."""
+
+
+def reference_of(split: Split, source: Source, run: Run | None) -> Reference:
+    """Validation pictures where a run has enough of them: its net has learned the labeled ones by heart. Else the
+    labeled ones, with features that no label has shaped."""
+    rows = np.setdiff1d(split.validation, split.labeled)
+    if run is not None and len(rows) >= PER_CLASS * len(source.classes):
+        return Reference(rows, source.labels[rows], "validation", "those of the run's net")
+    rows, at = np.unique(split.labeled, return_index=True)
+    return Reference(
+        rows, split.targets[at], "labeled", "patches that are common in these pictures, found without labels"
+    )
+
+
+def probe(
+    name: str,
+    source: Source,
+    split: Split,
+    *,
+    run: Run | None = None,
+    pictures: int = 3000,
+    seed: int = 1,
+    look_for_twins: bool = True,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What `data probe --json` prints; plain values.
+
+    Args:
+        run: a finished run on these data, whose net is used if the run has validation pictures.
+        pictures: unlabeled pictures to look at, at most.
+        seed: of the choice of them, of the folds and of the intervals.
+
+    Raises ValueError where there are too few pictures to say anything.
+    """
+    start, random = perf_counter(), philox(seed, "probe")
+    told = reference_of(split, source, run)
+    if len(told.rows) > MOST_LABELED:
+        some = np.sort(random.choice(len(told.rows), MOST_LABELED, replace=False))
+        told = told._replace(rows=told.rows[some], labels=told.labels[some])
+    rest = np.setdiff1d(split.unlabeled, np.concatenate([split.labeled, split.validation]))
+    pool = np.sort(random.choice(rest, min(pictures, len(rest)), replace=False))
+    rows = np.concatenate([told.rows, pool])
+    if run is not None and told.kind == "validation":
+        features = net_features(run, source, rows, device)
+    else:
+        features = patch_features(source.images, rows, seed=seed, progress=progress)
+    z = whiten(features, max(80, len(source.classes)))
+    n, counts = len(told.rows), np.bincount(split.targets, minlength=len(source.classes))
+    found = examine(z[:n], told.labels, z[n:], counts, random)
+    result = as_values(name, source, found, told, len(rest))
+    result["notes"] = notes_of(run, told, split, source)
+    result["twins"] = find_twins(source, split) if look_for_twins else None
+    result["seconds"] = round(perf_counter() - start, 1)
+    return result
+
+
+def net_features(run: Run, source: Source, rows: Ints, device: torch.device | str) -> NDArray[np.float32]:
+    """Features ``[n, D]`` that the averaged net of a run has of the pictures at `rows`."""
+    predictor = load_predictor(run, device=device)
+    _, height, width = predictor.shape
+    size, out = max(1, PIXELS_PER_BATCH // (height * width)), []
+    with torch.no_grad():
+        for start in range(0, len(rows), size):
+            images = in_channels(taken(source.images, rows[start : start + size]), predictor.shape[0])
+            store = make_store(images, predictor.device, "host")
+            x = predictor.normalize(store.take(torch.arange(len(images))))
+            out.append(predictor.model.features(x).cpu().numpy())
+    return np.concatenate(out)
+
+
+def notes_of(run: Run | None, told: Reference, split: Split, source: Source) -> list[str]:
+    notes = []
+    if run is not None and told.kind == "labeled":
+        notes.append(
+            "the run has too few validation pictures to test its net with (it has learned the labeled ones by heart), "
+            "so its net is not used; --data NAME.SEED@SIZE-VALID with a VALID of "
+            f"{PER_CLASS * len(source.classes)} or more would do"
+        )
+    if told.kind == "validation" and run is not None:
+        notes.append(
+            "the net has seen the unlabeled pictures, and not the validation pictures that they are compared with: "
+            "strangers may look more familiar than they are"
+        )
+    without = [source.classes[c] for c in np.flatnonzero(np.array(split.class_counts) == 0)]
+    if without:
+        notes.append(f"there is no label of {first(without)}: such pictures count as strangers")
+    return notes
+
+
+def as_values(name: str, source: Source, found: Findings, told: Reference, rest: int) -> dict[str, Any]:
+    """`Findings` as plain values; shares are fractions."""
+    by_class = zip(source.classes, found.counts, found.labeled, found.unlabeled, found.low, found.high, strict=True)
+    strangers = found.strangers
+    options = {problem: remedy(problem) for problem in found.named}
+    return {
+        "name": name,
+        "classes": {
+            c: {"labels": int(n), "labeled": _r(p), "unlabeled": _r(q), "low": _r(low), "high": _r(high)}
+            for c, n, p, q, low, high in by_class
+        },
+        "labels": int(found.counts.sum()),
+        "unlabeled": rest,
+        "looked_at": {told.kind: found.reference, "unlabeled": found.pool},
+        "features": told.features,
+        "accuracy": _r(found.accuracy),
+        "shares": {
+            "p": _r(found.shift_p),
+            "distance": _r(found.shift),
+            "differ": _r(found.differ[0]),
+            "low": _r(found.differ[1]),
+            "high": _r(found.differ[2]),
+        },
+        "tail": {"p": _r(found.uneven_p), "low": _r(found.ratio[0]), "high": _r(found.ratio[1])},
+        "strangers": {
+            "z": _r(strangers.z),
+            "share": _r(strangers.share),
+            "low": _r(strangers.low),
+            "high": _r(strangers.high),
+        },
+        "named": list(found.named),
+        "unclear": found.unclear,
+        "options": {problem: option for problem, option in options.items() if option},
+    }
+
+
+def _r(x: float) -> float:
+    return float(f"{x:.4g}")
+
+
+def remedy(problem: str) -> str:
+    """What to add to `fewlabels train`, such as ``--missing cadr``; "" where this version has nothing."""
+    option, word = REMEDIES.get(problem, ("", ""))
+    algorithm = type(Train().algorithm)
+    here = any(f.name == option for cls in (Train, algorithm) for f in fields(cls))
+    return f"--{option} {word}" if here else ""
+
+
+def find_twins(source: Source, split: Split) -> list[dict[str, Any]]:
+    """Of each two parts, how many pictures of the first are in the second, pixel for pixel or nearly."""
+    rows = {
+        "labeled": np.unique(split.labeled),
+        "validation": np.setdiff1d(split.validation, split.labeled),
+        "unlabeled": np.setdiff1d(split.unlabeled, np.concatenate([split.labeled, split.validation])),
+    }
+    parts = {"labeled": rows["labeled"], "validation": rows["validation"], "test": np.arange(len(source.test_labels))}
+    parts["unlabeled"] = rows["unlabeled"]
+    parts = {part: _thinned(each) for part, each in parts.items() if len(each)}
+    drawn = {p: sketches(source.test_images if p == "test" else source.images, each) for p, each in parts.items()}
+    out = []
+    for one, other in combinations(parts, 2):
+        pairs = list(twins(drawn[one], drawn[other]))
+        out.append(
+            {
+                "first": one,
+                "second": other,
+                "compared": [len(parts[one]), len(parts[other])],
+                "same": sum(pair.same for pair in pairs),
+                "nearly": sum(not pair.same for pair in pairs),
+                "pairs": [
+                    [_where(one, parts[one][p.first]), _where(other, parts[other][p.second]), round(p.likeness, 4)]
+                    for p in pairs
+                ],
+            }
+        )
+    return out
+
+
+def _thinned(rows: Ints) -> Ints:
+    if len(rows) <= MOST_TWINS:
+        return rows
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, MOST_TWINS).astype(int)], np.int64)
+
+
+def _where(part: str, row: np.int64) -> str:
+    return f"{'test' if part == 'test' else 'train'} {row}"
+
+
+def run_in(name: str, path: Path) -> Run | None:
+    """The run folder that is meant, or None where `name` are data."""
+    return Run(path) if path.is_dir() and (path / "config.json").exists() else None
+
+
+def only_name(data: Data) -> bool:
+    """Whether nothing is said of the data but their name and root."""
+    return data == Data(data.name, root=data.root)
