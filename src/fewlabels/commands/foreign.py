@@ -133,13 +133,13 @@ PROJECTS: Mapping[str, tuple[Flag, ...]] = {
         fail_on_missing_examples   | | nothing is sharded
     """),
     "JoyHuYY1412/CADR-FixMatch": _table("""
-        CAP              | | cadr is not here yet
-        CAI              | | cadr is not here yet
-        CADR             | | cadr is not here yet
-        CAP_EMA          | | cadr is not here yet
-        CAP_EMA_momentum | | cadr is not here yet
-        CAI_beta         | | cadr is not here yet
-        upper            | | cadr is not here yet
+        CAP              | --missing cap | with CAI cap+cai, with CADR cap+dr; cadr is all three, and an algorithm of that name
+        CAI              | --missing cai |
+        CADR             | --missing cap+dr | it does nothing there without CAP
+        CAP_EMA          | --missing.prior | running is True, batch is False
+        CAP_EMA_momentum | --missing.momentum |
+        CAI_beta         | --missing.beta |
+        upper            | --missing.upper |
         devicenum        | torchrun --nproc-per-node N -m fewlabels train | it is only part of a folder's name there
         lamda            | --data.imbalance | with --data.rule cadr; for create_unlabeled.py --data.imbalance-unlabeled
     """),
