@@ -51,6 +51,10 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
 assert COMBINATIONS.keys() <= ALGORITHMS.keys()
 
 
+REFUSED = {"cadr": {"teacher", "bn"}}
+"""Choices of an algorithm that another one of its own settings rules out."""
+
+
 class Case(NamedTuple):
     name: str
     config: Any
@@ -61,6 +65,8 @@ def choices(cls: Any) -> list[dict[str, Any]]:
     """Each value of each option that is a choice, other than the default."""
     found = []
     for field in dataclasses.fields(cls):
+        if field.name in REFUSED.get(cls.name, ()):
+            continue
         hint = get_type_hints(cls)[field.name]
         values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
         found += [{field.name: value} for value in values if value != field.default]
