@@ -82,7 +82,7 @@ def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:
     found = []
     for name, cls in ALGORITHMS.items():
         for changes in options(cls):
-            words = [f"{key}={value}" for key, value in changes.items()]
+            words = [f"{key}={getattr(value, 'name', value)}" for key, value in changes.items()]
             found.append(Case(",".join([name, *words]), quick(cls, **changes)))
     return found
 
