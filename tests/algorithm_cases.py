@@ -43,6 +43,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
+        {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
     ],
