@@ -85,7 +85,8 @@ def has(config: Any, *names: str) -> bool:
 def untouched(config: Any) -> bool:
     """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed or left out."""
     unmixed = not has(config, "beta") or isinstance(config, ICT) or getattr(config, "mix", "x.").startswith(".")
-    return unmixed and getattr(config, "tsa", "none") == "none"
+    labels_alone = "cap" not in getattr(getattr(config, "missing", None), "parts", ())
+    return unmixed and labels_alone and getattr(config, "tsa", "none") == "none"
 
 
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy")
