@@ -47,6 +47,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
+        {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
     ],
@@ -63,7 +64,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 START_LOW = {"flexmatch"}
 """Whose thresholds grow from below `tau` as the training goes on, so that in its first steps every image counts."""
 
-OF_CLASSES = {"select.last"}
+OF_CLASSES = ("select.last", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""
 
 
@@ -92,7 +93,7 @@ def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:
     found = []
     for name, cls in ALGORITHMS.items():
         for changes in options(cls):
-            words = [f"{key}={value}" for key, value in changes.items()]
+            words = [f"{key}={getattr(value, 'name', value)}" for key, value in changes.items()]
             needed = {k: v for option in changes for k, v in WITH.get((name, option), {}).items()}
             found.append(Case(",".join([name, *words]), quick(cls, **changes, **needed)))
     return found

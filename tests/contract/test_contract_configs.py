@@ -199,7 +199,7 @@ def page(cls: Any) -> str:
 
 def page_of(cls: Any, field: dataclasses.Field[Any]) -> str:
     """The page that has the option: of the class itself, or of the algorithm that it inherits the field from."""
-    owner = next(base for base in cls.__mro__ if field.name in base.__dict__.get("__annotations__", {}))
+    owner = next(base for base in cls.__mro__ if field.name in inspect.get_annotations(base))
     return page(owner if owner in ALGORITHMS.values() else cls)
 
 

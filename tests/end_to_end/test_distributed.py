@@ -76,6 +76,12 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     return Worlds(one, two, output)  # type: ignore[arg-type]
 
 
+def numbers(log: dict[str, Any]) -> dict[str, float]:
+    """Logged values by name, those by class one by one."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in log.items()}
+    return {f"{name}{i}": number for name, values in lists.items() for i, number in enumerate(values)}
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_same_global_batch_same_losses_weights_and_state(worlds: Worlds, name: str) -> None:
     one, two = Run(worlds.one / name), Run(worlds.two / name)

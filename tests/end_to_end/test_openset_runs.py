@@ -46,7 +46,7 @@ def test_digits_of_other_classes_are_the_most_foreign(command: Callable[..., Any
     assert result["set_aside"] == aside > 0 and result["of"] == 1437
     below = [score < np.float32(result["threshold"]) for score in scores]
     assert below == [row["set_aside"] == "yes" for row in rows[: len(scores)]]
-    assert f"note: {aside} of 1,437 unlabeled images were set aside as foreign at the end (energy below " in said.out
+    assert f"note: {aside} of 1,437 unlabeled images were set aside as foreign at the end (energy below " in said.err
     sheet = Image.open(run / "foreign.png")
     sheet.load()
     assert min(sheet.size) > 8 * 64

@@ -126,8 +126,9 @@ def test_cadr_runs() -> None:
     """run.sh of CADR-FixMatch: 8,192 kimg of 64; filters 32, 128, 32 with four scales, 64 with res18."""
     nets = {"cifar10": "wrn-28-2-tf", "cifar100": "wrn-28-8-tf", "stl10": "wrn-37-2-tf", "mini_imagenet": "resnet18"}
     for base, net in nets.items():
-        train = recipe(f"cadr-fixmatch-{base}")
-        assert (train.steps, train.strong, train.net.name) == (8192 * 1024 // 64, "cta", net)
+        for train in (recipe(f"cadr-fixmatch-{base}"), recipe(f"cadr-{base}")):
+            assert (train.steps, train.strong, train.net.name) == (8192 * 1024 // 64, "cta", net)
+        assert train.algorithm == fl.CADR() and train.optim.weight_decay == (0.0015 if base == "cifar100" else 0.0005)
     assert recipe("cadr-fixmatch-cifar100").optim.weight_decay == 0.001
     # also without the name: the data name says whose protocol it is
     assert recipe("fixmatch", "cifar10_LT_50.1@50-1").steps == recipe("uda", "stl10_LT_50").steps == 131_072
