@@ -72,7 +72,7 @@ def ood_mask(case: dict[str, Any]) -> None:
     factor = logits.shape[1] / case["nclass_flag"]
     assert float(loss.detach()) * factor == pytest.approx(case["loss"], abs=1e-6)
     assert float(seen["mask_mixed"]) == pytest.approx(np.mean(case["mask"]), abs=1e-6)
-    assert [float(c > seen["threshold"]) for c in logits.softmax(1).amax(1)] == case["mask"]
+    assert [float(c > seen["threshold_mixed"]) for c in logits.softmax(1).amax(1)] == case["mask"]
     loss.backward()
     close(logits.grad * factor, case["grad"], 1e-6)
 

@@ -147,7 +147,7 @@ CASES = {  # by the original's class; a trajectory of another one needs a line h
             "losses/mean_unsup_prob": "confidence_mean",
             "losses/max_unsup_prob": "confidence_max",
             "losses/high_prob_ratio": "mask_mixed",
-            "losses/percent_confidence_mask": "threshold",
+            "losses/percent_confidence_mask": "threshold_mixed",
         },
         adam=True,
         before=True,

@@ -87,7 +87,7 @@ def test_realmix(options: dict[str, Any], progress: float) -> None:
         "loss_u": loss_u,
         "confidence": np.mean([p.max() for p in guess]),
         "mask_mixed": np.mean(keep_u),
-        "threshold": limit_u,
+        "threshold_mixed": limit_u,
         "confidence_min": min(sure),
         "confidence_mean": np.mean(sure),
         "confidence_max": max(sure),

@@ -94,7 +94,7 @@ class Masked:
 
     A mixed image counts if its largest probability is above a threshold: that which the share `percent` of those of
     the step, on all ranks, do not exceed, or the fixed one `confidence`. Logs the share of those that count as
-    `mask_mixed`, the `threshold`, and smallest, mean and largest confidence.
+    `mask_mixed`, the `threshold_mixed`, and smallest, mean and largest confidence.
     """
 
     def __init__(self, percent: float, confidence: float) -> None:
@@ -108,7 +108,7 @@ class Masked:
         mask = (confidence > threshold).float()
         seen = {
             "mask_mixed": mask.mean(),
-            "threshold": threshold,
+            "threshold_mixed": threshold,
             "confidence_min": everyone.min(),
             "confidence_mean": everyone.mean(),
             "confidence_max": everyone.max(),
