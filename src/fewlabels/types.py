@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -22,13 +23,16 @@ class Copies(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Which views of each labeled and each unlabeled image an algorithm wants: ``"weak"`` or ``"strong"``.
+    """Views of each labeled and each unlabeled image that an algorithm wants: ``"weak"``, ``"strong"`` or one of
+    `further`.
 
     Repeated names are independent draws: ``unlabeled=("weak", "weak")`` is MixMatch's pair.
     """
 
     labeled: tuple[str, ...] = ("weak",)
     unlabeled: tuple[str, ...] = ("weak", "strong")
+    further: Mapping[str, str] = MappingProxyType({})
+    """Views of the algorithm's own by name, each as a token of `Train.augment`: ``{"medium": "r1_10_25"}``."""
     copies: Copies | None = None
     """What the unlabeled views are views of, in place of the images: in each step one of the copies of each image."""
 

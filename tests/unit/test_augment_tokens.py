@@ -24,7 +24,7 @@ from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.runtime.rng import Rng
 from fewlabels.training.step import Trainer
-from fewlabels.types import Info, Views
+from fewlabels.types import Info, Tokens, Views
 
 SHAPE = (3, 16, 16)
 # AUGMENT_ENUM of libml/augment.py, without its rac1, and the two primitives
@@ -305,3 +305,19 @@ def test_stratified_draws_of_tokens_and_of_the_supervised_baseline() -> None:
             name = "fixmatch" if wanted.unlabeled else "supervised"
             looks = make_views(SHAPE, wanted, weak="ms", shift=2, algorithm=name, stratified=True, **views)
             assert [v.stratified for v in looks.views.values() if isinstance(v, RandAugment)] == [True]
+
+
+@pytest.mark.parametrize("augment", [None, "d.d.rac"])
+def test_views_of_an_algorithms_own(augment: str | None) -> None:
+    """Named and spelled by the algorithm, they begin with the flip and shift that the weak view has."""
+    wanted = Views(unlabeled=("weak", "medium", "plain", "strong"), further={"medium": "r1_10_25", "plain": "x"})
+    strong = "rand:kekmodel" if augment is None else "auto"
+    made = make_views(SHAPE, wanted, weak="ms", strong=strong, shift=2, augment=augment, meaning=Tokens(3))
+    weak, medium, plain, last = (made.views[key] for key in made.unlabeled)
+    assert isinstance(medium, RandAugment) and isinstance(weak, Weak)
+    assert (medium.weak.flip, medium.weak.shift) == (weak.flip, weak.shift) == (True, 2)
+    assert (medium.preset.slots, medium.preset.levels) == (1, (10, 10)) and medium.boxes is not None
+    assert isinstance(plain, Weak) and (plain.flip, plain.shift) == (False, 0)
+    assert isinstance(last, RandAugment) and last.preset.slots == 2
+    with pytest.raises(ValueError, match="must be tokens joined by dots"):
+        make_views(SHAPE, Views(further={"medium": "r9"}), weak="ms", strong="none", shift=2)

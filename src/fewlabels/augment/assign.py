@@ -76,17 +76,8 @@ def make_views(
             raise ValueError(f"Train.stratified is for RandAugment, which {who} does not draw with {asked}")
         return views
 
-    if augment is None:
-        moves = moves_of(weak, shift)._asdict()
-        views = {
-            "weak": weak_view(weak, shape, shift=shift),
-            "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
-        }
-        return checked(ViewSet(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
-
-    tokens = parse(augment)
-    _check_count(tokens, names, algorithm, meaning.wanted)
     made: dict[str, View] = {}
+    further = {name: parse(text)[0] for name, text in names.further.items()}
 
     def look(where: Token, strong: Token | None) -> str:
         """Key of the view with `where`'s flip and shift, and what follows in `strong` or is usual."""
@@ -112,11 +103,26 @@ def make_views(
             return AutoAugment(shape, flip, moved, policy, strong.cutout, black)
         return RandAugment(shape, flip, moved, strong.strong, strong.cutout, black, stratified)
 
+    if augment is None:
+        moves = moves_of(weak, shift)._asdict()
+        views = {
+            "weak": weak_view(weak, shape, shift=shift),
+            "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
+        }
+        keys = {name: look(token, token if token.strong else None) for name, token in further.items()}
+        views |= {name: made[key] for name, key in keys.items()}
+        return checked(ViewSet(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
+
+    tokens = parse(augment)
+    _check_count(tokens, names, algorithm, meaning.wanted)
     last = tokens[-1]
     own = tokens[0] if tokens[0].strong is not None else None
     labeled = tuple(look(tokens[0], own or (last if n == "strong" else None)) for n in names.labeled)
     unlabeled = []
     for i, name in enumerate(names.unlabeled):
+        if name in further:
+            unlabeled.append(look(further[name], further[name] if further[name].strong else None))
+            continue
         second = "strong" not in names.unlabeled and last.strong is not None and (i > 0 or len(tokens) == 2)
         acts = name == "strong" or second
         unlabeled.append(look(tokens[min(i + 1, len(tokens) - 1)], last if acts else None))
