@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.augment import AutoAugment, CTAugment, RandAugment, ViewSet, Weak, make_views
+from fewlabels.augment import AutoAugment, CTAugment, Identity, RandAugment, ViewSet, Weak, make_views
 from fewlabels.augment.tokens import parse
 from fewlabels.commands.train import read
 from fewlabels.config.resolve import resolve
@@ -317,7 +317,7 @@ def test_views_of_an_algorithms_own(augment: str | None) -> None:
     assert isinstance(medium, RandAugment) and isinstance(weak, Weak)
     assert (medium.weak.flip, medium.weak.shift) == (weak.flip, weak.shift) == (True, 2)
     assert (medium.preset.slots, medium.preset.levels) == (1, (10, 10)) and medium.boxes is not None
-    assert isinstance(plain, Weak) and (plain.flip, plain.shift) == (False, 0)
+    assert isinstance(plain, Identity)
     assert isinstance(last, RandAugment) and last.preset.slots == 2
     with pytest.raises(ValueError, match="must be tokens joined by dots"):
         make_views(SHAPE, Views(further={"medium": "r9"}), weak="ms", strong="none", shift=2)
