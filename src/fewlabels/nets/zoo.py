@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewlabels.nets import from_timm, from_torchvision
+from fewlabels.nets import from_timm, from_torchvision, lite
 from fewlabels.nets.complaints import sentence
 from fewlabels.nets.layers import LinearHead
 from fewlabels.nets.weights import Weights, adopt, read
@@ -148,11 +148,15 @@ def _try(name: str, backbone: nn.Module, shape: tuple[int, int, int]) -> int:
     return f.shape[1]
 
 
-def normalization(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(
+    name: str, channels: int, pretrained: bool | str = True
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel that the pretrained weights of `name` were made with.
 
     Images of other than 3 channels get the mean over the three. Raises ValueError for an unknown name.
     """
+    if isinstance(pretrained, str) and lite.STEM in read(pretrained).tensors:
+        return (lite.MEAN,) * channels, (lite.STD,) * channels
     if name.startswith("timm:"):
         known = from_timm.facts(name)
     else:
