@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UDA,
         VAT,
         FixMatch,
+        Frozen,
         MeanTeacher,
         MixMatch,
         MixUp,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "algorithms": (
         "FixMatch",
+        "Frozen",
         "ICT",
         "MeanTeacher",
         "MixMatch",
@@ -81,6 +83,7 @@ __all__ = [
     "Data",
     "Ema",
     "FixMatch",
+    "Frozen",
     "Info",
     "Losses",
     "MeanTeacher",

@@ -30,6 +30,8 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "consistency",
         "slots",
         "functional",
+        "graph",
+        "linear",
     }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}
     for name, cls in ALGORITHMS.items():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import fewlabels as fl
 
-ALGORITHMS = (
-    "FixMatch ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch Supervised SupervisedMixUp UDA VAT"
-)
+ALGORITHMS = """
+    FixMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch Supervised SupervisedMixUp UDA VAT
+"""
 FUNCTIONS = "fit from_arrays load recipe resume train"
 SETTINGS = "Data Ema Net Optim Train"
 RESULTS = "Classifier Run Source"

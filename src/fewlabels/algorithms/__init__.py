@@ -7,6 +7,7 @@ from typing import get_args
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
+from fewlabels.algorithms.frozen import Frozen
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.mixmatch import MixMatch
@@ -28,6 +29,7 @@ __all__ = [
     "AnyAlgorithm",
     "Consistency",
     "FixMatch",
+    "Frozen",
     "MeanTeacher",
     "MixMatch",
     "MixUp",
@@ -51,6 +53,7 @@ AnyAlgorithm = (
     | ReMixMatch
     | UDA
     | FixMatch
+    | Frozen
 )
 """The configuration of any algorithm of the package."""
 

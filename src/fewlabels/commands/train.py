@@ -82,6 +82,9 @@ def main(args: list[str]) -> int:
         raise UsageError(
             "--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out"
         )
+    if command.baseline and not command.train.steps:
+        name = algorithm_name(command.train.algorithm)
+        raise UsageError(f"--baseline is for trainings in steps; {name} compares itself with the labels alone")
     if not command.dry_run:
         streams.aside()
     if command.seeds is not None or command.folds is not None:
@@ -177,7 +180,7 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         except ValueError as error:
             raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
-    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
+    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised) and base.steps > 0
     return Command(train=base, baseline=shown)
 
 

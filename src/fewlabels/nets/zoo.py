@@ -19,7 +19,7 @@ from fewlabels.nets.weights import Weights, adopt, read
 PREFIXES = ("timm:", "torchvision:")
 
 # fmt: off
-_TOKENS = frozenset((
+TOKENS = frozenset((
     "pos_embed", "cls_token", "dist_token", "reg_token",  # timm
     "pos_embedding", "class_token", "relative_position_bias_table", "layer_scale",  # torchvision
 ))
@@ -88,7 +88,7 @@ class ZooNet(LinearHead):
     def undecayed(self) -> set[str]:
         """Names of position embeddings and tokens, which are not to be decayed though they are no vectors."""
         every = (name for name, _ in self.backbone.named_parameters())
-        return {f"backbone.{n}" for n in every if n in self._undecayed or n.rpartition(".")[2] in _TOKENS}
+        return {f"backbone.{n}" for n in every if n in self._undecayed or n.rpartition(".")[2] in TOKENS}
 
 
 def build(

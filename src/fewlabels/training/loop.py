@@ -27,6 +27,7 @@ from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
@@ -134,6 +135,7 @@ def train(
         run = None
         with _own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
+            fitted = _prepare(trainer, source, split, output)
         if parallel.rank() == 0:
             known = {
                 "source": source.name,
@@ -144,6 +146,8 @@ def train(
                 "std": std,
                 "labeled_counts": split.class_counts,
                 "test": len(source.test_labels),
+                **facts_of(config, trainer.model),
+                **({"fit": dict(trainer.fitted)} if trainer.fitted else {}),
                 **(facts or {}),
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
@@ -152,6 +156,7 @@ def train(
                 *source.notes,
                 *split.remarks,
                 *trainer.notes(),
+                *fitted,
             ):
                 output.say(line)
             output.say(f"run folder {run.path}")
@@ -206,6 +211,11 @@ def resume(
             output.say(f"{run.path} is finished already")
             return run
         split, data = run.split, run.data  # what is no split and no data says so itself
+        if not config.steps and not run.states():  # killed before it was fitted
+            stack.close()
+            facts = {k: v for k, v in run.data.items() if k == "values"}
+            return train(config, out=path, source=source, overwrite=True, facts=facts, output=output)
+        config = with_body(run, config)
         checkpoint, meta, problems = run.newest_good()
         if meta["world"] != parallel.world():
             raise RunError(
@@ -231,6 +241,8 @@ def resume(
         with _own_generator(device):
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
+            check_body(run, trainer.model)
+            _prepare(trainer, source, split, output, fit=False)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
@@ -241,6 +253,14 @@ def resume(
             output.say(f"resuming {run.path} at step {checkpoint.step} of {config.steps}")
         _loop(trainer, source, split, run if lead else None, checkpoint.step, output)
         return run
+
+
+def _prepare(trainer: Trainer, source: Source, split: Split, output: Output, *, fit: bool = True) -> tuple[str, ...]:
+    """Features that the training needs, and what is fitted before its first step; sentences about that."""
+    progress = output.progress if parallel.rank() == 0 else None
+    with parallel.first(), reading(progress, "features of pictures", "done") as show:
+        trainer.prepare(source, split, show)
+    return trainer.fit(split) if fit else ()
 
 
 def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
@@ -337,6 +357,9 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         said_once(),
         RunRecorder(trainer, source, split, run, step, output.progress) as recorder,
     ):
+        if not steps and run is not None and not run.states():
+            recorder.evaluate(0)
+            recorder.save(0)
         while step < steps:
             start = time.perf_counter() if step == first and config.compile else None
             trainer.step(step)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,10 @@ from fewlabels import augment, nets
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.views import View
 from fewlabels.config.settings import Train, algorithm_name
-from fewlabels.data.source import Source
+from fewlabels.data.features import FeatureStore
+from fewlabels.data.source import Progress, Source
 from fewlabels.data.split import Split
+from fewlabels.inference.features import Body, features_of
 from fewlabels.inference.model import Model, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
@@ -24,7 +27,7 @@ from fewlabels.runtime.rng import philox
 from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
-from fewlabels.types import Batch, Losses
+from fewlabels.types import Batch, Known, Losses
 
 KEPT, RIGHT = "pseudo/kept", "pseudo/right"
 """Among the sums of the log: what `pseudo_accuracy` is made of."""
@@ -151,8 +154,67 @@ class Trainer:
         self.decay: float | Tensor = 0.0
         """Of the average in that step; a number on the device where a recorded step reads one that still moves."""
         self.graph = self._graph() if config.graph else None
+        self.fitted: Mapping[str, Any] = {}
+        """What result.json says of what was fitted before the first step."""
+        self.features: FeatureStore | None = None
+        """Those of the images that `prepare` was told of; of the test images, where the body does not learn:"""
+        self.test_features: FeatureStore | None = None
         self.data_seconds = 0.0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def prepare(self, source: Source, split: Split, progress: Progress | None = None) -> None:
+        """Compute the features that do not change in the training, as far as it needs any.
+
+        They are those of the images as they are. `fit` needs them; and a body that does not learn gives no others, so
+        that they stand for the images in evaluations, and in steps if every view leaves the images as they are.
+        """
+        frozen, fits = bool(self.model.frozen), self.config.fits
+        if not frozen and not fits:
+            return
+        on_features = frozen and self.algorithm.on_features and self.batches.fixed
+        used = [split.labeled]
+        if fits or (on_features and self.algorithm.views.unlabeled):
+            used.append(split.unlabeled)
+        if frozen:
+            used.append(split.validation)
+        rows = np.unique(np.concatenate(used))
+        tests = np.arange(len(source.test_labels) if frozen else 0)
+        whole = len(rows) + len(tests)
+        body = Body(self.model.twin(), self.batches.normalize, self.shape, self.device)
+        table = body.table(source.name)
+
+        def told(done: int) -> None:
+            if progress is not None:
+                progress(done, whole)
+
+        found = features_of(body, source.images, rows, table, progress=lambda done, _: told(done))
+        self.features = FeatureStore(found, rows, len(source.images), self.shape)
+        if frozen:
+            found = features_of(body, source.test_images, tests, table, lambda done, _: told(len(rows) + done))
+            self.test_features = FeatureStore(found, tests, len(tests), self.shape)
+        if on_features:
+            self.batches.features = self.features
+
+    def fit(self, split: Split) -> tuple[str, ...]:
+        """Fit what the algorithm fits before the first step; sentences about it."""
+        if not self.config.fits:
+            return ()
+        assert self.features is not None
+        labeled, first = np.unique(split.labeled, return_index=True)
+        pool = np.union1d(labeled, split.unlabeled)
+        known = Known(
+            features=self.features.take(torch.from_numpy(pool).to(self.device)),
+            labeled=torch.from_numpy(np.searchsorted(pool, labeled)).to(self.device),
+            y=torch.from_numpy(split.targets[first]).to(self.device),
+            classes=self.model.classes,
+            seed=self.config.seed,
+        )
+        fitted = self.algorithm.fit(known)
+        assert fitted is not None, "a configuration that fits makes an algorithm that does"
+        self.model.set_head(fitted.weight, fitted.bias)
+        self.average.update(self.model, 0.0)
+        self.fitted = fitted.facts
+        return fitted.notes
 
     @property
     def images_per_step(self) -> int:
@@ -165,6 +227,11 @@ class Trainer:
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
+        if self.model.frozen:
+            whole = sum(math.prod(p.shape) for p in self.model.net.parameters())
+            notes.append(
+                f"of its {whole:,} parameters {parameters(self.model.net):,} learn; the others stay as they are"
+            )
         if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.batches.views.values()):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
@@ -303,7 +370,7 @@ class Trainer:
                         buffer.copy_(parallel.mean(buffer))
 
     def weights(self) -> dict[str, Mapping[str, Tensor]]:
-        return {"raw": self.model.state_dict(), "ema": self.average.model.state_dict()}
+        return {"raw": self.model.learned(), "ema": self.average.model.learned()}
 
     def state(self) -> dict[str, Any]:
         """All state beside the weights."""
@@ -317,8 +384,8 @@ class Trainer:
         }
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(weights["raw"])
-        self.average.model.load_state_dict(weights["ema"])
+        self.model.adopt(weights["raw"])
+        self.average.model.adopt(weights["ema"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
