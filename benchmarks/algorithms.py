@@ -59,9 +59,9 @@ VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--
 
 
 def variants(task: str) -> list[tuple[str, str]]:
-    """Algorithms with options of their own: all of the registry, some in two variants."""
+    """Algorithms with options of their own: all of the registry that learn in steps, some in two variants."""
     out = []
-    for name in ALGORITHMS:
+    for name in (name for name, cls in ALGORITHMS.items() if not getattr(cls, "fits", False)):
         own = []
         if task == "cifar3":
             own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []

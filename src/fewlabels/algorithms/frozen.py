@@ -11,21 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewlabels.algorithms.functional import one_hot
+from fewlabels.algorithms.base import Algorithm, log
+from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.graph import equal_mass, graph, spread
-from fewlabels.algorithms.linear import Layer, Scale, logistic, means, ridge
-from fewlabels.algorithms.supervised import SupervisedLoss
+from fewlabels.algorithms.linear import Basis, Layer, logistic, means, ridge, unit
 from fewlabels.runtime.checked import Checked, Range
 from fewlabels.runtime.rng import philox
-from fewlabels.types import Fitted, Info, Known
+from fewlabels.types import Batch, Fitted, Info, Known, Losses, Net, Views
 
 Method = Literal["labels", "votes", "spreading"]
 
 NAMES: dict[Method, str] = {"labels": "labels only", "votes": "votes", "spreading": "spreading"}
 """From the plainest on: where the labels see no difference, the plainer method is taken."""
 
-DECAY = 1.0
-"""Of logistic regression (scikit-learn's C is its inverse), and of least squares."""
+DECAY = 0.1
+"""Of logistic regression (scikit-learn's C is its inverse), and of least squares, on a few labels."""
+
+STUDENT = 3.0
+"""Of logistic regression on all images."""
+
+AXES = 256
+"""Directions in which linear layers look at the features, at most: those of the largest variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +58,29 @@ class Frozen(Checked):
     """Parts of the labels in the cross-validation, each of which is predicted from the others once."""
 
     def build(self, info: Info) -> FrozenFeatures:
-        return FrozenFeatures(self, info.classes)
+        return FrozenFeatures(self)
 
 
-class FrozenFeatures(SupervisedLoss):
+def by_direction(net: Net, features: Tensor) -> Tensor:
+    """Rule: the net's own head on the direction of the features; their length says little about the class."""
+    return net.head(unit(features))
+
+
+class FrozenFeatures(Algorithm):
     """Fitted before the first step; steps, where there are any, go on with the labels alone."""
 
-    def __init__(self, config: Frozen, classes: int) -> None:
-        super().__init__(classes, smoothing=0.0, view="weak")
+    views = Views(labeled=("weak",), unlabeled=())
+    rule = staticmethod(by_direction)
+    on_features = True
+
+    def __init__(self, config: Frozen) -> None:
+        super().__init__()
         self.config = config
+
+    def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
+        (x,) = batch.x
+        loss = cross_entropy(by_direction(net, net.features(x)), batch.y).mean()
+        return Losses(loss, log(loss=loss, loss_x=loss))
 
     def fit(self, known: Known) -> Fitted:
         methods = Methods(self.config, known)
@@ -76,8 +96,9 @@ class Methods:
 
     def __init__(self, config: Frozen, known: Known) -> None:
         self.config, self.known = config, known
-        self.scale = Scale.of(known.features)
-        self.features = self.scale(known.features)
+        directions = unit(known.features)
+        self.basis = Basis.of(directions, AXES)
+        self.features = self.basis(directions)
         self._graph: Tensor | None = None
 
     def layer(self, method: Method, told: Tensor) -> Layer:
@@ -88,7 +109,7 @@ class Methods:
             "spreading": self._spreading,
         }
         rows, y = self.known.labeled[told], one_hot(self.known.y[told], self.known.classes)
-        return self.scale.unscaled(makers[method](rows, y))
+        return self.basis.undone(makers[method](rows, y))
 
     def _labels(self, rows: Tensor, y: Tensor) -> Layer:
         return logistic(self.features[rows], y, DECAY)
@@ -108,7 +129,7 @@ class Methods:
     def _student(self, target: Tensor, rows: Tensor, y: Tensor, start: Layer) -> Layer:
         """Logistic regression on all images, where the labels are known with these."""
         target[rows] = y
-        return logistic(self.features, target, DECAY, start)
+        return logistic(self.features, target, STUDENT, start)
 
     def _spread(self, rows: Tensor, y: Tensor) -> Tensor:
         """Class ``[P]`` of each image by spreading, each class taken to be equally common."""
@@ -146,7 +167,7 @@ def cross_validated(
             torch.from_numpy(np.flatnonzero(part)).to(known.y.device) for part in (folds != fold, folds == fold)
         )
         for method, answers in right.items():
-            guess = methods.layer(method, told)(known.features[known.labeled[held]]).argmax(1)
+            guess = methods.layer(method, told)(unit(known.features[known.labeled[held]])).argmax(1)
             answers[held.cpu().numpy()] = (guess == known.y[held]).cpu().numpy()
     return right
 

@@ -43,8 +43,9 @@ def graph(features: Tensor, count: int) -> Tensor:
     one, other = key // len(rows), key % len(rows)
     mass = torch.zeros(len(rows), dtype=torch.float64, device=key.device).index_add_(0, one, values)
     root = mass.clamp_min(1e-12).sqrt()
+    places, shape = torch.stack((one, other)), (len(rows), len(rows))
     return torch.sparse_coo_tensor(
-        torch.stack((one, other)), values / (root[one] * root[other]), (len(rows), len(rows)), is_coalesced=True, check_invariants=False
+        places, values / (root[one] * root[other]), shape, is_coalesced=True, check_invariants=False
     )
 
 

@@ -20,24 +20,36 @@ class Layer(NamedTuple):
         return F.linear(features, self.weight, self.bias)
 
 
-class Scale(NamedTuple):
-    """Features to those with mean 0 and deviation 1 over some images."""
+def unit(features: Tensor) -> Tensor:
+    """Features ``[N, D]``, each of length 1: only their direction is left."""
+    return F.normalize(features, dim=1)
+
+
+class Basis(NamedTuple):
+    """The main directions in which some features vary, and their scale: linear, so that a layer on what it gives can
+    be written as one on the features."""
 
     mean: Tensor
-    std: Tensor
+    """``[D]``"""
+    axes: Tensor
+    """``[D, d]``, orthogonal columns of one length, so that the features have a mean square of 1 in all directions."""
 
     @classmethod
-    def of(cls, features: Tensor) -> Scale:
-        """Of features ``[N, D]``; one that is constant is left at 0."""
-        std, mean = torch.std_mean(features, 0, correction=0)
-        return cls(mean, torch.where(std > 1e-6 * mean.abs(), std, torch.inf))
+    def of(cls, features: Tensor, most: int) -> Basis:
+        """Of features ``[N, D]``; d is at most `most`."""
+        mean = features.mean(0)
+        centred = (features - mean).double()
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
+        scale = values.sum().clamp_min(1e-24).sqrt()
+        return cls(mean, (vectors.flip(1)[:, :most] / scale).to(features.dtype).contiguous())
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.std
+        """``[N, D] -> [N, d]``"""
+        return (features - self.mean) @ self.axes
 
-    def unscaled(self, layer: Layer) -> Layer:
-        """The layer that gives for features what `layer` gives for scaled ones."""
-        weight = layer.weight / self.std
+    def undone(self, layer: Layer) -> Layer:
+        """The layer that gives for features what `layer` gives for what becomes of them here."""
+        weight = layer.weight @ self.axes.T
         return Layer(weight, layer.bias - weight @ self.mean)
 
 
@@ -55,7 +67,7 @@ def logistic(features: Tensor, target: Tensor, decay: float, start: Layer | None
     weight, bias = start if start is not None else (zero(target.shape[1], features.shape[1]), zero(target.shape[1]))
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     search = torch.optim.LBFGS(
-        [weight, bias], max_iter=100, tolerance_grad=1e-4, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:

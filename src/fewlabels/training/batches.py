@@ -17,7 +17,7 @@ from fewlabels import augment
 from fewlabels.augment.ctaugment import LATE, Probe
 from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
-from fewlabels.augment.views import Draw, Identity, View
+from fewlabels.augment.views import Draw, View
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.gather import make_store, place
@@ -132,8 +132,9 @@ class BatchLoader:
 
     @property
     def fixed(self) -> bool:
-        """Whether every view leaves the images as they are."""
-        return all(isinstance(view, Identity) for view in self.views.values()) and self.learner is None
+        """Whether every view that a batch has leaves the images as they are."""
+        keys = {*self.assigned.labeled, *self.assigned.unlabeled}
+        return self.learner is None and all(cast(View, self.views[key]).fixed for key in keys)
 
     def draw(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
