@@ -1,4 +1,4 @@
-"""Linear layers, label spreading and the judge on fixed features, against scikit-learn, SciPy and cases made by hand."""
+"""Linear layers, spreading and the judge on fixed features: against scikit-learn, SciPy and cases made by hand."""
 
 from __future__ import annotations
 

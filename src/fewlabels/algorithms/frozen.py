@@ -45,6 +45,7 @@ class Frozen(Checked):
 
     name: ClassVar[str] = "frozen"
     fits: ClassVar[bool] = True
+    """Before the first step, `FrozenFeatures.fit`: there may be no steps at all."""
 
     method: Literal["auto", "labels", "votes", "spreading"] = "auto"
     """`labels` only, `votes` (three linear teachers and spreading, as soft labels for one linear student),
@@ -52,7 +53,7 @@ class Frozen(Checked):
     cross-validation over the labels."""
     neighbours: Annotated[int, Range(1, 1000)] = 20
     """Nearest images that labels spread to."""
-    alpha: Annotated[float, Range(0, 1, high_open=True)] = 0.99
+    alpha: Annotated[float, Range(0, 0.999)] = 0.99
     """Share that an image takes of its neighbours' labels in spreading; the rest is its own."""
     cv: Annotated[int, Range(2, 20)] = 5
     """Parts of the labels in the cross-validation, each of which is predicted from the others once."""

@@ -256,14 +256,17 @@ def table(results: dict[str, Run]) -> str:
     for name, run in results.items():
         result = run.result
         evaluations = min(20, len(run.metrics("eval")))
+        said = f"median of the last {evaluations} evaluations {result['last20']:.2f} %"
+        if not result["steps"] and (expected := result.get("fit", {}).get("expected")) is not None:
+            said = f"expected by the labels {expected:.2f} %"
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
-            f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, "
-            f"{result['seconds']:.0f} s, {run.path})"
+            f"({said}, {result['seconds']:.0f} s, {run.path})"
         )
-    lines.append(
-        "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
-    )
+    if any(run.result["steps"] for run in results.values()):
+        lines.append(
+            "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
+        )
     first = next(iter(results.values()))
     if first.result["measured_on"] == "train":
         lines.append(

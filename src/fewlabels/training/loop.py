@@ -36,6 +36,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
+from fewlabels.training import fitting
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.recorder import RunRecorder, device_name
 from fewlabels.training.step import Trainer, parameters, pick_device
@@ -135,7 +136,8 @@ def train(
         run = None
         with _own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
-            fitted = _prepare(trainer, source, split, output)
+            fitting.prepare(trainer, source, split, output.progress)
+            fitted = fitting.fit(trainer, split)
         if parallel.rank() == 0:
             known = {
                 "source": source.name,
@@ -242,7 +244,7 @@ def resume(
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
             check_body(run, trainer.model)
-            _prepare(trainer, source, split, output, fit=False)
+            fitting.prepare(trainer, source, split, output.progress)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
@@ -253,14 +255,6 @@ def resume(
             output.say(f"resuming {run.path} at step {checkpoint.step} of {config.steps}")
         _loop(trainer, source, split, run if lead else None, checkpoint.step, output)
         return run
-
-
-def _prepare(trainer: Trainer, source: Source, split: Split, output: Output, *, fit: bool = True) -> tuple[str, ...]:
-    """Features that the training needs, and what is fitted before its first step; sentences about that."""
-    progress = output.progress if parallel.rank() == 0 else None
-    with parallel.first(), reading(progress, "features of pictures", "done") as show:
-        trainer.prepare(source, split, show)
-    return trainer.fit(split) if fit else ()
 
 
 def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
@@ -293,12 +287,12 @@ def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None)
     config, net = trainer.config, trainer.model.net
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
+    work = f"{config.steps} steps of {trainer.images_per_step} images" if config.steps else "fitted without steps"
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
-        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; "
-        f"{config.steps} steps of {trainer.images_per_step} images",
+        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
         settings(config, source, recipe),
         str(trainer.batches.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),

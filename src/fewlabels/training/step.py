@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +16,8 @@ from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.views import View
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.features import FeatureStore
-from fewlabels.data.source import Progress, Source
+from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.inference.features import Body, features_of
 from fewlabels.inference.model import Model, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
@@ -27,7 +25,7 @@ from fewlabels.runtime.rng import philox
 from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
-from fewlabels.types import Batch, Known, Losses
+from fewlabels.types import Batch, Losses
 
 KEPT, RIGHT = "pseudo/kept", "pseudo/right"
 """Among the sums of the log: what `pseudo_accuracy` is made of."""
@@ -157,64 +155,10 @@ class Trainer:
         self.fitted: Mapping[str, Any] = {}
         """What result.json says of what was fitted before the first step."""
         self.features: FeatureStore | None = None
-        """Those of the images that `prepare` was told of; of the test images, where the body does not learn:"""
+        """Those of training images, of `training/fitting.py`; of the test images, where the body does not learn:"""
         self.test_features: FeatureStore | None = None
         self.data_seconds = 0.0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
-
-    def prepare(self, source: Source, split: Split, progress: Progress | None = None) -> None:
-        """Compute the features that do not change in the training, as far as it needs any.
-
-        They are those of the images as they are. `fit` needs them; and a body that does not learn gives no others, so
-        that they stand for the images in evaluations, and in steps if every view leaves the images as they are.
-        """
-        frozen, fits = bool(self.model.frozen), self.config.fits
-        if not frozen and not fits:
-            return
-        on_features = frozen and self.algorithm.on_features and self.batches.fixed
-        used = [split.labeled]
-        if fits or (on_features and self.algorithm.views.unlabeled):
-            used.append(split.unlabeled)
-        if frozen:
-            used.append(split.validation)
-        rows = np.unique(np.concatenate(used))
-        tests = np.arange(len(source.test_labels) if frozen else 0)
-        whole = len(rows) + len(tests)
-        body = Body(self.model.twin(), self.batches.normalize, self.shape, self.device)
-        table = body.table(source.name)
-
-        def told(done: int) -> None:
-            if progress is not None:
-                progress(done, whole)
-
-        found = features_of(body, source.images, rows, table, progress=lambda done, _: told(done))
-        self.features = FeatureStore(found, rows, len(source.images), self.shape)
-        if frozen:
-            found = features_of(body, source.test_images, tests, table, lambda done, _: told(len(rows) + done))
-            self.test_features = FeatureStore(found, tests, len(tests), self.shape)
-        if on_features:
-            self.batches.features = self.features
-
-    def fit(self, split: Split) -> tuple[str, ...]:
-        """Fit what the algorithm fits before the first step; sentences about it."""
-        if not self.config.fits:
-            return ()
-        assert self.features is not None
-        labeled, first = np.unique(split.labeled, return_index=True)
-        pool = np.union1d(labeled, split.unlabeled)
-        known = Known(
-            features=self.features.take(torch.from_numpy(pool).to(self.device)),
-            labeled=torch.from_numpy(np.searchsorted(pool, labeled)).to(self.device),
-            y=torch.from_numpy(split.targets[first]).to(self.device),
-            classes=self.model.classes,
-            seed=self.config.seed,
-        )
-        fitted = self.algorithm.fit(known)
-        assert fitted is not None, "a configuration that fits makes an algorithm that does"
-        self.model.set_head(fitted.weight, fitted.bias)
-        self.average.update(self.model, 0.0)
-        self.fitted = fitted.facts
-        return fitted.notes
 
     @property
     def images_per_step(self) -> int:
