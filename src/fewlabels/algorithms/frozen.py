@@ -101,6 +101,8 @@ class Methods:
         self.basis = Basis.of(directions, AXES)
         self.features = self.basis(directions)
         self._graph: Tensor | None = None
+        self._last: tuple[list[int], Tensor] = [], known.y
+        """The labels that were spread last, and what came of it: two methods ask for the same, one after the other."""
 
     def layer(self, method: Method, told: Tensor) -> Layer:
         """The linear layer on the features, fitted with the labels at `told`, places ``[n]`` in `Known.labeled`."""
@@ -136,9 +138,13 @@ class Methods:
         """Class ``[P]`` of each image by spreading, each class taken to be equally common."""
         if self._graph is None:  # the labels have no part in it
             self._graph = graph(self.known.features, self.config.neighbours)
+        if (key := rows.tolist()) == self._last[0]:
+            return self._last[1]
         start = torch.zeros(len(self.features), self.known.classes, dtype=torch.float64, device=y.device)
         start[rows] = y.double()
-        return equal_mass(spread(self._graph, start, self.config.alpha).clamp_min(0)).argmax(1)
+        found = equal_mass(spread(self._graph, start, self.config.alpha).clamp_min(0)).argmax(1)
+        self._last = key, found
+        return found
 
 
 def folds_of(y: np.ndarray[Any, np.dtype[np.int64]], count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -38,8 +38,8 @@ class Basis(NamedTuple):
     def of(cls, features: Tensor, most: int) -> Basis:
         """Of features ``[N, D]``; d is at most `most`."""
         mean = features.mean(0)
-        centred = (features - mean).double()
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
+        centred = features - mean
+        values, vectors = torch.linalg.eigh((centred.T @ centred).double() / len(features))
         scale = values.sum().clamp_min(1e-24).sqrt()
         return cls(mean, (vectors.flip(1)[:, :most] / scale).to(features.dtype).contiguous())
 

@@ -46,6 +46,7 @@ def prepare(trainer: Trainer, source: Source, split: Split, progress: Progressin
         trainer.batches.features = trainer.features
 
 
+@torch.no_grad()
 def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
     """Fit what the algorithm fits before the first step; sentences about it."""
     if not trainer.config.fits:
