@@ -23,7 +23,7 @@ import torch
 
 import fewlabels as fl
 from bench.record import commit
-from fewlabels.algorithms.frozen import NAMES, Methods, cross_validated, report
+from fewlabels.algorithms.frozen import NAMES, Methods, cross_validated, report, supported
 from fewlabels.algorithms.linear import unit
 from fewlabels.config.resolve import load_source, pixel_statistics, resolve, resolve_data, split_of
 from fewlabels.training import fitting
@@ -75,7 +75,7 @@ def main() -> int:
             known = Known(every, torch.from_numpy(split.labeled), y, len(source.classes), config.seed)
             methods = Methods(fl.Frozen(), known)
             right = cross_validated(methods, list(NAMES), fl.Frozen().cv, known)
-            best = max(NAMES, key=lambda method: int(right[method].sum()))
+            best = supported(right)
             layers = {method: methods.layer(method, torch.arange(labels)) for method in NAMES}
             found = {m: 100 * float((layer(tests).argmax(1).numpy() == truth).mean()) for m, layer in layers.items()}
             line = {
@@ -89,6 +89,7 @@ def main() -> int:
                 "accuracy": found[best],
                 "methods": found,
                 **report(best, right, known)[1],
+                "right": {m: "".join(map(str, answers.astype(int))) for m, answers in right.items()},
                 "cpu_seconds": round(time.process_time() - start, 1),
                 "device": device_name(device),
                 "versions": {"fewlabels": fl.__version__, "torch": torch.__version__},

@@ -200,6 +200,23 @@ def test_labels_alone_are_taken_where_the_others_mislead() -> None:
     assert accuracy(fit, features, y) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("labels", "votes", "spreading", "taken"),
+    [
+        ("1100000000", "1100000000", "1100000000", "labels"),
+        ("1100000000", "1110000000", "1100000000", "labels"),  # one more: the error is 1
+        ("1100000000", "1111000000", "1110000000", "votes"),  # two more and none less: 2 > 1.41
+        ("1111000000", "0001111110", "1111100000", "labels"),  # three less, six gained: 2 more, the error is 2.6...
+        ("1100000000", "1111000000", "1111110000", "spreading"),
+        ("1110000000", "1111100000", "0001111110", "votes"),  # spreading has 6 right, and 9 answers differ
+    ],
+)
+def test_who_beats_labels_only(labels: str, votes: str, spreading: str, taken: str) -> None:
+    words: dict[frozen.Method, str] = {"labels": labels, "votes": votes, "spreading": spreading}
+    right = {method: np.array([c == "1" for c in word]) for method, word in words.items()}
+    assert frozen.supported(right) == taken
+
+
 def test_what_is_held_back_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each label is predicted once, by a layer that was fitted without it, and all of them fit the last one."""
     x, y = clusters(60, classes=3)

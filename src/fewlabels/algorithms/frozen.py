@@ -22,7 +22,7 @@ from fewlabels.types import Batch, Fitted, Info, Known, Losses, Net, Views
 Method = Literal["labels", "votes", "spreading"]
 
 NAMES: dict[Method, str] = {"labels": "labels only", "votes": "votes", "spreading": "spreading"}
-"""From the plainest on: where the labels see no difference, the plainer method is taken."""
+"""From the plainest on: of two with as many right answers the plainer one is taken."""
 
 DECAY = 0.1
 """Of logistic regression (scikit-learn's C is its inverse), and of least squares, on a few labels."""
@@ -87,7 +87,7 @@ class FrozenFeatures(Algorithm):
         methods = Methods(self.config, known)
         wanted: list[Method] = list(NAMES) if self.config.method == "auto" else [self.config.method]
         right = cross_validated(methods, wanted, self.config.cv, known)
-        best: Method = max(wanted, key=lambda method: int(right[method].sum())) if right else wanted[0]
+        best = supported(right) if right else wanted[0]
         layer = methods.layer(best, torch.arange(len(known.labeled), device=known.y.device))
         return Fitted(layer.weight, layer.bias, *report(best, right, known))
 
@@ -177,6 +177,22 @@ def cross_validated(
             guess = methods.layer(method, told)(unit(known.features[known.labeled[held]])).argmax(1)
             answers[held.cpu().numpy()] = (guess == known.y[held]).cpu().numpy()
     return right
+
+
+def supported(right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]]) -> Method:
+    """The method with the most right answers, of labels only and of those that beat it by more than a standard error.
+
+    The error is that of the difference of two methods on the same labels, the root of the number of answers that only
+    one of them has right (McNemar 1947). The best of three by a few answers would often be none.
+    """
+
+    def beats(answers: np.ndarray[Any, np.dtype[np.bool_]], plain: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
+        gained, lost = int((answers & ~plain).sum()), int((plain & ~answers).sum())
+        return gained - lost > math.sqrt(gained + lost)
+
+    plain = right.get("labels")
+    left = [m for m, answers in right.items() if m == "labels" or plain is None or beats(answers, plain)]
+    return max(left, key=lambda method: int(right[method].sum()))
 
 
 class Interval(NamedTuple):
