@@ -115,7 +115,7 @@ split has no argument 'x'
 # values
 wrong("""
 train --steps 0
---steps must be at least 1 for fixmatch, got 0: it is learned in steps alone
+--steps must be at least 1 for fixmatch, which learns in steps alone, got 0
 train --steps many
 --steps must be a whole number, got 'many'
 train --steps 1.5
@@ -614,7 +614,7 @@ def test_quick_answers_load_nothing_heavy(
 def test_the_program(tmp_path: Path) -> None:
     answer = program("train", "--steps", "0", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "fewlabels: --steps must be at least 1 for fixmatch, got 0: it is learned in steps alone\n"
+    assert answer.stderr == "fewlabels: --steps must be at least 1 for fixmatch, which learns in steps alone, got 0\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -206,7 +206,7 @@ def test_labels_alone_are_taken_where_the_others_mislead() -> None:
         ("1100000000", "1100000000", "1100000000", "labels"),
         ("1100000000", "1110000000", "1100000000", "labels"),  # one more: the error is 1
         ("1100000000", "1111000000", "1110000000", "votes"),  # two more and none less: 2 > 1.41
-        ("1111000000", "0001111110", "1111100000", "labels"),  # three less, six gained: 2 more, the error is 2.6...
+        ("1111000000", "0001111110", "1111100000", "labels"),  # five gained, three lost: 2 more, and the error is 2.8
         ("1100000000", "1111000000", "1111110000", "spreading"),
         ("1110000000", "1111100000", "0001111110", "votes"),  # spreading has 6 right, and 9 answers differ
     ],

@@ -330,7 +330,7 @@ class Train(Checked):
         object.__setattr__(self, "algorithm", algorithm)
         if not self.steps and not self.fits:
             raise ValueError(
-                f"Train.steps must be at least 1 for {algorithm_name(algorithm)}, got 0: it is learned in steps alone"
+                f"Train.steps must be at least 1 for {algorithm_name(algorithm)}, which learns in steps alone, got 0"
             )
         if (images := self.batch * (1 + self.uratio)) > 2**24:
             what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
