@@ -82,12 +82,12 @@ PARTS = {
 
 
 def variants(task: str) -> list[tuple[str, str]]:
-    """Algorithms with options of their own: all of the registry, some in two variants."""
+    """Algorithms with options of their own: all of the registry that learn in steps, some in two variants."""
     if parts := PARTS.get(task.rstrip("0123456789")):
         others = [("realmix", ""), ("realmix", "--percent-mask 0.1")] if task.startswith("foreign") else []
         return [("supervised", "--view strong"), *(("fixmatch", options) for options in parts), *others]
     out = []
-    for name in ALGORITHMS:
+    for name in (name for name, cls in ALGORITHMS.items() if not getattr(cls, "fits", False)):
         own = []
         if task == "cifar3":
             own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []

@@ -67,6 +67,11 @@ deviation over seeds (of a sample, over n - 1).
 The tables of all algorithms are short trainings of small nets, which show that the algorithms work and what they cost.
 They do not say which method is the best one: that takes the papers' nets and schedules.
 """
+FROZEN = """\
+[frozen](algorithms/frozen.md) with EfficientNet-Lite0 as its package ships it. What each method reaches on the test
+images; what the judge takes by a cross-validation over the labels, its gain over labels only, and what it expected; and
+how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`.
+"""
 NOTE = """\
 Difference: to the baseline with the same seed, in percentage points. The baseline is the better one of the two
 supervised trainings. Last 10: median over the last ten evaluations, or over all if there are fewer. CPU seconds: the
@@ -81,7 +86,10 @@ def render(folder: Path) -> str:
         file = folder / f"algorithms_{task}.jsonl"
         if file.is_file():
             parts.append(f"## {title}\n\n{about}\n\n{algorithms(task, load(file))}")
-    others = [(file, load(file)) for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith("algorithms_")]
+    if (file := folder / "frozen.jsonl").is_file():
+        parts.append(f"## Frozen features\n\n{FROZEN}\n{frozen(load(file))}")
+    files = [file for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith(("algorithms_", "frozen"))]
+    others = [(file, load(file)) for file in files]
     if others:
         parts.append("## Single runs\n\nWhat they were made for is in [LOG.md](../LOG.md).\n")
         parts += [f"### {file.name}\n\n{single(records)}" for file, records in others]
@@ -127,6 +135,32 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
             "```\n",
         ]
     )
+
+
+def frozen(records: Sequence[Record]) -> str:
+    """A row for each data set and number of labels."""
+    draws: dict[tuple[str, int], dict[int, Record]] = {}
+    for record in records:
+        draws.setdefault((record["name"], record["labels"]), {})[record["draw"]] = record
+    rows, facts = [], []
+    for (name, labels), by_draw in draws.items():
+        runs = list(by_draw.values())
+        cells = [
+            _text(*_spread(({"x": r["methods"][m]} for r in runs), "x"), 1) for m in ("labels", "votes", "spreading")
+        ]
+        gain = _text(*_spread(({"x": r["accuracy"] - r["methods"]["labels"]} for r in runs), "x"), 1, sign="+")
+        taken = ", ".join(f"{m} {sum(r['method'] == m for r in runs)}" for m in ("labels", "votes", "spreading"))
+        told = [_text(*_spread(runs, key), 1) for key in ("accuracy", "expected")]
+        rows.append([name, str(labels), *cells, told[0], gain, told[1], taken, str(len(runs))])
+    for name in dict.fromkeys(record["name"] for record in records):
+        own = [r for r in records if r["name"] == name]
+        commits = ", ".join(dict.fromkeys(r["commit"] for r in own))
+        facts.append(
+            f"{name}: {own[0]['pictures']:,} unlabeled and {own[0]['tests']:,} test images; {own[0]['device']}; torch "
+            f"{own[0]['versions']['torch']}; commit {commits}. The first draw:\n\n```bash\n{own[0]['command']}\n```\n"
+        )
+    head = ("data", "labels", "labels only", "votes", "spreading", "the judge's", "gain", "expected", "taken", "n")
+    return markdown(Table(head, rows), left=(0, 8)) + "\n" + "\n".join(facts)
 
 
 def _label(record: Record) -> str:

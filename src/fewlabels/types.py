@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -126,6 +126,32 @@ class Info(NamedTuple):
     """Unlabeled images per step, over all ranks."""
     coarse: bool = False
     """Whether the net's products have fewer bits than float32's (bf16, fp16, TF32)."""
+
+
+class Known(NamedTuple):
+    """What can be fitted at the start of a training: features of P images, of which L are labeled."""
+
+    features: Tensor
+    """``[P, D]`` float32."""
+    labeled: Tensor
+    """Rows of the labeled ones, ``[L]`` int64, each once."""
+    y: Tensor
+    """Their labels, ``[L]`` int64."""
+    classes: int
+    seed: int
+
+
+class Fitted(NamedTuple):
+    """A last linear layer, and what is to be said of it."""
+
+    weight: Tensor
+    """``[K, D]`` float32."""
+    bias: Tensor
+    """``[K]`` float32."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user."""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What result.json says under `fit`."""
 
 
 class Net(Protocol):

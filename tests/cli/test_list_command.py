@@ -35,6 +35,7 @@ PAPERS = {
     "remixmatch": ("ReMixMatch", "Berthelot et al.", 2020, "1911.09785"),
     "uda": ("UDA", "Xie et al.", 2020, "1904.12848"),
     "fixmatch": ("FixMatch", "Sohn et al.", 2020, "2001.07685"),
+    "frozen": ("Frozen features", "Zhang et al.", 2025, "2503.09707"),
 }
 
 

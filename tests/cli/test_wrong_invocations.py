@@ -75,7 +75,7 @@ train --json
 train --seeds 0,1 --dry-run --json
 --json says how --dry-run prints the costs of one run: use it with that alone, or leave it out
 train --steps 0 --tau 0.9 --steps=-3
---steps must be a whole number from 1 to 1000000000000, got -3
+--steps must be a whole number from 0 to 1000000000000, got -3
 train mixmatch --tau 0.5
 --tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
 train --mu 7
@@ -115,7 +115,7 @@ split has no argument 'x'
 # values
 wrong("""
 train --steps 0
---steps must be a whole number from 1 to 1000000000000, got 0
+--steps must be at least 1 for fixmatch, which learns in steps alone, got 0
 train --steps many
 --steps must be a whole number, got 'many'
 train --steps 1.5
@@ -289,7 +289,7 @@ train --config step.json
 train --config fixmach.json
 --config fixmach.json: there is no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
 train --config many.json
---config many.json: steps must be a whole number from 1 to 1000000000000, got 'many'
+--config many.json: steps must be a whole number from 0 to 1000000000000, got 'many'
 """)
 
 # predict and split
@@ -614,7 +614,7 @@ def test_quick_answers_load_nothing_heavy(
 def test_the_program(tmp_path: Path) -> None:
     answer = program("train", "--steps", "0", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "fewlabels: --steps must be a whole number from 1 to 1000000000000, got 0\n"
+    assert answer.stderr == "fewlabels: --steps must be at least 1 for fixmatch, which learns in steps alone, got 0\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -746,7 +746,7 @@ NINES = "9" * 20
         (("--net.width", NINES), "--net.width must be a whole number from 1 to 100000 or None, got "),
         (("--net.blocks", NINES), "--net.blocks must be a whole number from 1 to 1000 or None, got "),
         (("--data.oversample", NINES), "--data.oversample must be a whole number from 1 to 16777216 or None, got "),
-        (("--steps", "9" * 400), "--steps must be a whole number from 1 to 1000000000000, got 9"),
+        (("--steps", "9" * 400), "--steps must be a whole number from 0 to 1000000000000, got 9"),
     ],
 )
 def test_numbers_that_no_machine_serves(

@@ -34,6 +34,8 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "slots",
         "memory",
         "functional",
+        "graph",
+        "linear",
     }
     assert files == {name.replace("-", "_") for name in ALGORITHMS}
     for name, cls in ALGORITHMS.items():

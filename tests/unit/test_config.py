@@ -76,7 +76,7 @@ def test_algorithm_from_outside_the_package() -> None:
     with pytest.raises(ValueError, match="there is no algorithm 'mine'"):
         from_dict(values)
     for wrong in ("fixmatch", None, fl.Optim(), Mine):
-        with pytest.raises(ValueError, match=r"^Train.algorithm must be a Supervised or .* or a CADR, got "):
+        with pytest.raises(ValueError, match=r"^Train.algorithm must be a Supervised or .* or a Frozen, got "):
             Train(algorithm=wrong)  # type: ignore[arg-type]
 
 
@@ -101,8 +101,9 @@ def test_values_that_are_not_given_come_from_the_default() -> None:
         ({"algorithm": 3}, "algorithm must be a name or named values, got 3"),
         ({"net": "small"}, 'net must hold named values, got "small"'),
         ({"xyzzy": 1}, "the configuration has no setting 'xyzzy'"),
-        ({"steps": 0}, "Train.steps must be a whole number from 1 to 1000000000000, got 0"),
-        ({"steps": "9"}, "Train.steps must be a whole number from 1 to 1000000000000, got '9'"),
+        ({"steps": 0}, "Train.steps must be at least 1 for fixmatch, which learns in steps alone, got 0"),
+        ({"steps": -1}, "Train.steps must be a whole number from 0 to 1000000000000, got -1"),
+        ({"steps": "9"}, "Train.steps must be a whole number from 0 to 1000000000000, got '9'"),
         ({"optim": {"lr_end": 0.02}}, "Optim.lr_end 0.02 is for the schedule linear, not for cosine"),
         ({"ema": {"decay": 1}}, "Ema.decay must be a number from 0 to below 1, got 1"),
         ({"data": {"labels": True}}, "Data.labels must be a whole number of at least 1 or None, got True"),

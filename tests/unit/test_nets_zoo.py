@@ -178,6 +178,22 @@ def test_weights_of_another_net(tmp_path: Path, name: str) -> None:
     refused(state | {"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "layer1.0.conv1.weight")
 
 
+def test_a_misfit_names_a_key_of_the_file_and_one_of_the_net(tmp_path: Path) -> None:
+    def reason(state: dict[str, Tensor], name: str = "timm:test_resnet") -> str:
+        torch.save(state, tmp_path / "w.pth")
+        with pytest.raises(ValueError) as error:
+            nets.build(name, classes=2, shape=(3, 32, 32), pretrained=str(tmp_path / "w.pth"))
+        return str(error.value).partition(": ")[2]
+
+    state = library("timm:test_resnet").state_dict()
+    without = {k: v for k, v in state.items() if k != "layer1.0.conv1.weight"}
+    more = {"other.weight": torch.zeros(1)}
+    assert reason(without) == "layer1.0.conv1.weight is missing (the file has conv1.0.weight)"
+    assert reason(state | more) == "other.weight is not part of the net (which has conv1.0.weight)"
+    assert reason(without | more) == "layer1.0.conv1.weight is missing, and other.weight is not part of the net"
+    assert reason(state, "wrn-10-1") == "stem.weight is missing, and conv1.0.weight is not part of the net"
+
+
 def test_files_of_weights(tmp_path: Path) -> None:
     """Plain, inside a training's dictionary, of a DataParallel net, of a run's averaged weights."""
     torch.manual_seed(0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "CADR FixMatch FlexMatch ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix Supervised "
-    "SupervisedMixUp UDA VAT"
+    "CADR FixMatch FlexMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
+    "Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"

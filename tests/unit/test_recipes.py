@@ -184,7 +184,7 @@ def test_realmix(name: str, data: str) -> None:
 
 def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
     for data, lr, steps in (("digits@40", 0.1, 500), ("photos/", 0.03, 3000)):
-        for name in ALGORITHMS:
+        for name in ALGORITHMS.keys() - {"frozen"}:  # which has no steps
             train = recipe(name, data)
             assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
             assert train.uratio == (4 if name in ("fixmatch", "cadr", "uda", "supervised", "supervised-mixup") else 1)
@@ -205,11 +205,28 @@ def test_long_recipes_have_the_published_weights_whatever_the_net() -> None:
     for name, cls in ALGORITHMS.items():
         for data in ("cifar10.1@40", "cifar100@400", "stl10", "cifar10_LT_50", "mini_imagenet"):
             train = recipe(name, data)
+            if name == "frozen":
+                continue  # with learned weights whatever the data
             if name != "supervised":  # whose smoothing goes with the data
                 assert train.algorithm == cls()
             assert train.net.bn_momentum is None
             other = difference(recipe(name, data, net="timm:resnet18", pretrained=True), train)
             assert other == {"net.name": "timm:resnet18", "net.pretrained": True}
+
+
+def test_a_fitted_algorithm_has_one_recipe_for_all_images() -> None:
+    for data in ("cifar10.1@40", "digits@40", "photos/"):
+        train = recipe("frozen", data, pretrained="w.pth")
+        other = difference(train, Train(algorithm=fl.Frozen()))
+        assert other == {
+            **({"data.name": data} if data != "digits@40" else {}),
+            "data.image_size": 128,
+            "net.name": "timm:tf_efficientnet_lite0",
+            "net.pretrained": "w.pth",
+            "net.train": "head",
+            "steps": 0,
+        }
+    assert recipe("frozen").net.pretrained is True
 
 
 SHORT = [("digits@40", 0.1, None), ("photos/", 0.03, 0.01), ("photos/list.csv", 0.03, 0.01)]

@@ -10,6 +10,7 @@ from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.flexmatch import FlexMatch
+from fewlabels.algorithms.frozen import Frozen
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
@@ -37,6 +38,7 @@ __all__ = [
     "Consistency",
     "FixMatch",
     "FlexMatch",
+    "Frozen",
     "MeanTeacher",
     "Missing",
     "MixMatch",
@@ -66,6 +68,7 @@ AnyAlgorithm = (
     | FixMatch
     | FlexMatch
     | CADR
+    | Frozen
 )
 """The configuration of any algorithm of the package."""
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fewlabels.types import Batch, Findings, Losses, Net, Rule, Tokens, Views
+from fewlabels.types import Batch, Findings, Fitted, Known, Losses, Net, Rule, Tokens, Views
 
 
 def by_head(net: Net, features: Tensor) -> Tensor:
@@ -39,6 +39,10 @@ class Algorithm(nn.Module):
     waits: bool = False
     """Whether `forward` waits for the device, so that a step cannot be recorded."""
 
+    on_features: ClassVar[bool] = False
+    """Whether `forward` does nothing with an image but pass it through the net, so that features of a body that does
+    not learn can stand in its place."""
+
     notes: tuple[str, ...] = ()
     """Sentences for the user, before the training, on settings that were chosen for the images at hand."""
 
@@ -68,6 +72,12 @@ class Algorithm(nn.Module):
     def findings(self, classes: Sequence[str]) -> list[Findings]:
         """What it has found out about unlabeled images, after the training; `classes` are the names of the classes."""
         return []
+
+    def fit(self, known: Known) -> Fitted | None:
+        """The net's last layer as it is before the first step, from the features of the images as they are; None leaves
+        it as the net has it. Of an algorithm whose configuration says that it `fits`, with which `Train.steps` may be
+        0: then the training is that."""
+        return None
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         """The losses of one training step; `net` is the model with its heads, `ema` its averaged copy."""

@@ -58,6 +58,8 @@ class Consistency(Algorithm):
             does, and `Seen.weak` is without gradient. Raises ValueError where `teacher` or `bn` leaves it out.
     """
 
+    on_features = True
+
     def __init__(
         self,
         *,

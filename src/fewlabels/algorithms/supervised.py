@@ -31,6 +31,8 @@ class Supervised(Checked):
 
 
 class SupervisedLoss(Algorithm):
+    on_features = True
+
     def __init__(self, classes: int, smoothing: float, view: str) -> None:
         super().__init__()
         self.classes, self.smoothing = classes, smoothing

@@ -28,6 +28,8 @@ class View(nn.Module):
     """Whether the view has colour operations, which need packed pixels."""
     halves: bool = False
     """Whether the view marks pixels with `pixels.HALF`."""
+    fixed: bool = False
+    """Whether the view leaves every image as it is."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -60,6 +62,8 @@ class WeakDraw(NamedTuple):
 class Identity(View):
     """The image as it is."""
 
+    fixed = True
+
     def draw(self, rng: Rng, rows: int, purpose: str) -> WeakDraw:
         return WeakDraw(np.zeros((rows, 3), np.int32))
 
@@ -86,6 +90,7 @@ class Weak(View):
         super().__init__(shape)
         check_shift(shift, shape)
         self.flip, self.shift, self.black = flip, shift, black
+        self.fixed = not flip and shift == 0
 
     def draw(self, rng: Rng, rows: int, purpose: str) -> WeakDraw:
         g = rng.generator(f"{purpose}/weak")

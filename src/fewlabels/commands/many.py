@@ -79,8 +79,9 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
     print("\n".join(f"{name:9}{text}" for name, text in cost.lines.items()))
     ends = [0.0] * places
     for job in jobs:
-        seconds = cost.seconds * max(0, steps - job.start) / steps
-        seconds += baseline * (1 - max(0, job.start - steps) / steps)
+        seconds = cost.seconds * (max(0, steps - job.start) / steps if steps else 1)
+        if baseline:
+            seconds += baseline * (1 - max(0, job.start - steps) / steps)
         if job.finished:
             text = "finished already"
         else:

@@ -83,6 +83,9 @@ def main(args: list[str]) -> int:
         raise UsageError(
             "--json says how --dry-run prints the costs of one run: use it with that alone, or leave it out"
         )
+    if command.baseline and not command.train.steps:
+        name = algorithm_name(command.train.algorithm)
+        raise UsageError(f"--baseline is for trainings in steps; {name} compares itself with the labels alone")
     if not command.dry_run:
         streams.aside()
     if command.seeds is not None or command.folds is not None:
@@ -175,7 +178,7 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         except ValueError as error:
             raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
-    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised)
+    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised) and base.steps > 0
     return Command(train=base, baseline=shown)
 
 
@@ -279,14 +282,17 @@ def table(results: dict[str, Run]) -> str:
     for name, run in results.items():
         result = run.result
         evaluations = min(20, len(run.metrics("eval")))
+        said = f"median of the last {evaluations} evaluations {result['last20']:.2f} %"
+        if not result["steps"] and (expected := result.get("fit", {}).get("expected")) is not None:
+            said = f"expected by the labels {expected:.2f} %"
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
-            f"(median of the last {evaluations} evaluations {result['last20']:.2f} %, "
-            f"{result['seconds']:.0f} s, {run.path})"
+            f"({said}, {result['seconds']:.0f} s, {run.path})"
         )
-    lines.append(
-        "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
-    )
+    if any(run.result["steps"] for run in results.values()):
+        lines.append(
+            "the accuracy is the result: of the averaged weights after the last step; the median tells how it sways"
+        )
     first = next(iter(results.values()))
     if first.result["measured_on"] == "train":
         lines.append(

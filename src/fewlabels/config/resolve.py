@@ -28,7 +28,7 @@ def pixel_statistics(config: Train, source: Source) -> tuple[tuple[float, ...], 
     channels = source.shape[0]
     style, kind = source.style, config.data.normalize
     if kind == "auto" and config.net.pretrained and nets.is_zoo(config.net.name):
-        return nets.normalization(config.net.name, channels)
+        return nets.normalization(config.net.name, channels, config.net.pretrained)
     if kind == "auto":
         kind = "measured" if style.mean is None else "mean-std"
     if kind == "minus-one-one":

@@ -166,15 +166,25 @@ class Net(Checked):
     """Start from learned weights, with a new head: `True` for those of timm or torchvision, a local .safetensors or
     .pth file of the same net, or a run folder, for its averaged weights."""
 
+    train: nets.Learning = "all"
+    """What learns: all of the net, or its `head` alone, the last linear layer. The body then stays as its learned
+    weights are, and a run names it and does not hold it."""
+
     def check(self) -> None:
         """Raises the ValueError of `build` for what has nothing to do with the images."""
+        if self.train != "all" and not self.pretrained:
+            raise ValueError(
+                f"Net.train {self.train} leaves the body of the net as it is, which then must be a learned one: give "
+                "Net.pretrained True or a file of weights"
+            )
         nets.check(self.name, pretrained=self.pretrained, **self._options())
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("stages", "blocks", "width", "slope", "patch")}
 
     def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
-        """The net at its start, for images of `shape` (C, H, W); `blank`: its weights will be loaded from a run."""
+        """The net at its start, for images of `shape` (C, H, W); `blank`: the weights of what learns will be loaded
+        from a run."""
         return nets.build(
             self.name,
             classes=classes,
@@ -182,7 +192,7 @@ class Net(Checked):
             dropout=self.dropout,
             bn_momentum=self.bn_momentum,
             **self._options(),
-            pretrained=False if blank else self.pretrained,
+            pretrained=False if blank and self.train == "all" else self.pretrained,
         )
 
 
@@ -253,8 +263,8 @@ class Train(Checked):
     """The optimizer and its schedule."""
     ema: Ema = field(default_factory=Ema)
     """The moving average of the weights."""
-    steps: Annotated[int, Range(1, 10**12)] = 2**20
-    """Training steps."""
+    steps: Annotated[int, Range(0, 10**12)] = 2**20
+    """Training steps; 0 for an algorithm that is fitted before the first one (`frozen`)."""
     batch: Annotated[int, Range(1, None)] = 64
     """Labeled images per step, over all devices."""
     uratio: Annotated[int, Range(1, None)] = 7
@@ -318,11 +328,20 @@ class Train(Checked):
             object.__setattr__(self, "algorithm", FixMatch())
         super().__post_init__()
         object.__setattr__(self, "algorithm", algorithm)
+        if not self.steps and not self.fits:
+            raise ValueError(
+                f"Train.steps must be at least 1 for {algorithm_name(algorithm)}, which learns in steps alone, got 0"
+            )
         if (images := self.batch * (1 + self.uratio)) > 2**24:
             what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
             raise ValueError(f"{what} means {images:,} images in each step; {2**24:,} are the most")
         if self.augment is not None:
             tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the algorithm fits the last layer before the first step."""
+        return bool(getattr(self.algorithm, "fits", False))
 
 
 def algorithm_name(algorithm: object) -> str:

@@ -12,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewlabels import nets
 from fewlabels.algorithms.base import Algorithm, by_head
 from fewlabels.augment.pixels import Normalize
 from fewlabels.config.settings import Data, Train
+from fewlabels.data.features import FeatureStore
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.residency import choose
 from fewlabels.data.source import OnDemand
 from fewlabels.data.split import Split
+from fewlabels.inference.body import check_body, with_body
 from fewlabels.runs.checkpoint import check_tensors
 from fewlabels.runs.run import Run, RunError
 from fewlabels.types import Info, Rule
@@ -40,6 +43,8 @@ class Model(nn.Module):
         rule: ``(model, features [N, D]) -> logits [N, K]``, a plain function. Whatever it needs is a head, so that it
             is averaged, saved and brought to the device together with the rest.
         dtype: of autocast.
+        frozen: names in the net's state dict of the body, where it does not learn (`nets.freeze`): it stays in
+            evaluation mode, and is neither averaged nor saved.
     """
 
     def __init__(
@@ -48,11 +53,14 @@ class Model(nn.Module):
         heads: Mapping[str, nn.Module] | None = None,
         rule: Rule = by_head,
         dtype: torch.dtype | None = None,
+        frozen: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         assert _is_stateless(rule), f"the rule {rule!r} must be a function without state; let its state be a head"
         self.net, self.heads = net, nn.ModuleDict(heads)
         self.rule, self.dtype = rule, dtype
+        self.frozen = frozenset(f"net.{name}" for name in frozen)
+        """Names in the state dict of the body that does not learn."""
         self.dim: int = net.dim  # type: ignore[assignment]
         self.compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -63,14 +71,49 @@ class Model(nn.Module):
 
     def twin(self) -> Model:
         """The same net and heads, to be compiled apart."""
-        return Model(self.net, dict(self.heads.items()), self.rule, self.dtype).train(self.training)
+        frozen = frozenset(name.removeprefix("net.") for name in self.frozen)
+        return Model(self.net, dict(self.heads.items()), self.rule, self.dtype, frozen).train(self.training)
+
+    def train(self, mode: bool = True) -> Model:
+        """As of any module, but for a body that does not learn."""
+        super().train(mode)
+        if self.frozen:
+            for name, part in self.net.named_children():
+                if name != "linear":
+                    part.eval()
+        return self
+
+    def learned(self) -> dict[str, Tensor]:
+        """The state dict without a body that does not learn: what is saved."""
+        return {name: value for name, value in self.state_dict().items() if name not in self.frozen}
+
+    def adopt(self, learned: Mapping[str, Tensor]) -> None:
+        """Take over what `learned` gave."""
+        missing, unknown = self.load_state_dict(learned, strict=False)
+        assert self.frozen.issuperset(missing) and not unknown
 
     def features(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W] -> [N, D]`` float32."""
+        """``[N, C, H, W] -> [N, D]`` float32; features that were computed before, ``[N, D]``, are returned as they are.
+
+        In evaluation mode those of a body that does not learn have the bits of float16, in which they are kept.
+        """
+        if x.ndim == 2:
+            return x
         # casts of weights are for this pass only; a recorded step must not meet those of another one
         with torch.autocast(x.device.type, self.dtype, self.dtype is not None, cache_enabled=False):
             f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
-        return f.float()
+        return f.half().float() if self.frozen and not self.training else f.float()
+
+    @property
+    def classes(self) -> int:
+        return int(self.net.linear.out_features)  # type: ignore[union-attr, arg-type]
+
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Give the net's last layer these weights, ``[K, D]`` and ``[K]``."""
+        linear = self.net.linear
+        linear.weight.copy_(weight)  # type: ignore[union-attr, operator]
+        linear.bias.copy_(bias)  # type: ignore[union-attr, operator]
 
     def head(self, f: Tensor) -> Tensor:
         """``[N, D] -> [N, K]``."""
@@ -106,12 +149,13 @@ def make_model(
     Args:
         split: the run's own, whose labels are those of its labeled images.
         shape: (C, H, W) of the images.
-        blank: without pretrained weights, for a state that is loaded afterwards.
+        blank: without pretrained weights, for a state that is loaded afterwards; a body that does not learn has them.
         dtype: of autocast.
 
     Raises ValueError where net or algorithm cannot be made for this.
     """
     net = config.net.build(classes, shape, blank=blank)
+    frozen = nets.freeze(net, config.net.train)
     info = Info(
         classes=classes,
         shape=shape,
@@ -126,7 +170,7 @@ def make_model(
     algorithm = config.algorithm.build(info)
     own = ", ".join(name for name, _ in algorithm.named_parameters())
     assert not own, f"an algorithm has no parameters, which nobody would average or save: let {own} be one of its heads"
-    model = Model(net, algorithm.heads, algorithm.rule, dtype).eval()
+    model = Model(net, algorithm.heads, algorithm.rule, dtype, frozen).eval()
     with torch.no_grad():
         predicted = list(model.rule(model, torch.zeros(2, model.dim)).shape)
     assert predicted == [2, classes], f"the rule gives logits {predicted} for 2 images and {classes} classes"
@@ -137,7 +181,7 @@ def make_model(
 def logits_of(
     models: Sequence[Model],
     normalize: nn.Module,
-    store: AnyStore,
+    store: AnyStore | FeatureStore,
     rows: Tensor | None = None,
     *,
     even: bool = False,
@@ -147,6 +191,7 @@ def logits_of(
     The images are gathered and normalised once for all models; nothing waits for the device, where the logits are.
 
     Args:
+        store: of pixels, or of features, which need no normalisation.
         rows: int64 ``[n]``, n above 0, on the store's `rows_device`.
         even: fill up the last batch, so that compiled nets see one shape only.
     """
@@ -161,7 +206,8 @@ def logits_of(
     for model in models:
         model.eval()
     for i, batch in enumerate(batches):
-        x = normalize(store.take(batch))
+        x = store.take(batch)
+        x = x if isinstance(store, FeatureStore) else normalize(x)
         store.expect(later.numpy() for later in islice(batches, i + 1, i + 1 + store.ahead))
         for model, logits in zip(models, out, strict=True):
             logits.append(model.predict(x).float())
@@ -223,10 +269,11 @@ def load_predictor(
     channels, height, width = data["shape"]
     shape = (channels, height, width)
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
-        model, _ = make_model(config, run.split, len(classes), shape, blank=True)
+        model, _ = make_model(with_body(run, config), run.split, len(classes), shape, blank=True)
+    check_body(run, model)
     state = found.weights(weights)
-    check_tensors(state, model.state_dict(), f"the {weights} weights of checkpoint {found.path}")
-    model.load_state_dict(state)
+    check_tensors(state, model.learned(), f"the {weights} weights of checkpoint {found.path}")
+    model.adopt(state)
     device = torch.device(device)
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     normalize = Normalize(shape, data["mean"], data["std"]).to(device)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from fewlabels.nets.body import Learning, digest, freeze
 from fewlabels.nets.convnets import CNN13, ConvNet
 from fewlabels.nets.groups import parameter_groups
 from fewlabels.nets.layers import glorot_normal_
@@ -26,6 +27,7 @@ __all__ = [
     "CNN13",
     "EXAMPLES",
     "ConvNet",
+    "Learning",
     "ResNeXt",
     "ResNet18",
     "ShakeNet",
@@ -34,6 +36,8 @@ __all__ = [
     "WideResNetTF",
     "build",
     "check",
+    "digest",
+    "freeze",
     "frozen_statistics",
     "glorot_normal_",
     "is_zoo",

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewlabels.nets import lite
 from fewlabels.nets.complaints import hub, sentence, unknown
 from fewlabels.nets.weights import Weights, misfit
+from fewlabels.nets.weights import check_names as check_keys
 
 _GONE = ("relative_position_index", "attn_mask", "mask_token", "num_batches_tracked")
 """Ends of names that files of older versions hold beside the weights."""
@@ -54,6 +56,7 @@ def backbone(
         with hub(name):
             net = make(pretrained=True)
     elif weights:
+        weights = _named(net, weights)
         _check(net, weights, heads, name)
         try:  # timm brings position embeddings and the first convolution to the shape
             net = make(pretrained=True, pretrained_cfg_overlay={"state_dict": weights.tensors, "custom_load": False})
@@ -99,7 +102,14 @@ def check_names(name: str, weights: Weights) -> None:
     heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ("head",))
     with torch.device("meta"):
         net = timm.create_model(name.removeprefix("timm:"), num_classes=0)
-    _check(net, weights, heads, name)
+    _check(net, _named(net, weights), heads, name)
+
+
+def _named(net: nn.Module, weights: Weights) -> Weights:
+    """The weights in timm's names, where they come in another package's."""
+    if lite.STEM not in weights.tensors:
+        return weights
+    return weights._replace(tensors=lite.in_timms_names(weights.tensors, net.state_dict()))
 
 
 def _check(net: nn.Module, weights: Weights, heads: tuple[str, ...], name: str) -> None:
@@ -109,9 +119,4 @@ def _check(net: nn.Module, weights: Weights, heads: tuple[str, ...], name: str) 
         return not key.endswith(_GONE) and not any(key.startswith(f"{head}.") for head in heads)
 
     own = net.state_dict()
-    for key in own:
-        if counts(key) and key not in weights.tensors:
-            raise misfit(weights, name, f"{key} is missing")
-    for key in weights.tensors:
-        if counts(key) and key not in own:
-            raise misfit(weights, name, f"{key} is not part of the net")
+    check_keys(weights, name, filter(counts, own), own, filter(counts, weights.tensors))

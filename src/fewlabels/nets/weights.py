@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import safetensors.torch
@@ -16,6 +17,8 @@ class Weights(NamedTuple):
 
     path: str
     tensors: dict[str, Tensor]
+    first: str
+    """A key of the file, for sentences: `tensors` may have been given other names."""
 
 
 def read(path: str) -> Weights:
@@ -46,12 +49,29 @@ def read(path: str) -> Weights:
         if own := {key.removeprefix(prefix): v for key, v in content.items() if key.startswith(prefix)}:
             content = own
             break
-    return Weights(path, {key.removeprefix("module."): v for key, v in content.items()})
+    tensors = {key.removeprefix("module."): v for key, v in content.items()}
+    return Weights(path, tensors, next(iter(tensors)))
 
 
 def misfit(weights: Weights, name: str, reason: str) -> ValueError:
     """The sentence about weights that are not those of the net `name`."""
     return ValueError(f"the weights in {weights.path} do not fit net {name!r}: {reason}")
+
+
+def check_names(
+    weights: Weights, name: str, needed: Iterable[str], known: Container[str], given: Iterable[str]
+) -> None:
+    """Raises ValueError, naming a key of the file and one of the net, where one that the net `name` needs is not
+    among those `given`, or one of these is not `known`."""
+    given, needed = list(given), list(needed)
+    missing = next((key for key in needed if key not in weights.tensors), None)
+    extra = next((key for key in given if key not in known), None)
+    if missing and extra:
+        raise misfit(weights, name, f"{missing} is missing, and {extra} is not part of the net")
+    if missing:
+        raise misfit(weights, name, f"{missing} is missing (the file has {weights.first})")
+    if extra:
+        raise misfit(weights, name, f"{extra} is not part of the net (which has {needed[0]})")
 
 
 @torch.no_grad()
@@ -63,12 +83,8 @@ def adopt(net: nn.Module, weights: Weights, name: str, *, head: str = "linear") 
     """
     own = {k: v for k, v in net.state_dict().items() if not k.startswith(f"{head}.")}
     given = {k: v for k, v in weights.tensors.items() if not k.startswith(f"{head}.")}
-    for key in own:
-        if key not in given and not key.endswith("num_batches_tracked"):
-            raise misfit(weights, name, f"{key} is missing")
+    check_names(weights, name, [k for k in own if not k.endswith("num_batches_tracked")], own, given)
     for key, value in given.items():
-        if key not in own:
-            raise misfit(weights, name, f"{key} is not part of the net")
         if value.shape != own[key].shape:
             shapes = f"{list(value.shape)} where the net has {list(own[key].shape)}"
             raise misfit(weights, name, f"{key} is {shapes}")

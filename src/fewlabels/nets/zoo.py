@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewlabels.nets import from_timm, from_torchvision
+from fewlabels.nets import from_timm, from_torchvision, lite
 from fewlabels.nets.complaints import sentence
 from fewlabels.nets.layers import LinearHead
 from fewlabels.nets.weights import Weights, adopt, read
@@ -19,7 +19,7 @@ from fewlabels.nets.weights import Weights, adopt, read
 PREFIXES = ("timm:", "torchvision:")
 
 # fmt: off
-_TOKENS = frozenset((
+TOKENS = frozenset((
     "pos_embed", "cls_token", "dist_token", "reg_token",  # timm
     "pos_embedding", "class_token", "relative_position_bias_table", "layer_scale",  # torchvision
 ))
@@ -88,7 +88,7 @@ class ZooNet(LinearHead):
     def undecayed(self) -> set[str]:
         """Names of position embeddings and tokens, which are not to be decayed though they are no vectors."""
         every = (name for name, _ in self.backbone.named_parameters())
-        return {f"backbone.{n}" for n in every if n in self._undecayed or n.rpartition(".")[2] in _TOKENS}
+        return {f"backbone.{n}" for n in every if n in self._undecayed or n.rpartition(".")[2] in TOKENS}
 
 
 def build(
@@ -148,11 +148,15 @@ def _try(name: str, backbone: nn.Module, shape: tuple[int, int, int]) -> int:
     return f.shape[1]
 
 
-def normalization(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(
+    name: str, channels: int, pretrained: bool | str = True
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel that the pretrained weights of `name` were made with.
 
     Images of other than 3 channels get the mean over the three. Raises ValueError for an unknown name.
     """
+    if isinstance(pretrained, str) and lite.STEM in read(pretrained).tensors:
+        return (lite.MEAN,) * channels, (lite.STD,) * channels
     if name.startswith("timm:"):
         known = from_timm.facts(name)
     else:

@@ -21,6 +21,7 @@ from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import Draw, View
 from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.data.features import FeatureStore
 from fewlabels.data.gather import make_store, place
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -100,6 +101,8 @@ class BatchLoader:
         halves = any(cast(View, view).halves for view in self.views.values())
         self.normalize = Normalize(self.shape, mean, std, halves=halves).to(device)
         self.way = way_of(self.shape, device)
+        self.features: FeatureStore | None = None
+        """Features of the images, in whose place they are handed out."""
         self.notes: list[str] = []
         """Sentences that the user should know before the training."""
         if self.way == "kernel":
@@ -131,6 +134,12 @@ class BatchLoader:
             if seconds > 3:
                 self.notes.append(f"the kernel of the views was built in {seconds:.0f} s")
 
+    @property
+    def fixed(self) -> bool:
+        """Whether every view that a batch has leaves the images as they are."""
+        keys = {*self.assigned.labeled, *self.assigned.unlabeled}
+        return self.learner is None and all(cast(View, self.views[key]).fixed for key in keys)
+
     def draw(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
         config = self.config
@@ -155,6 +164,8 @@ class BatchLoader:
             return Images(self.store, sets[part][places[part]] if host is None else host)
 
         def look(images: Images, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> tuple[Tensor, ...]:
+            if self.features is not None:
+                return (self.features.take(images.rows.to(self.device)),) * len(names)
             views = [cast(View, self.views[key]) for key in keys]
             purposes = [f"{purpose}/{i}/{name}" for i, name in enumerate(names)]
             drawn = [view.draw(rng, len(images), p) for view, p in zip(views, purposes, strict=True)]
@@ -171,7 +182,8 @@ class BatchLoader:
                 copy = self.copies.draw(rng, self._host_rows[1][drawn[1]])
                 images.change = partial(self.copies.make, draw=copy)
             u = look(images, assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
-        coming = range(step + 1, min(step + 1 + self.store.ahead, config.steps))
+        ahead = 0 if self.features is not None else self.store.ahead
+        coming = range(step + 1, min(step + 1 + ahead, config.steps))
         self.store.expect(
             rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
         )

@@ -61,6 +61,7 @@ def estimate(config: Train) -> Estimate:
     trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)
     seconds = _seconds(trainer, share)
+    whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * (images + test)
     weights = 16 * parameters(trainer.objective)
     where = choose(config.data.residency, images + test, shape, device, files=files)
     pixels = where.needed if where.kind == "device" else 0
@@ -76,10 +77,13 @@ def estimate(config: Train) -> Estimate:
         "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "
         f"images, {amount(weights)} weights and optimizer, {amount(used)} activations",
         "images": str(where).removeprefix("images "),
-        "time": f"about {duration(seconds * config.steps)} for {config.steps} steps without the evaluations "
-        f"({1000 * seconds:.0f} ms each, from a sample)",
+        "time": f"about {duration(whole)} for {config.steps} steps without the evaluations "
+        f"({1000 * seconds:.0f} ms each, from a sample)"
+        if config.steps
+        else f"about {duration(whole)} for the features of {images + test} images that are not kept from before "
+        f"({1000 * whole / (images + test):.1f} ms each, from a sample)",
     }
-    return Estimate(replace(config, **kept), lines, seconds * config.steps)
+    return Estimate(replace(config, **kept), lines, whole)
 
 
 def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:
@@ -107,7 +111,7 @@ def _sample(config: Train, source: Source, device: torch.device) -> tuple[Traine
         if batch % 4 and config.batch % 4 == 0:
             batch += 4 - batch % 4
     data = replace(config.data, residency="device")
-    small = resolve(replace(config, batch=batch, compile=False, data=data), source)
+    small = resolve(replace(config, steps=max(1, config.steps), batch=batch, compile=False, data=data), source)
     split = make_split(source, labels=None, seed=1)
     mean, std = pixel_statistics(config, source)
     trainer = Trainer(small, source, split, device=device, mean=mean, std=std, blank=True)
@@ -130,6 +134,20 @@ def _activations(trainer: Trainer, share: float) -> int:
     losses.total.backward()
     trainer.optimizer.zero_grad(set_to_none=True)
     return int(used * share)
+
+
+def _seconds_of_features(trainer: Trainer) -> float:
+    """Seconds for the features of one image."""
+    store = trainer.batches.store
+    rows = torch.arange(min(8, len(store)), device=store.rows_device)
+    model, normalize = trainer.model.twin().eval(), trainer.batches.normalize
+    with torch.no_grad():
+        for _ in range(2):  # the first is a warm-up
+            start = time.perf_counter()
+            model.features(normalize(store.take(rows)))
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize()
+    return (time.perf_counter() - start) / len(rows)
 
 
 def _seconds(trainer: Trainer, share: float) -> float:

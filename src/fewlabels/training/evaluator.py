@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewlabels.data.features import FeatureStore
 from fewlabels.data.gather import AnyStore, make_store
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -28,10 +29,12 @@ class Evaluator:
     def __init__(self, trainer: Trainer, source: Source, split: Split) -> None:
         self.trainer, self.classes = trainer, source.classes
         device = trainer.device
-        self.parts: dict[str, tuple[AnyStore, torch.Tensor, torch.Tensor]] = {}
+        self.parts: dict[str, tuple[AnyStore | FeatureStore, torch.Tensor, torch.Tensor]] = {}
+        images = trainer.batches.store if trainer.test_features is None else trainer.features
+        assert images is not None
         self.models = {"ema": self._twin(trainer.average.model), "raw": self._twin(trainer.model)}
         if len(source.test_labels):
-            test = make_store(source.test_images, device, trainer.batches.place.kind)
+            test = trainer.test_features or make_store(source.test_images, device, trainer.batches.place.kind)
             rows = torch.arange(len(test), device=test.rows_device)
             self.parts["test"] = test, rows, torch.from_numpy(source.test_labels).to(device)
         measured = source.labels[split.validation]  # what is trained on may be a guess, what is measured with is not
@@ -40,8 +43,8 @@ class Evaluator:
             ("train", split.labeled[:TRAIN_EXAMPLES], split.targets[:TRAIN_EXAMPLES]),
         ):
             if len(chosen):
-                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(trainer.batches.store.rows_device)
-                self.parts[name] = trainer.batches.store, rows, torch.from_numpy(labels).to(device)
+                rows = torch.from_numpy(np.ascontiguousarray(chosen)).to(images.rows_device)
+                self.parts[name] = images, rows, torch.from_numpy(labels).to(device)
 
     def _twin(self, model: Model) -> Model:
         """The same one, compiled apart if at all: what is compiled for training shall not be made anew for this."""

@@ -48,7 +48,7 @@ class MetricsWriter:
 
         self.classes = classes
         self.run, path = run, run.path / "metrics.jsonl"
-        kept = run.written(step) if step else b""
+        kept = run.written(step) if step or run.states() else b""
         self.bytes, self.digest = len(kept), hashlib.sha256(kept)
         with self._disk():
             _in_order(run.path / "tensorboard")
@@ -265,15 +265,17 @@ def display(title: str, steps: int, step: int, *, progress: Progressing, what: s
 
 
 @contextlib.contextmanager
-def reading(progress: Progressing) -> Iterator[Callable[[int, int], None]]:
+def reading(
+    progress: Progressing, title: str = "reading pictures", done_with: str = "read"
+) -> Iterator[Callable[[int, int], None]]:
     """A function ``show(done, total)`` of the pictures that are read, with a `display` from its first call on."""
     shown: list[Display] = []
 
     def show(done: int, total: int) -> None:
         if not shown and done < total:  # those from the cache come all at once
-            shown.append(display("reading pictures", total, 0, progress=progress, what="picture"))
+            shown.append(display(title, total, 0, progress=progress, what="picture"))
         for one in shown:
-            one.update(done, "read")
+            one.update(done, done_with)
 
     try:
         yield show

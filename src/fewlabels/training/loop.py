@@ -27,6 +27,7 @@ from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
@@ -35,6 +36,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
+from fewlabels.training import fitting
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.recorder import RunRecorder, device_name
 from fewlabels.training.step import Trainer, parameters, pick_device
@@ -135,6 +137,8 @@ def train(
         run = None
         with _own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
+            fitting.prepare(trainer, source, split, output.progress)
+            fitted = fitting.fit(trainer, split)
         if parallel.rank() == 0:
             known = {
                 "source": source.name,
@@ -146,6 +150,8 @@ def train(
                 "labeled_counts": split.class_counts,
                 "test": len(source.test_labels),
                 **provenance(config.net),
+                **facts_of(config, trainer.model),
+                **({"fit": dict(trainer.fitted)} if trainer.fitted else {}),
                 **(facts or {}),
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
@@ -154,6 +160,7 @@ def train(
                 *source.notes,
                 *split.remarks,
                 *trainer.notes(),
+                *fitted,
             ):
                 output.say(line)
             output.say(f"run folder {run.path}")
@@ -214,6 +221,11 @@ def resume(
             output.say(f"{run.path} is finished already")
             return run
         split, data = run.split, run.data  # what is no split and no data says so itself
+        if not config.steps and not run.states():  # killed before it was fitted
+            stack.close()
+            facts = {k: v for k, v in run.data.items() if k == "values"}
+            return train(config, out=path, source=source, overwrite=True, facts=facts, output=output)
+        config = with_body(run, config)
         checkpoint, meta, problems = run.newest_good()
         if meta["world"] != parallel.world():
             raise RunError(
@@ -239,6 +251,8 @@ def resume(
         with _own_generator(device):
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
+            check_body(run, trainer.model)
+            fitting.prepare(trainer, source, split, output.progress)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
@@ -282,12 +296,12 @@ def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None)
     config, net = trainer.config, trainer.model.net
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
+    work = f"{config.steps} steps of {trainer.images_per_step} images" if config.steps else "fitted without steps"
     return [
         f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
-        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; "
-        f"{config.steps} steps of {trainer.images_per_step} images",
+        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
         settings(config, source, recipe),
         str(trainer.batches.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
@@ -346,6 +360,9 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         said_once(),
         RunRecorder(trainer, source, split, run, step, output.progress) as recorder,
     ):
+        if not steps and run is not None and not run.states():
+            recorder.evaluate(0)
+            recorder.save(0)
         while step < steps:
             start = time.perf_counter() if step == first and config.compile else None
             trainer.step(step)

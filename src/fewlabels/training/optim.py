@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -41,10 +42,12 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
 
 
 class Average(Generic[M]):
-    """Exponential moving average of a model: the net and all heads."""
+    """Exponential moving average of a model: the net and all heads. A body that does not learn is shared with it."""
 
     def __init__(self, model: M, config: Ema) -> None:
-        self.model: M = copy.deepcopy(model).requires_grad_(False).eval()
+        frozen: frozenset[str] = getattr(model, "frozen", frozenset())
+        shared = {id(v): v for k, v in model.state_dict(keep_vars=True).items() if k in frozen}
+        self.model: M = copy.deepcopy(model, shared).requires_grad_(False).eval()
         self.config = config
 
     def decay(self, step: int) -> float:
@@ -54,18 +57,26 @@ class Average(Generic[M]):
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float | Tensor) -> None:
         """Take in the weights of `model`; `decay` is a number, or one on the device, float32 ``[]``."""
-        _approach(list(self.model.parameters()), list(model.parameters()), decay)
+        _approach(*_apart(self.model.parameters(), model.parameters()), decay)
+        buffers = _apart(self.model.buffers(), model.buffers())
         for fractions in (True, False):  # apart, as only tensors of one dtype are worked on at once
-            old = [b for b in self.model.buffers() if b.is_floating_point() == fractions]
-            new = [b for b in model.buffers() if b.is_floating_point() == fractions]
+            old, new = ([b for b in part if b.is_floating_point() == fractions] for part in buffers)
             if fractions and self.config.buffers == "averaged" and old:
                 _approach(old, new, decay)
             elif old:
                 torch._foreach_copy_(old, new)
 
 
+def _apart(old: Iterable[Tensor], new: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The pairs that are not one and the same tensor, as those of a shared body are."""
+    pairs = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
 def _approach(old: list[Tensor], new: list[Tensor], decay: float | Tensor) -> None:
     """``old = decay old + (1 - decay) new``, in place."""
+    if not old:
+        return
     if isinstance(decay, float):
         torch._foreach_lerp_(old, new, 1 - decay)
         return

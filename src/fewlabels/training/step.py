@@ -15,6 +15,7 @@ from fewlabels import augment, nets
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.views import View
 from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.model import Model, logits_of, make_model
@@ -151,6 +152,11 @@ class Trainer:
         self.decay: float | Tensor = 0.0
         """Of the average in that step; a number on the device where a recorded step reads one that still moves."""
         self.graph = self._graph() if config.graph else None
+        self.fitted: Mapping[str, Any] = {}
+        """What result.json says of what was fitted before the first step."""
+        self.features: FeatureStore | None = None
+        """Those of training images, of `training/fitting.py`; of the test images, where the body does not learn:"""
+        self.test_features: FeatureStore | None = None
         self.data_seconds = 0.0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
@@ -165,6 +171,11 @@ class Trainer:
         if self.config.net.pretrained:
             mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
             notes.append(f"{self.config.net.name} starts pretrained; pixels are scaled with mean {mean} and std {std}")
+        if self.model.frozen:
+            whole = sum(math.prod(p.shape) for p in self.model.net.parameters())
+            notes.append(
+                f"of its {whole:,} parameters {parameters(self.model.net):,} learn; the others stay as they are"
+            )
         if any(augment.drops_colour(cast(View, view), self.shape[0]) for view in self.batches.views.values()):
             notes.append(
                 f"images of {self.shape[0]} channels: the strong view moves and cuts them; its colour operations, "
@@ -326,7 +337,7 @@ class Trainer:
                         buffer.copy_(parallel.mean(buffer))
 
     def weights(self) -> dict[str, Mapping[str, Tensor]]:
-        return {"raw": self.model.state_dict(), "ema": self.average.model.state_dict()}
+        return {"raw": self.model.learned(), "ema": self.average.model.learned()}
 
     def state(self) -> dict[str, Any]:
         """All state beside the weights."""
@@ -340,8 +351,8 @@ class Trainer:
         }
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(weights["raw"])
-        self.average.model.load_state_dict(weights["ema"])
+        self.model.adopt(weights["raw"])
+        self.average.model.adopt(weights["ema"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):

@@ -1,0 +1,69 @@
+"""What is computed before the first step: features that do not change, and a last layer that is fitted to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fewlabels.data.features import FeatureStore
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.inference.features import Body, features_of
+from fewlabels.runtime import parallel
+from fewlabels.training.log import Progressing, reading
+from fewlabels.training.step import Trainer
+from fewlabels.types import Known
+
+
+def prepare(trainer: Trainer, source: Source, split: Split, progress: Progressing = None) -> None:
+    """Compute the features that do not change in the training, as far as it needs any.
+
+    They are those of the images as they are. `fit` needs them; and a body that does not learn gives no others, so that
+    they stand for the images in evaluations, and in steps if every view leaves the images as they are.
+    """
+    frozen, fits = bool(trainer.model.frozen), trainer.config.fits
+    if not frozen and not fits:
+        return
+    on_features = frozen and trainer.algorithm.on_features and trainer.batches.fixed
+    used = [split.labeled]
+    if fits or (on_features and trainer.algorithm.views.unlabeled):
+        used.append(split.unlabeled)
+    if frozen:
+        used.append(split.validation)
+    rows = np.unique(np.concatenate(used))
+    tests = np.arange(len(source.test_labels) if frozen else 0)
+    whole = len(rows) + len(tests)
+    body = Body(trainer.model.twin(), trainer.batches.normalize, trainer.shape, trainer.device)
+    shown = progress if parallel.rank() == 0 else None
+    with parallel.first(), reading(shown, "features of pictures", "done") as show:
+        table = body.table(source.name)
+        found = features_of(body, source.images, rows, table, lambda done, _: show(done, whole))
+        trainer.features = FeatureStore(found, rows, len(source.images), trainer.shape)
+        if frozen:
+            found = features_of(body, source.test_images, tests, table, lambda done, _: show(len(rows) + done, whole))
+            trainer.test_features = FeatureStore(found, tests, len(tests), trainer.shape)
+    if on_features:
+        trainer.batches.features = trainer.features
+
+
+@torch.no_grad()
+def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
+    """Fit what the algorithm fits before the first step; sentences about it."""
+    if not trainer.config.fits:
+        return ()
+    assert trainer.features is not None
+    labeled, first = np.unique(split.labeled, return_index=True)
+    pool = np.union1d(labeled, split.unlabeled)
+    known = Known(
+        features=trainer.features.take(torch.from_numpy(pool).to(trainer.device)),
+        labeled=torch.from_numpy(np.searchsorted(pool, labeled)).to(trainer.device),
+        y=torch.from_numpy(split.targets[first]).to(trainer.device),
+        classes=trainer.model.classes,
+        seed=trainer.config.seed,
+    )
+    fitted = trainer.algorithm.fit(known)
+    assert fitted is not None, "a configuration that fits makes an algorithm that does"
+    trainer.model.set_head(fitted.weight, fitted.bias)
+    trainer.average.update(trainer.model, 0.0)
+    trainer.fitted = fitted.facts
+    return fitted.notes
