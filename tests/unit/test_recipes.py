@@ -187,7 +187,9 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
         for name in ALGORITHMS.keys() - {"frozen"}:  # which has no steps
             train = recipe(name, data)
             assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
-            assert train.uratio == (4 if name in ("fixmatch", "cadr", "uda", "supervised", "supervised-mixup") else 1)
+            assert train.uratio == (
+                4 if name in ("fixmatch", "flexmatch", "cadr", "uda", "supervised", "supervised-mixup") else 1
+            )
             changes = {
                 "pi-model": {"weight": None},  # by the number of classes
                 "mean-teacher": {"weight": None},

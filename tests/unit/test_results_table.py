@@ -89,8 +89,15 @@ def test_every_algorithm_is_run_and_told_apart() -> None:
     from fewlabels.commands.train import read
 
     benchmark = script("algorithms")
+    assert {*benchmark.TASKS} == {*script("results_table").TASKS}
     for task in benchmark.TASKS:
         variants = benchmark.variants(task)
+        assert len({script("results_table")._label({"algorithm": a, "options": o}) for a, o in variants}) == len(
+            variants
+        )
+        if task not in ("digits", "cifar3"):
+            assert variants[0] == ("supervised", "--view strong") and ("fixmatch", "") in variants
+            continue
         trained = ALGORITHMS.keys() - {"frozen"}  # which needs learned weights
         assert {name for name, _ in variants} == trained
         assert len(set(variants)) == len(trained) + 2  # the supervised baseline and FixMatch twice

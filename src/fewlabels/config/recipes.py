@@ -228,7 +228,7 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("google-fixmatch", "fixmatch", FOUR, CTA, F, "fixmatch.py"),
     ("google-fixmatch-ra", "fixmatch", FOUR, RA, F, "ablation/ab_fixmatch_ra.py"),
     ("cadr-fixmatch", "fixmatch", TAILS, CTA, C, "run.sh"),
-    ("cadr-cadr", "cadr", TAILS, CTA, C, "run.sh"),
+    ("cadr", "cadr", TAILS, CTA, C, "run.sh"),
     ("kekmodel-fixmatch", "fixmatch", ("cifar10.5@4000", "cifar100.5@10000"), {**BALANCED, "seed": 5, "strong": "rand:kekmodel"}, K, "README.md"),
     ("leedoyup-fixmatch", "fixmatch", ("cifar10.0@4000", "cifar100.0@10000"), LEEDOYUP_RA, D, "README.md"),
     ("leedoyup-sup-consistency", "fixmatch", ("cifar10.0", "cifar100.0"), LEEDOYUP_RA, D, "README.md"),
