@@ -17,7 +17,7 @@ from torch import nn
 import options_table
 from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.commands import evaluate, predict, train
+from fewlabels.commands import evaluate, predict, split, train
 from fewlabels.commands.data import COMMANDS
 from fewlabels.commands.options import options
 from fewlabels.commands.other_projects import hint, projects
@@ -102,7 +102,7 @@ def test_the_document_is_what_the_file_renders_to() -> None:
 
 def test_what_is_named_exists() -> None:
     """Each of our options in the tables is one of a command of ours."""
-    commands = (train.Command, evaluate.Command, predict.Command, *(cls for cls, _ in COMMANDS.values()))
+    commands = (train.Command, evaluate.Command, predict.Command, split.Command, *(cls for cls, _ in COMMANDS.values()))
     known = {option for cls in (*commands, *ALGORITHMS.values()) for option in options(cls)}
     launcher = {"--nproc-per-node", "--nnodes", "--master-addr", "--master-port", "--node-rank"}
     for flags in projects().values():
