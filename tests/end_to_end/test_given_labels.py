@@ -205,4 +205,4 @@ def test_the_table_and_the_file_of_given_labels(
     again = read_split(tmp_path / "again.json")
     assert again == given and again.lineage == given.lineage
     said = command("train", "--data.split", file, "--dry-run")
-    assert said.code == 0 and "11 labels" in said.out
+    assert said.code == 0 and "11 labeled and " in said.out

@@ -239,7 +239,9 @@ def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monk
     # small-4 by hand
     parameters = (9 * 4 + 8) + (9 * 4 * 8 + 16) + (9 * 8 * 8 + 16) + (8 * 10 + 10)
     assert [line.split()[0] for line in said.out.splitlines()] == ["data", "net", "step", "memory", "images", "time"]
-    assert f"small-4, {parameters:,} parameters" in said.out and "10 classes, 40 labels\n" in said.out
+    assert f"small-4, {parameters:,} parameters" in said.out and (
+        "digits@40: 40 labeled and 1,437 unlabeled images of 1x8x8, 10 classes, 360 test images\n" in said.out
+    )
     assert re.search(r"^time +about \S+ for 500 steps", said.out, re.M)
     assert re.search(r"^memory +about \d+ [KMG]iB", said.out, re.M)
     found = json.loads(command(*words, "--json").out)
@@ -254,8 +256,9 @@ def test_dry_run_says_which_labels_and_that_a_set_is_missing(
 ) -> None:
     small = ("--net", "wrn-10-1", "--batch", "4", "--dry-run")
     said = command("train", "--data", f"{photos}/", *small)
-    assert "16 images of 3x16x16, 2 classes, 8 labeled, 16 in the unlabeled set\n" in said.out
+    assert ": 8 labeled and 16 unlabeled images of 3x16x16, 2 classes, " in said.out
     said = command("train", "--data", "cifar10@40", "--data.root", tmp_path / "nowhere", *small)
+    assert "cifar10@40: 40 labeled and 50,000 unlabeled images of 3x32x32, 10 classes, 10,000 test" in said.out
     assert f"missing  cifar10 is not in {tmp_path}/nowhere, which does not exist: the training will" in said.out
     said = command("train", "--data", "mini_imagenet@400", "--data.root", tmp_path, *small, "--net", "small-4")
     assert f"missing  mini_imagenet is not in {tmp_path}: put it there first" in said.out

@@ -30,8 +30,9 @@ from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import parallel, regular, streams
 from fewlabels.runtime.regular import expanded
-from fewlabels.runtime.words import nearest
+from fewlabels.runtime.words import nearest, seconds_of
 from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
+from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
 from fewlabels.training.transfer import weights_file
 
@@ -65,6 +66,8 @@ class Command:
     visible GPU. The same command goes on after a stop."""
     folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
+    time: Annotated[str | None, tyro.conf.arg(metavar="90s|10m|1h30m")] = None
+    """End within this time: measure the speed of this machine and take as many steps as fit, in place of --steps."""
     dry_run: bool = False
     """Show what the training will cost on this machine, and stop."""
     json: bool = False
@@ -88,6 +91,7 @@ def main(args: list[str]) -> int:
         raise UsageError(f"--baseline is for trainings in steps; {name} compares itself with the labels alone")
     if not command.dry_run:
         streams.aside()
+    budget = _budget(command, args)
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
         kind: Kind = "seed" if command.seeds is not None else "fold"
@@ -100,8 +104,9 @@ def main(args: list[str]) -> int:
 
         show(estimate(command.train), command.json)
         return 0
-    output = Output(command.progress, print, command.recipe) if lead else Output()
-    runs = with_baseline(lambda: _run(command, output), command.train, command.baseline, output)
+    advise = budget is None and command.resume is None
+    output = Output(command.progress, print, command.recipe, advise) if lead else Output()
+    runs = with_baseline(lambda: _run(command, output, budget), command.train, command.baseline, output)
     if lead:
         names = (algorithm_name(runs[0].config.algorithm), "supervised")
         print(table(dict(zip(names, runs, strict=False))))
@@ -269,10 +274,41 @@ def _check_resume(command: Command) -> None:
             )
 
 
-def _run(command: Command, output: Output) -> Run:
+def _budget(command: Command, args: list[str]) -> Budget | None:
+    """What --time says. Raises UsageError for what is no time, and for other options that say the steps."""
+    if command.time is None:
+        return None
+    try:
+        seconds = seconds_of(command.time)
+    except ValueError as error:
+        raise UsageError(f"--time {error}") from None
+    given = {a.partition("=")[0].removeprefix("--").replace("-", "_") for a in args if a.startswith("--")}
+    if command.resume is not None:
+        raise UsageError("--resume goes on with the steps that the run began with: leave out --time")
+    if "steps" in given:
+        raise UsageError("--time says how many steps are taken: leave out --steps, or --time")
+    if command.seeds is not None or command.folds is not None:
+        option = "--seeds" if command.seeds is not None else "--folds"
+        raise UsageError(
+            f"--time measures for one run, and all runs of {option} must take the same steps: give --steps (those that "
+            "one run with --time has taken)"
+        )
+    if command.dry_run:
+        raise UsageError("--time measures whole steps on the images, and --dry-run reads none: leave one of them out")
+    return Budget(seconds, frozenset(given))
+
+
+def _run(command: Command, output: Output, budget: Budget | None) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
-    return train(command.train, out=command.out, overwrite=command.overwrite, baseline=command.baseline, output=output)
+    return train(
+        command.train,
+        out=command.out,
+        overwrite=command.overwrite,
+        baseline=command.baseline,
+        budget=budget,
+        output=output,
+    )
 
 
 def table(results: dict[str, Run]) -> str:

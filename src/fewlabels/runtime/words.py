@@ -1,8 +1,10 @@
-"""Pieces of sentences for people: names that may have been meant, the first few of many, amounts and durations."""
+"""Pieces of sentences for people: names that may have been meant, the first few of many, amounts, lengths of time."""
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -65,3 +67,31 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def about(seconds: float) -> str:
+    """A length of time in words, as exact as one that is estimated can be: ``45 s``, ``12 min``, ``2 h 10 min``."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, left = divmod(5 * round(minutes / 5), 60)
+    if hours >= 48:
+        return f"{round(seconds / 86400)} days"
+    return f"{hours} h {left} min" if left else f"{hours} h"
+
+
+def seconds_of(text: str) -> int:
+    """The seconds that ``90s``, ``10m``, ``1h30m`` or ``2h`` mean.
+
+    Raises ValueError, with the end of a sentence, for anything else, for 0 and for more than 1000 hours.
+    """
+    found = re.fullmatch(r"(?:(\d{1,7})h)?(?:(\d{1,7})m)?(?:(\d{1,7})s)?", text.strip().lower(), re.ASCII)
+    if not found or not any(found.groups()):
+        raise ValueError(f"must be a length of time such as 90s, 10m, 1h30m or 2h, got {text!r}")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if not 0 < total <= 3_600_000:
+        raise ValueError(f"must be more than 0s and at most 1000h, got {text!r}")
+    return total

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from fewlabels.algorithms import Supervised
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, difference
 from fewlabels.data import names
@@ -23,7 +22,7 @@ from fewlabels.runs.run import Run, RunError, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
-from fewlabels.training.loop import Output, changed, resume, train
+from fewlabels.training.loop import Output, changed, resume, supervised, train
 from fewlabels.training.step import pick_device
 
 MOST = 1000
@@ -197,7 +196,7 @@ def baseline(run: Run, config: Train, output: Output) -> Run:
 
     config: the run's own, as for `fewlabels.resume`. Raises RunError where the folder holds another run.
     """
-    path, own = run.path / "baseline", replace(config, algorithm=Supervised(view="strong"))
+    path, own = run.path / "baseline", supervised(config)
     known = (path / "config.json").is_file()
     if known:
         other = _differing(Run(path).config, own) or ["data.split"] * (not _same_split(Run(path), own, run.split))

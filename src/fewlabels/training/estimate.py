@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fewlabels.config.resolve import load_source, pixel_statistics, resolve, resolve_data, split_of
-from fewlabels.config.settings import Train
+from fewlabels.config.resolve import load_source, options_of, pixel_statistics, resolve, resolve_data, split_of
+from fewlabels.config.settings import Data, Train
 from fewlabels.data import names
 from fewlabels.data.imagenets import FOLDERS
+from fewlabels.data.protocol import Options
 from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
@@ -35,7 +36,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(config: Train) -> Estimate:
-    """The cost of a training, from a few steps on noise; a folder is read, a named data set is not.
+    """The cost of a training, from a few steps on noise; own pictures and the digits are read, other sets are not.
 
     Raises ValueError where the settings fit neither each other nor the data.
     """
@@ -43,20 +44,21 @@ def estimate(config: Train) -> Estimate:
     config = replace(config, data=resolve_data(config.data))
     name = names.parse(config.data.name)
     facts = FACTS.get(name.base)
-    if facts is None or name.folder:
+    tests = ""
+    if facts is None or name.folder or name.base == "digits":
         source = load_source(config.data)
         shape, classes, style = source.shape, len(source.classes), source.style
         images, test, files = len(source.images), len(source.test_images), isinstance(source.images, OnDemand)
         split = split_of(config.data, source)
-        labels = f"{len(split.labeled)} labeled, {len(split.unlabeled)} in the unlabeled set"
+        counts = _counts(len(split.labeled), len(split.unlabeled))
     else:
         shape, classes, style = facts.shape, facts.classes, facts.style
         if side := config.data.image_size:
             shape = shape[0], side, side
         images, test, files = facts.train, facts.test, name.base in FOLDERS
-        labels = f"{config.data.labels or 'all'} labels"
-        if config.data.split is not None:  # which may have more than its rule picked
-            labels = f"{len(read_split(config.data.split).labeled)} labels"
+        counts = _counts_by_name(config.data, facts.train)
+        if config.data.imbalance_test is not None:
+            tests = f"some of {test:,} test images"
     device = pick_device(config.device)
     trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
     used = _activations(trainer, share)
@@ -70,7 +72,7 @@ def estimate(config: Train) -> Estimate:
     kept = {k: getattr(trainer.config, k) for k in ("weak", "strong", "shift")}
     form = "x".join(map(str, shape))
     lines = {
-        "data": f"{config.data.name}: {images} images of {form}, {classes} classes, {labels}",
+        "data": f"{config.data.name}: {counts} of {form}, {classes} classes, {tests or f'{test:,} test images'}",
         "net": f"{config.net.name}, {parameters(trainer.model.net):,} parameters",
         "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
         f"{each[0]} labeled and {each[1]} unlabeled views",
@@ -79,11 +81,36 @@ def estimate(config: Train) -> Estimate:
         "images": str(where).removeprefix("images "),
         "time": f"about {duration(whole)} for {config.steps} steps without the evaluations "
         f"({1000 * seconds:.0f} ms each, from a sample)"
+        + ("; --time 10m would take as many as fit into that" if whole > 1200 else "")
         if config.steps
         else f"about {duration(whole)} for the features of {images + test} images that are not kept from before "
         f"({1000 * whole / (images + test):.1f} ms each, from a sample)",
     }
     return Estimate(replace(config, **kept), lines, whole)
+
+
+def _counts(labeled: int, unlabeled: int) -> str:
+    return f"{labeled:,} labeled and {unlabeled:,} unlabeled images"
+
+
+def _counts_by_name(data: Data, images: int) -> str:
+    """Labeled and unlabeled images of a set that is not read, as far as they follow from its size.
+
+    images: training images; data: resolved.
+    """
+    if data.split is not None:  # which may have more labels than its rule picked
+        split = read_split(data.split)
+        return _counts(len(split.labeled), len(split.unlabeled))
+    known = images if names.parse(data.name).base != "stl10" else None  # most images of which have no label
+    labeled = data.labels or (known and known - (data.valid or 0))
+    plain = options_of(data) == Options() and data.rule in ("fixmatch", "balanced")
+    overlap = data.unlabeled == "rest" and data.valid  # of validation and labels, which may have images in common
+    if labeled is None or not plain or overlap:
+        what = "all" if data.labels is None else f"{data.labels:,}"
+        largest = " of the largest class" if data.imbalance is not None else ""
+        return f"{what} labels{largest} and the unlabeled images of the rule {data.rule}, out of {images:,} images"
+    unlabeled = images - (data.valid or 0) - labeled * (data.unlabeled == "rest")
+    return _counts(labeled, unlabeled)
 
 
 def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:

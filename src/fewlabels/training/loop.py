@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from fewlabels.algorithms import Supervised
 from fewlabels.config.resolve import (
     in_memory,
     load_source,
@@ -23,7 +24,7 @@ from fewlabels.config.resolve import (
     resolve_data,
     split_of,
 )
-from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.config.settings import Train
 from fewlabels.data.protocol import restrict
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -37,10 +38,13 @@ from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import fitting
+from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.log import Progressing, reading, said_once
-from fewlabels.training.recorder import RunRecorder, device_name
-from fewlabels.training.step import Trainer, parameters, pick_device
-from fewlabels.training.summary import settings
+from fewlabels.training.pace import measure
+from fewlabels.training.recorder import RunRecorder
+from fewlabels.training.step import Trainer, pick_device
+from fewlabels.training.summary import summary
+from fewlabels.training.switches import own_generator, switched
 from fewlabels.training.transfer import learned_scale, provenance, weights_file
 
 __all__ = ["Diverged", "Interrupted", "load_source", "resolve", "resume", "split_of", "train"]
@@ -87,6 +91,8 @@ class Output(NamedTuple):
     say: Say = lambda text: None
     recipe: str | None = None
     """The recipe of a project that the settings come from, to say so."""
+    advise: bool = False
+    """Name options of the command that would make a long training shorter."""
 
 
 def train(
@@ -96,6 +102,7 @@ def train(
     source: Source | None = None,
     overwrite: bool = False,
     baseline: bool = False,
+    budget: Budget | None = None,
     facts: Mapping[str, Any] | None = None,
     output: Output | None = None,
 ) -> Run:
@@ -108,6 +115,8 @@ def train(
         source: images in memory, instead of those that `config.data` names.
         overwrite: replace a run that `out` holds.
         baseline: note in the run that a supervised baseline is to follow.
+        budget: a time to end within, which says the steps in place of `config.steps`; a baseline that is to follow
+            shares it.
         facts: what data.json shall say besides.
         output: what to show; default nothing.
 
@@ -135,7 +144,9 @@ def train(
         split = split_of(config.data, source)
         mean, std = learned_scale(config, source.shape[0]) or pixel_statistics(config, source)
         run = None
-        with _own_generator(device):
+        if budget is not None:
+            config = _fitted(config, budget, baseline, output.say, source, split, device=device, mean=mean, std=std)
+        with own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
             fitted = fitting.fit(trainer, split)
@@ -156,7 +167,7 @@ def train(
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
             for line in (
-                *_summary(trainer, source, split, output.recipe),
+                *summary(trainer, source, split, output.recipe),
                 *source.notes,
                 *split.remarks,
                 *trainer.notes(),
@@ -166,6 +177,29 @@ def train(
             output.say(f"run folder {run.path}")
         _loop(trainer, source, split, run, 0, output)
         return run or Run(path, (type(config.algorithm),))
+
+
+def _fitted(
+    config: Train, budget: Budget, baseline: bool, say: Say, source: Source, split: Split, **place: Any
+) -> Train:
+    """`config` with the steps that the budget has time for, on all ranks the same.
+
+    place: device, mean and std, for the trainers that are made to be measured.
+    """
+    start, paces = time.perf_counter(), []
+    for one in (config, *([supervised(config)] if baseline else [])):
+        trial = replace(one, steps=max(config.steps, 2**20))  # more than are taken
+        with own_generator(place["device"]):
+            make = partial(Trainer, trial, source, split, **place, blank=True)
+            paces.append(measure(make, source, split, longest=budget.seconds / 20))
+    fitted = fit(config, paces, budget, parallel.from_first(time.perf_counter() - start))
+    say(said(fitted, config, paces, budget))
+    return fitted
+
+
+def supervised(config: Train) -> Train:
+    """The settings of a training's baseline: the same but for the unlabeled images."""
+    return replace(config, algorithm=Supervised(view="strong"))
 
 
 def _place(out: Path | str | None, name: str, overwrite: bool) -> Lock:
@@ -248,7 +282,7 @@ def resume(
                 f"the classes of {config.data.name} have changed since {run.path} was started: they were "
                 f"{', '.join(data['classes'])}, and are {', '.join(source.classes)}"
             )
-        with _own_generator(device):
+        with own_generator(device):
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
             check_body(run, trainer.model)
@@ -291,74 +325,16 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
                 )
 
 
-def _summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
-    """What is about to be trained, in a few lines."""
-    config, net = trainer.config, trainer.model.net
-    channels, height, width = source.shape
-    precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    work = f"{config.steps} steps of {trainer.images_per_step} images" if config.steps else "fitted without steps"
-    return [
-        f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
-        f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
-        f"{len(source.test_labels)} test images",
-        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
-        settings(config, source, recipe),
-        str(trainer.batches.place),
-        *([_switches(trainer)] if trainer.device.type == "cuda" else []),
-    ]
-
-
-def _switches(trainer: Trainer) -> str:
-    """What makes the steps fast on a GPU."""
-    config = trainer.config
-    said = {
-        "TF32": config.precision == "tf32",
-        "cuDNN autotuning": autotunes(trainer),
-        "compiled net": config.compile,
-        "recorded step": config.graph,
-    }
-    switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
-    return f"{switches}; views by the way {trainer.batches.way!r}"
-
-
-def _own_generator(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Seeds what is inside as it likes, and leaves the caller's global generators as they were."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def autotunes(trainer: Trainer) -> bool:
-    """Whether cuDNN tries its kernels on the first steps and keeps the fastest ones."""
-    return trainer.device.type == "cuda" and not trainer.config.deterministic
-
-
-@contextlib.contextmanager
-def _settings(trainer: Trainer) -> Iterator[None]:
-    """The process-wide switches of torch, put back at the end: global generator, determinism, cuDNN, TF32."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    old = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32
-    with _own_generator(trainer.device):
-        if trainer.config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
-        cudnn.benchmark = autotunes(trainer)
-        cuda.allow_tf32 = cudnn.allow_tf32 = trainer.config.precision == "tf32"
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(old[0])
-            _, cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32 = old
-
-
 def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step: int, output: Output) -> None:
     """Steps, logs, evaluations and checkpoints from `step` to the end; `run` is None on ranks other than 0."""
     config, steps = trainer.config, trainer.config.steps
     first = saved = step
     with (
         _removed_unless_begun(run, step) as done,
-        _settings(trainer),
+        switched(trainer),
         interrupt.catch() as stop,
         said_once(),
-        RunRecorder(trainer, source, split, run, step, output.progress) as recorder,
+        RunRecorder(trainer, source, split, run, step, output.progress, advise=output.advise) as recorder,
     ):
         if not steps and run is not None and not run.states():
             recorder.evaluate(0)
@@ -368,6 +344,7 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             trainer.step(step)
             step += 1
             done[0] = step
+            recorder.look_ahead(step)
             if start is not None:
                 trainer.nonfinite_step()  # which waits for the device
                 output.say(f"the first step, with its compilation, took {time.perf_counter() - start:.0f} s")

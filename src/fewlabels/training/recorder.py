@@ -22,6 +22,7 @@ from fewlabels.runtime import parallel
 from fewlabels.training import log
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.findings import sheet, table
+from fewlabels.training.pace import Outlook
 from fewlabels.training.step import Trainer, parameters
 
 
@@ -39,12 +40,17 @@ class RunRecorder:
         run: Run | None,
         step: int,
         progress: log.Progressing,
+        *,
+        advise: bool = False,
     ) -> None:
         config = trainer.config
         self.trainer, self.run, self.source, self.split = trainer, run, source, split
         self.start = self.lap_start = time.perf_counter()
         self.first = self.lap_step = step
+        self.aside = 0.0
+        """Seconds of evaluations and checkpoints so far."""
         self.accuracy = self.losses = ""
+        self.outlook: Outlook | None = None
         if run is None:
             self.display: log.Display = log.Silence()
             return
@@ -53,6 +59,8 @@ class RunRecorder:
         self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
         title = f"{algorithm_name(config.algorithm)} {config.data.name}"
         self.display = log.display(title, config.steps, step, progress=progress)
+        if progress is not None:
+            self.outlook = Outlook(trainer, self.evaluator, step, advise=advise)
 
     def __enter__(self) -> RunRecorder:
         return self
@@ -110,7 +118,7 @@ class RunRecorder:
             self.best = record["score"]
             self.writer.sync()
             self.run.save(step, self.trainer.weights(), {}, self._meta(), best=True)
-        self.lap_start += time.perf_counter() - start
+        self._put_aside(start)
 
     def save(self, step: int) -> None:
         if self.run is None:
@@ -119,7 +127,20 @@ class RunRecorder:
         keep = self.trainer.config.keep
         self.writer.sync()
         self.run.save(step, self.trainer.weights(), self.trainer.state(), self._meta(), keep=keep)
-        self.lap_start += time.perf_counter() - start
+        self._put_aside(start)
+
+    def _put_aside(self, start: float) -> None:
+        """The time since `start` is none of the steps'."""
+        spent = time.perf_counter() - start
+        self.lap_start += spent
+        self.aside += spent
+
+    def look_ahead(self, step: int) -> None:
+        """Say how long the training takes, when that is known from its first steps."""
+        if self.outlook is not None and (line := self.outlook.line(step, self.aside)):
+            self.display.line(line)
+        if self.outlook is not None and self.outlook.said:
+            self.outlook = None
 
     def _meta(self) -> dict[str, Any]:
         return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}

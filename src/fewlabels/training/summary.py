@@ -1,9 +1,11 @@
-"""The settings of a training, in a line."""
+"""What is about to be trained, in a few lines, and its settings in one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.config.recipes import recipe
@@ -12,8 +14,42 @@ from fewlabels.config.settings import Data, Train, algorithm_name, difference
 from fewlabels.data import names
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.training.recorder import device_name
+from fewlabels.training.step import Trainer, parameters
+from fewlabels.training.switches import autotunes
 
 SEEDS = ("seed", "data.seed")
+
+
+def summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
+    """What is about to be trained, in a few lines."""
+    config, net = trainer.config, trainer.model.net
+    channels, height, width = source.shape
+    precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
+    work = f"{config.steps} steps of {trainer.images_per_step} images" if config.steps else "fitted without steps"
+    return [
+        f"{algorithm_name(config.algorithm)} on {config.data.name}: {len(split.labeled)} labeled and "
+        f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
+        f"{len(source.test_labels)} test images",
+        f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
+        settings(config, source, recipe),
+        str(trainer.batches.place),
+        *([_switches(trainer)] if trainer.device.type == "cuda" else []),
+    ]
+
+
+def _switches(trainer: Trainer) -> str:
+    """What makes the steps fast on a GPU."""
+    config = trainer.config
+    said = {
+        "TF32": config.precision == "tf32",
+        "cuDNN autotuning": autotunes(trainer),
+        "compiled net": config.compile,
+        "recorded step": config.graph,
+    }
+    switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in said.items())
+    return f"{switches}; views by the way {trainer.batches.way!r}"
 
 
 def settings(config: Train, source: Source, named: str | None = None) -> str:
