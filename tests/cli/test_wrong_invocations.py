@@ -60,8 +60,20 @@ train --xyzzy
 train has no option --xyzzy
 train --epochs 5
 train has no option --epochs; --steps counts steps of --batch labeled images
-train --time 10m
-train has no option --time; --steps says how long it trains, and --dry-run what that takes
+train --time-limit 10m
+train has no option --time-limit; --time 10m takes as many steps as fit into ten minutes
+train --time 10
+--time must be a length of time such as 90s, 10m, 1h30m or 2h, got '10'
+train --time 0s
+--time must be more than 0s and at most 1000h, got '0s'
+train --time 10m --steps 5
+--time says how many steps are taken: leave out --steps, or --time
+train --time=10m --seeds 0..2
+--time measures for one run, and all runs of --seeds must take the same steps: give --steps (those that one run with --time has taken)
+train --time 10m --folds 1..2
+--time measures for one run, and all runs of --folds must take the same steps: give --steps (those that one run with --time has taken)
+train --time 10m --dry-run
+--time measures whole steps on the images, and --dry-run reads none: leave one of them out
 train --imgsz 64
 train has no option --imgsz; --data.image-size is the side of own pictures in pixels
 train ok/

@@ -162,7 +162,7 @@ def test_every_field_of_a_part_is_an_option(part: str) -> None:
 def test_no_field_is_named_like_one_of_the_training(cls: type) -> None:
     """`fewlabels train NAME --steps 3` would have two meanings."""
     taken = {field.name for field in dataclasses.fields(Train)} | {"out", "overwrite", "resume", "config", "baseline"}
-    taken |= {"dry_run", "json", "progress", "recipe", "help", "name"}
+    taken |= {"dry_run", "json", "progress", "recipe", "time", "help", "name"}
     assert not taken & {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 

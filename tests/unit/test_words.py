@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from fewlabels.runtime.words import amount, by_reason, close, did_you_mean, duration, first, nearest, unknown
+from fewlabels.runtime.words import (
+    about,
+    amount,
+    by_reason,
+    close,
+    did_you_mean,
+    duration,
+    first,
+    nearest,
+    seconds_of,
+    unknown,
+)
 
 
 def test_the_nearest_known_words() -> None:
@@ -62,6 +73,53 @@ def test_bytes(count: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (89.9, "90 s"),
+        (90, "2 min"),
+        (659, "11 min"),
+        (3569, "59 min"),
+        (3571, "1 h"),
+        (7800, "2 h 10 min"),
+        (7950, "2 h 10 min"),
+        (86400 * 2, "2 days"),
+        (86400 * 9.6, "10 days"),
+    ],
+)
+def test_lengths_of_time_that_are_estimated(seconds: float, text: str) -> None:
+    assert about(seconds) == text
+
+
+def test_lengths_of_time_that_are_given() -> None:
+    given = {
+        "90s": 90,
+        "10m": 600,
+        "1h30m": 5400,
+        "2h": 7200,
+        "1h2m3s": 3723,
+        " 5M ": 300,
+        "90m": 5400,
+        "1000h": 3600000,
+    }
+    assert {text: seconds_of(text) for text in given} == given
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "10 m", "m", "1.5h", "-5m", "10m1h", "5m5m", "1d", "1e3s", "\u0665m", "10min"]
+)
+def test_what_is_no_length_of_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be a length of time such as 90s, 10m, 1h30m or 2h, got '"):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize("text", ["0s", "0h0m", "1001h", "1000h1s"])
+def test_lengths_of_time_out_of_range(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^must be more than 0s and at most 1000h, got '{text}'$"):
+        seconds_of(text)
 
 
 def test_a_word_that_is_no_known_one() -> None:

@@ -22,8 +22,8 @@ MOST = 10**11
 """Steps, as many as no machine takes."""
 
 EVALUATIONS, SAVES, LOGS = 10, 5, 20
-"""How often the training shall evaluate, save and log at least; for all evaluations or checkpoints together no more
-than a quarter of the time is given."""
+"""About how often the training shall evaluate, save and log where the settings say less; that costs no more than a
+quarter of the time."""
 
 
 class Budget(NamedTuple):
@@ -83,7 +83,7 @@ def with_steps(config: Train, steps: int, paces: Sequence[Pace], seconds: float,
     ):
         affordable = max(1, int(seconds / 4 / cost)) if cost > 0 else times
         if name not in given:
-            new[name] = min(getattr(config, name), max(1, steps // min(times, affordable)))
+            new[name] = min(getattr(config, name), -(-steps // min(times, affordable)))
     if "optim.warmup" not in given:
         new["optim"] = replace(config.optim, warmup=min(config.optim.warmup, steps // 10))
     option, share = RAMPS.get(algorithm_name(config.algorithm), ("", 0.0))
