@@ -33,6 +33,15 @@ class Budget(NamedTuple):
     given: frozenset[str] = frozenset()
     """Settings by dotted name that stay as they are, whatever the number of steps."""
 
+    def check(self, config: Train) -> None:
+        """Raises ValueError where other work than that of the steps takes the time."""
+        if config.fits or config.net.train == "head":
+            what = algorithm_name(config.algorithm) if config.fits else f"Net.train {config.net.train}"
+            raise ValueError(
+                f"a time cannot be kept with {what}, which computes the features of all images first: say how many "
+                "steps (Train.steps)"
+            )
+
 
 def fit(config: Train, paces: Sequence[Pace], budget: Budget, spent: float = 0.0) -> Train:
     """`config` with as many steps as fit, and what goes by their number: ramps, warm-up, evaluations, checkpoints.

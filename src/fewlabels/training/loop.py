@@ -127,6 +127,8 @@ def train(
         Lost: when another rank of the training did not come or has ended (`fewlabels.runtime.ranks`).
     """
     config, output = weights_file(config or Train()), output or Output()
+    if budget is not None:
+        budget.check(config)
     device = pick_device(config.device)
     with parallel.session(device), contextlib.ExitStack() as stack:
         config.net.check()
