@@ -252,7 +252,10 @@ def _annotated(file: Path, found: Contents) -> list[Picture]:
 
 def _no_folder(root: Path) -> str:
     if root.exists():
-        return f"{str(root)!r} is a file; own data are a folder with labeled/CLASS/ in it, a .zip, .csv, .tsv or .tfrecord file"
+        return (
+            f"{str(root)!r} is a file; own data are a folder with labeled/CLASS/ in it, or a .zip, .csv, .tsv or "
+            ".tfrecord file"
+        )
     sentence = f"there is no folder {str(root)!r}"
     # photos/@40 or ./photos.1@40-5: the split of a named set, put behind a folder
     bare = str(root).split("@")[0].rstrip("/")

@@ -61,7 +61,8 @@ def list_folder(
         notes.append(f"{root} has no folder 'unlabeled'; the labeled pictures serve as the unlabeled set")
     else:
         notes.append(f"{found.unlabeled} holds no pictures; the labeled ones serve as the unlabeled set")
-    tests, valid = ([(p, name) for name, paths in part.items() for p in paths] for part in (by_name, by_valid))
+    tests: list[Row] = [(p, name) for name, paths in by_name.items() for p in paths]
+    valid: list[Row] = [(p, name) for name, paths in by_valid.items() for p in paths]
     if found.annotated:  # their file has an order of its own
         tests = [(picture.path, picture.label) for picture in found.pictures if picture.part == "test"]
     if tested is None:
@@ -100,9 +101,9 @@ def _check_beside(found: Contents, by_class: dict[str, list[Path]]) -> None:
     twice = [f for f in found.beside if not found.bare and f.name.casefold() in names and f.is_dir()]
     if twice := [folder for folder in twice if scan(folder, found.root).images]:
         raise ValueError(
-            f"{found.root} has class folders in {found.labeled.name}/ and beside it ({found.names(twice)}); the classes "
-            f"lie either in {found.labeled.name}/ or right in {found.root}: put them together, or say which count with "
-            f"--data.labeled FOLDER"
+            f"{found.root} has class folders in {found.labeled.name}/ and others of these classes beside it "
+            f"({found.names(twice)}); they lie either in {found.labeled.name}/ or right in {found.root}: put them "
+            "together, or say which count with --data.labeled FOLDER"
         )
 
 

@@ -128,7 +128,9 @@ class Listing:
         A picture of one colour says nothing about where it came from.
         """
         seen: dict[bytes, int] = {}
-        mixed, tested, valid = [], [], []
+        mixed: list[str] = []
+        tested: list[str] = []
+        valid: list[str] = []
         for row in np.flatnonzero(labels >= 0).tolist():
             key = hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
             other = seen.setdefault(key, row) if row < own else seen.get(key, row)

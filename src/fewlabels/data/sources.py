@@ -87,7 +87,9 @@ def load(
         elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
         else:
-            listing = list_folder(path, **given, label_from=label_from, validation=validation)
+            listing = list_folder(
+                path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from, validation=validation
+            )
         source = listing.read(options)
     return source if classes is None else replace(renamed(source, classes), folders=source.classes)
 

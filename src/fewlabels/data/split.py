@@ -327,10 +327,11 @@ def make_split(
     then those of unknown label in file order. "realmix": the same without the picked images. "balanced": file
     order, as kekmodel's. "usb": USB's choice, after the labeled ones. The loop permutes it anyway.
 
-    Validation: with `valid` None those of `held_back`, which are set aside before all else. Else under "fixmatch" and "cadr", on a source whose labels are all known or which has official folds,
-    the first `valid` images of the stream, so a few of them may be labeled ones too: this is the published
-    protocol, kept, counted and noted. Under "realmix" the same, with no overlap. Everywhere else the first of
-    `interleaved_order` over the known images that were not picked. With `keep_labeled`, images of its classes.
+    Validation: with `valid` None those of `held_back`, which are set aside before all else. Else, under "fixmatch" and
+    "cadr", on a source whose labels are all known or which has official folds, the first `valid` images of the stream,
+    so a few of them may be labeled ones too: this is the published protocol, kept, counted and noted. Under "realmix"
+    the same, with no overlap. Everywhere else the first of `interleaved_order` over the known images that were not
+    picked. With `keep_labeled`, images of its classes.
 
     Unlabeled: the stream without the validation images, and of the classes of `options.keep_unlabeled`;
     `unlabeled="rest"` takes the labeled ones out, "all" leaves them in; None: "rest" under "realmix", else "all".

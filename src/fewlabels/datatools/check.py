@@ -92,9 +92,8 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
         problems.append(f"at least 2 classes of labeled pictures are needed, there are {len(labeled)}")
     new = in_order(p.label for p in found.pictures if p.part in HELD and p.label not in labeled)
     if new:
-        problems.append(
-            f"the test or validation part has classes that the labeled part has not: {strangers(new, labeled)}"
-        )
+        which = "test" if any(p.part == "test" and p.label in new for p in found.pictures) else "validation"
+        problems.append(f"the {which} part has classes that the labeled part has not: {strangers(new, labeled)}")
     if not problems:
         try:
             list_folder(root)

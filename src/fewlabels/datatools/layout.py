@@ -61,7 +61,7 @@ def in_order(labels: Iterable[str | None]) -> list[str]:
 
 
 def layout(root: Path | str, *, validation: bool = True) -> Layout:
-    """Look through a folder or zip file: own data (``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``) or plain ``CLASS/``.
+    """Look through a folder or zip file: ``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``, or plain ``CLASS/``.
 
     It is read as a training reads it (`contents`). The class of a picture is the folder right below the part (or the
     root), however deep the picture lies.

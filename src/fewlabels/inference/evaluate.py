@@ -24,8 +24,10 @@ def evaluate(
     weights: str = "ema",
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Scores of a run's model on the test images of `source`; without a test part on the run's validation pictures if they
-    are those of `source`, or else on all its labeled images.
+    """Scores of a run's model on the test images of `source`.
+
+    Without a test part on the run's validation images, if it was made from these pictures and has some, or else on all
+    labeled images of `source`.
 
     The keys are those of `metrics.scores`, the run's curve (`curves.curve`: last1 ... best, of the evaluations
     during training), `step`, `weights` and `measured_on`. Grey images become colours, or colours grey, where the run
