@@ -22,6 +22,11 @@ from fewlabels.data.split import Split, make_split
 from fewlabels.datatools.check import check_folder
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def pgm(value: int) -> bytes:
     """A grey picture of 4 x 4 that is not of one value; its bytes are those of no library."""
     return b"P5 4 4 255\n" + bytes(15 * [value]) + bytes([value + 1])
@@ -243,7 +248,7 @@ def test_a_split_file_of_held_back_pictures(tmp_path: Path) -> None:
         file.write_text(split.to_json())
         assert len(split.validation) == (1 if more else 4)
         assert read(root, split=str(file))[1] == split
-        with pytest.raises(ValueError, match="says valid None, but Data.valid is 0"):
+        with pytest.raises(ValueError, match=r"says valid None, but Data\.valid is 0"):
             read(root, split=str(file), valid=0)
 
 
@@ -262,14 +267,13 @@ def test_a_training_is_measured_on_what_is_held_back(
     short = ("--data", "photos/", "--net", "small", "--steps", 2, "--batch", 4, "--uratio", 1, "--device", "cpu")
     said = command("train", "supervised", *short, "--out", "run", "--no-progress")
     assert said.code == 0 and " % valid accuracy" in said.out
-    assert "it is that of the 4 validation pictures that are held back" in said.out
+    assert "it is that of the 4 validation pictures, which are held back" in said.out
     assert "4 of 18 labeled pictures are held back as validation" in said.out + said.err
     run = fl.Run("run")
     assert run.result["measured_on"] == "valid" and run.config.data.valid is None
-    result = fl.evaluate(run, load_source(run.config.data)) if hasattr(fl, "evaluate") else None
     said = command("evaluate", "run", "--json")
-    assert said.code == 0 and '"measured_on": "valid"' in said.out and '"n": 4' in said.out, result
-    assert command("train", "--resume", "run", "--steps", 3, "--no-progress").code == 0
+    assert said.code == 0 and '"measured_on": "valid"' in said.out and '"n": 4' in said.out
+    assert split_of(run.config.data, load_source(run.config.data)) == run.split
 
 
 # ---- ambiguous folders
@@ -280,8 +284,8 @@ def test_a_training_is_measured_on_what_is_held_back(
     [
         (
             ["cat/1.pgm"],
-            r"has no folder 'labeled' \(or 'train'\), and one class folder only \(cat\); own pictures lie in .*/CLASS/ or "
-            r"in .*/labeled/CLASS/ with at least 2 classes, and beside it in unlabeled/ and test/CLASS/",
+            r"has no folder 'labeled' \(or 'train'\), and one class folder only \(cat\); own pictures lie in .*/CLASS/ "
+            r"or in .*/labeled/CLASS/ with at least 2 classes, and beside it in unlabeled/ and test/CLASS/",
         ),
         (["1.pgm", "2.pgm"], "and no class folders; own pictures lie in"),
         (["inner/cat/1.pgm", "inner/dog/2.pgm"], "if the classes are the folders of .*/inner, give that as the data$"),
@@ -376,7 +380,7 @@ def test_archives_that_cannot_be_read(tmp_path: Path, command: Callable[..., Any
         link = zipfile.ZipInfo("a/1.pgm")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match="holds the symbolic link 'a/1.pgm'"):
+    with pytest.raises(ValueError, match=r"holds the symbolic link 'a/1\.pgm'"):
         list_folder(path)
     whole = pack(path, [f"{c}/{i}.pgm" for c in "ab" for i in range(3)]).read_bytes()
     marked = bytearray(whole)

@@ -50,7 +50,7 @@ class Filter(_New):
     """New folder, or FILE.tfrecord."""
     classes: str
     """Classes to keep, with commas between."""
-    parts: str = "labeled,test"
+    parts: str = "labeled,validation,test"
     """Parts of a folder from which the other classes are left out, with commas between; the others stay whole."""
     remap: bool = False
     """Number the classes of a TFRecord file anew, in the order of --classes."""
