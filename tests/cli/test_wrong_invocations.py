@@ -215,7 +215,7 @@ there is no folder 'nothere'
 train --data ./file.txt
 'file.txt' is a file; own data are ...
 train --data empty/
-empty has no folder 'labeled' (or 'train'); own pictures lie in empty/labeled/CLASS/, and beside it in unlabeled/ and test/CLASS/ if there are such
+empty has no folder 'labeled' (or 'train'), and no class folders; own pictures lie in empty/CLASS/ or in empty/labeled/CLASS/ with at least 2 classes, and beside it in unlabeled/ and test/CLASS/ if there are such
 train --data one/
 one/labeled has one class only (cat); at least 2 are needed
 train --data other/
