@@ -94,6 +94,17 @@ def test_folders_that_were_given_as_parts_are_no_classes(tmp_path: Path) -> None
     assert load(parse(f"{root}/")).classes == ("cat", "dog", "more")
 
 
+@pytest.mark.parametrize("place", ["runs/first", "runs/many/seed-1", "first"])
+def test_runs_in_the_folder_are_no_class(tmp_path: Path, place: str) -> None:
+    root = put(tmp_path / "photos", ("dog/1.pgm", "cat/2.pgm", f"{place}/foreign.pgm"))
+    for name in ("config.json", "split.json"):
+        (root / place / name).write_text("{}")
+    source = load(parse(f"{root}/"))
+    assert source.classes == ("cat", "dog") and values(source) == [2, 1]
+    assert f"{place.split('/')[0]} of {root} holds runs of trainings and is no class" in source.notes
+    assert check_folder(root)["problems"] == []
+
+
 # ---- train, val, test
 
 
@@ -276,6 +287,20 @@ def test_a_training_is_measured_on_what_is_held_back(
     assert split_of(run.config.data, load_source(run.config.data)) == run.split
 
 
+def test_fit_takes_a_folder_and_a_zip_file(tmp_path: Path) -> None:
+    names = [f"{c}/{i}.pgm" for c in ("cat", "dog") for i in range(9)]
+    root, path = put(tmp_path / "photos", names), pack(tmp_path / "photos.zip", names)
+    short = fl.Train(net=fl.Net("small"), steps=2, batch=4, uratio=1, device="cpu")
+    for given in (root, f"{root}/", path):
+        classifier = fl.fit(given, config=short, out=tmp_path / f"run{type(given).__name__}{str(given)[-3:-1]}")
+        assert classifier.classes_.tolist() == ["cat", "dog"]
+        assert classifier.run is not None and classifier.run.result["measured_on"] == "valid"
+        assert len(classifier.run.split.validation) == 4
+    for wrong in (np.zeros((4, 4, 4), np.uint8), "photos", [root / "cat/0.pgm"]):
+        with pytest.raises(ValueError, match=r"fit needs labels, one per image; only a folder or zip file"):
+            fl.fit(wrong, config=short)
+
+
 # ---- ambiguous folders
 
 
@@ -305,6 +330,10 @@ def test_a_training_is_measured_on_what_is_held_back(
         ),
         (["train/a/1.pgm", "train/b/2.pgm", "test/a/3.pgm", "val/4.pgm"], "/val has pictures and no class folders"),
         (["a/1.pgm", "b/2.pgm", "empty/"], "has class folders without pictures: empty; fill them or remove them"),
+        (
+            ["one/train/a/1.pgm", "one/train/b/2.pgm", "two/train/a/3.pgm"],
+            "/one may be a data set and no class of .*, as it has a folder 'train': give the one or the other",
+        ),
         (["train/a/1.pgm", "train/2.pgm"], r"train has one class only \(a\); at least 2 are needed"),
         (["train/1_cat.pgm", "train/2_dog.pgm"], "outside its class folders: .*set label_from to suffix"),
         (["labeled/a/1.pgm", "labeled/b/2.pgm", "labeled/3.pgm"], "labeled has pictures outside its class folders"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,9 +139,14 @@ def contents(
         found.labeled = part_folder
         mixed = labeled is None and part_folder.name.casefold() in MIXED
     else:
-        classes = [f for f in folders_in(root) if part_of(f.name) is None and real(f) not in taken]
+        others = [f for f in folders_in(root) if part_of(f.name) is None and real(f) not in taken]
+        runs = [] if strict else [f for f in others if _holds_runs(f)]
+        taken |= {real(f) for f in runs}
+        classes = [f for f in others if f not in runs]
         mixed = found.bare = not strict and label_from == "folder" and len(classes) > 1
         found.plain = "" if found.bare else _no_labeled(root, classes, strict=strict or label_from != "folder")
+        if runs:
+            found.notes.append(f"{found.names(runs)} of {root} holds runs of trainings and is no class")
     if found.bare:
         found.notes.append(f"{root} has no folder 'labeled'; its folders are the classes")
     if named["validation"] and not tested:
@@ -167,6 +173,15 @@ def contents(
     if helpers:
         found.notes.append(f"{len(helpers)} folders of other programs were passed over: {found.names(helpers)}")
     return found
+
+
+def _holds_runs(folder: Path, depth: int = 2) -> bool:
+    """Whether a folder is the run of a training, or some lie in it: they have pictures of their own."""
+    if all((folder / name).is_file() for name in ("config.json", "split.json")):
+        return True
+    with os.scandir(folder) as entries:
+        below = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)] if depth else []
+    return any(_holds_runs(each, depth - 1) for each in below)
 
 
 def _inner(root: Path) -> Path:

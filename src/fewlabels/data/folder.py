@@ -145,6 +145,12 @@ def _check_classes(found: Contents, by_class: dict[str, list[Path]]) -> None:
         raise ValueError(f"{labeled} holds no pictures; they belong into {labeled}/CLASS/")
     if len(by_class) == 1:
         raise ValueError(f"{labeled} has one class only ({next(iter(by_class))}); at least 2 are needed")
+    below = [f for name in by_class for f in folders_in(labeled / name)] if found.bare else []
+    if sets := [f for f in below if part_of(f.name) == "labeled"]:
+        raise ValueError(
+            f"{sets[0].parent} may be a data set and no class of {labeled}, as it has a folder {sets[0].name!r}: give "
+            f"the one or the other as the data; --data.labeled {labeled} takes the folders of {labeled} for the classes"
+        )
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
         raise ValueError(f"{labeled} has class folders without pictures: {first(empty)}; fill them or remove them")
