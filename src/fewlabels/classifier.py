@@ -111,8 +111,9 @@ def fit(
         images: ``[N, H, W, C]`` or ``[N, H, W]``, uint8, integers in 0..255 or floats in 0..1; or a list of image
             files, or of Pillow's images. Without `labels` a folder or zip file of pictures, as of `Data.name`.
         labels: ``[N]`` integers; -1, None, pandas' NA or what is masked is an unlabeled image.
-        config: the training; default `arrays_recipe`, of a folder FixMatch's recipe. Of arrays its `data` only counts for `labels`, `seed`, `valid`,
-            `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`, `fit`, `bits` and `max_pixels`.
+        config: the training; default `arrays_recipe`, of a folder FixMatch's recipe. Of arrays its `data` only counts
+            for `labels`, `seed`, `valid`, `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`,
+            `fit`, `bits` and `max_pixels`.
         out: run folder to keep; default none.
         output: what to show; default nothing.
 
@@ -126,9 +127,7 @@ def fit(
     if labels is None:
         name = f"{images}/" if isinstance(images, Path) and images.is_dir() else images
         if not isinstance(name, str | Path) or not is_pictures(str(name)):
-            raise ValueError(
-                "fit needs labels, one per image; only a folder or zip file (such as photos/) says its own"
-            )
+            raise ValueError("fit needs labels, one per image; only a folder or zip file (photos/) says its own")
         config = config or recipe("fixmatch", str(name))
         return _trained(replace(config, data=replace(config.data, name=str(name))), out, output=output)
     values = as_labels("labels", labels) if np.size(labels) else np.empty(0, np.int64)
