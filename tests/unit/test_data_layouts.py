@@ -221,8 +221,8 @@ def test_what_is_held_back_is_in_no_other_part(tmp_path: Path, rule: str, labels
     assert {*split.validation.tolist(), *split.labeled.tolist(), *split.unlabeled.tolist()} == {*range(20)}
     assert len(split.labeled) == (labels or 14)
     assert split.notes[0] == (
-        "4 of 18 labeled pictures are held back as validation, a tenth of each class (2 to a third of it), as there are no "
-        "test pictures: --data.valid N takes another number, 0 none"
+        "4 of 18 labeled pictures are held back as validation, a tenth of each class (2 to a third of it), "
+        "as there are no test pictures: --data.valid N takes another number, 0 none"
     )
     again = Split.from_json(split.to_json())
     assert again == split and again.valid is None and again.validation.tolist() == split.validation.tolist()

@@ -270,8 +270,8 @@ def _held_note(source: Source, held: int, total: int) -> list[str]:
     if not held:
         return ["no class has 3 labeled pictures, so none is held back as validation (--data.valid N takes N)"]
     return [
-        f"{held} of {total} labeled pictures are held back as validation, a tenth of each class (2 to a third of it), as "
-        "there are no test pictures: --data.valid N takes another number, 0 none"
+        f"{held} of {total} labeled pictures are held back as validation, a tenth of each class (2 to a third of it), "
+        "as there are no test pictures: --data.valid N takes another number, 0 none"
     ]
 
 
