@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewlabels.config.recipes import recipe
 from fewlabels.config.settings import Ema, Net, Optim, Train
 from fewlabels.data.arrays import (
     are_paths,
@@ -20,6 +21,7 @@ from fewlabels.data.arrays import (
     hardly_differ,
     in_channels,
 )
+from fewlabels.data.names import is_pictures
 from fewlabels.data.pictures import PLAIN, pixels_of
 from fewlabels.inference.model import Predictor, decoding_of, load_predictor
 from fewlabels.inference.predict import predict
@@ -97,7 +99,7 @@ class Classifier:
 
 def fit(
     images: Any,
-    labels: ArrayLike,
+    labels: ArrayLike | None = None,
     *,
     config: Train | None = None,
     out: Path | str | None = None,
@@ -107,10 +109,11 @@ def fit(
 
     Args:
         images: ``[N, H, W, C]`` or ``[N, H, W]``, uint8, integers in 0..255 or floats in 0..1; or a list of image
-            files, or of Pillow's images.
+            files, or of Pillow's images. Without `labels` a folder or zip file of pictures, as of `Data.name`.
         labels: ``[N]`` integers; -1, None, pandas' NA or what is masked is an unlabeled image.
-        config: the training; default `arrays_recipe`. Its `data` only counts for `labels`, `seed`, `valid`,
-            `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`, `fit`, `bits` and `max_pixels`.
+        config: the training; default `arrays_recipe`, of a folder FixMatch's recipe. Of arrays its `data` only counts
+            for `labels`, `seed`, `valid`, `rule`, `unlabeled`, `normalize`, and for files and pictures `image_size`,
+            `fit`, `bits` and `max_pixels`.
         out: run folder to keep; default none.
         output: what to show; default nothing.
 
@@ -121,6 +124,12 @@ def fit(
             not fit the images; RunError where `out` is taken.
         Interrupted, Diverged: as `train`.
     """
+    if labels is None:
+        name = f"{images}/" if isinstance(images, Path) and images.is_dir() else images
+        if not isinstance(name, str | Path) or not is_pictures(str(name)):
+            raise ValueError("fit needs labels, one per image; only a folder or zip file (photos/) says its own")
+        config = config or recipe("fixmatch", str(name))
+        return _trained(replace(config, data=replace(config.data, name=str(name))), out, output=output)
     values = as_labels("labels", labels) if np.size(labels) else np.empty(0, np.int64)
     known = np.unique(values[values >= 0])
     if values.size and values.min() < -1:
@@ -132,9 +141,13 @@ def fit(
     if isinstance(source.images, np.ndarray) and (narrow := hardly_differ(source.images)):
         raise ValueError(narrow)
     config = config or arrays_recipe(source.shape)
+    return _trained(config, out, source=source, facts={"values": known.tolist()}, output=output)
+
+
+def _trained(config: Train, out: Path | str | None, **more: Any) -> Classifier:
+    """A classifier from a training, whose run is kept where `out` is given. more: of `train`."""
     with tempfile.TemporaryDirectory() as folder:
-        place, facts = Path(folder) / "run" if out is None else out, {"values": known.tolist()}
-        run = train(config, out=place, source=source, facts=facts, output=output)
+        run = train(config, out=Path(folder) / "run" if out is None else out, **more)
         classifier = load(run.path, device=config.device, algorithms=(type(config.algorithm),))
     if out is None:
         classifier.run = None

@@ -173,7 +173,7 @@ def test_names_that_look_like_formulas_come_back(photos: Path, command: Callable
     rows = [("=odd/unlabeled/red0.png", "@home", "0.99"), ("=odd/unlabeled/blue0.png", "=away", "0.99")]
     file, out = table(tmp_path / "p.csv", [tuple(map(cell, row)) for row in rows]), tmp_path / "split.json"
     assert file.read_text().count("'") == 4
-    said = command("split", f"{root}/", "--pseudo-labels", file, "-o", out, "--json")
+    said = command("split", f"{root}/", "--valid", 0, "--pseudo-labels", file, "-o", out, "--json")
     assert said.code == 0 and json.loads(said.out)["class_counts"] == {"=away": 5, "@home": 5}
     listing = list_table(file)
     assert [(str(p), label) for p, label in listing.train] == [(f"{tmp_path}/{p}", label) for p, label, _ in rows]

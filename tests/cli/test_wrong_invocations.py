@@ -93,7 +93,7 @@ train --seeds 0,1 --dry-run --json
 train --steps 0 --tau 0.9 --steps=-3
 --steps must be a whole number from 0 to 1000000000000, got -3
 train mixmatch --tau 0.5
---tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
+--tau is an option of pseudo-label, uda, fixmatch, flexmatch and cadr, not of the algorithm that is trained here
 train --mu 7
 train has no option --mu; --mu of kekmodel/FixMatch-pytorch is --uratio here
 split digits@40 --size 10
@@ -105,7 +105,7 @@ there is no recipe '-' (`fewlabels list recipes` prints them)
 train fixmatch --recipe google-vat-svhn
 the recipe google-vat-svhn is one of vat, not of fixmatch
 train --recipe google-vat-svhn --tau 0.9
---tau is an option of pseudo-label, uda and fixmatch, not of the algorithm that is trained here
+--tau is an option of pseudo-label, uda, fixmatch, flexmatch and cadr, not of the algorithm that is trained here
 train --recipe
 --recipe needs a value
 train --steps
@@ -231,7 +231,7 @@ there is no folder 'nothere'
 train --data ./file.txt
 'file.txt' is a file; own data are ...
 train --data empty/
-empty has no folder 'labeled' (or 'train'); own pictures lie in empty/labeled/CLASS/, and beside it in unlabeled/ and test/CLASS/ if there are such
+empty has no folder 'labeled' (or 'train'), and no class folders; own pictures lie in empty/CLASS/ or in empty/labeled/CLASS/ with at least 2 classes, and beside it in unlabeled/ and test/CLASS/ if there are such
 train --data one/
 one/labeled has one class only (cat); at least 2 are needed
 train --data other/
@@ -668,12 +668,20 @@ def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable
     monkeypatch.setenv("COLUMNS", "100")  # one column
     cls, text = ALGORITHMS[name], " ".join(command("train", name, "--help").out.replace("│", " ").split())
     assert (cls.__doc__ or "").splitlines()[0] in text
-    for f in dataclasses.fields(cls):
-        option = "--" + f.name.replace("_", "-")
-        start = re.search(rf" {option}(, --no-{option[2:]})? ", text)
-        assert start is not None
+    settings = recipe(name, "digits").algorithm
+    own = [(f, "--" + f.name.replace("_", "-"), getattr(settings, f.name)) for f in dataclasses.fields(cls)]
+    for part in [value for _, _, value in own if dataclasses.is_dataclass(value)]:
+        word = next(option for _, option, value in own if value is part)
+        own += [
+            (f, word if f.name == "name" else f"{word}.{f.name.replace('_', '-')}", getattr(part, f.name))
+            for f in dataclasses.fields(part)
+        ]
+    for f, option, default in own:
+        if dataclasses.is_dataclass(default):
+            continue
+        start = re.search(rf" {option}(, --no-{option[2:]})? [{{A-Z\[(]", text)
+        assert start is not None, option
         about = text[start.start() : text.index("(default: ", start.end()) + 40]
-        default = getattr(recipe(name, "digits").algorithm, f.name)
         assert f"(default: {default})" in about or default == (), about
         allowed = re.search(r"A (whole )?number (from|above|of at least) [\d.]+|A tuple", about)
         assert ("Range(" in str(f.type)) == bool(allowed), about

@@ -158,7 +158,7 @@ def test_missing_test_classes_are_noted(put: Put, tmp_path: Path) -> None:
     ("files", "sentence"),
     [
         ([], "has no folder 'labeled'"),
-        (["cat/1.png", "dog/1.png"], "has no folder 'labeled' (or 'train')"),
+        (["cat/1.png"], "has no folder 'labeled' (or 'train'), and one class folder only (cat)"),
         (["labeled/a/"], "labeled holds no pictures; they belong into"),
         (["labeled/"], "labeled holds no pictures"),
         (["labeled/a/1.png"], "labeled has one class only (a); at least 2"),

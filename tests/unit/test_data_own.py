@@ -216,8 +216,10 @@ def test_what_is_not_read_is_said(put: Put, tmp_path: Path) -> None:
     for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "valid/a/4.png", "extra/5.png", "6.png"):
         put(f"photos/{name}", 50)
     root = tmp_path / "photos"
-    note = f"not read, as they are no part of {root}: 6.png, extra, valid"
+    note = f"not read, as they are no part of {root}: 6.png, extra"
     assert note in read_folder(root).notes and note in layout(root).notes
+    note += ", valid"
+    assert note in read_folder(root, validation=False).notes and note in layout(root, validation=False).notes
     put("photos/labeled/a/7.png", 1)
     for read in (read_folder, layout):
         with pytest.raises(ValueError, match="has both a folder 'labeled' and a folder 'train'; keep one of them"):
@@ -233,16 +235,14 @@ def test_two_validation_folders_are_refused(put: Put, tmp_path: Path) -> None:
     assert len(read_folder(tmp_path / "photos", test=tmp_path / "photos/dev").test_images) == 1
 
 
-def test_plain_class_folders_are_taken_when_asked_for(put: Put, tmp_path: Path) -> None:
+def test_plain_class_folders_are_taken(put: Put, tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/2.png", "unlabeled/3.png", "test/dog/4.png"):
         put(f"photos/{name}", int(name[-5]))
     root = tmp_path / "photos"
-    with pytest.raises(ValueError, match=rf"--data.labeled {root} takes its folders for the classes: cat, dog$"):
-        read_folder(root)
-    source = read_folder(root, labeled=root)
-    assert source.classes == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
-    assert corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
-    assert check_folder(root)["problems"][0].endswith("takes its folders for the classes: cat, dog")
+    for source in (read_folder(root, labeled=root), read_folder(root)):
+        assert source.classes == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
+        assert corner(source.images) == [1, 2, 3] and corner(source.test_images) == [4]
+    assert check_folder(root)["problems"] == []
 
 
 @pytest.mark.parametrize(

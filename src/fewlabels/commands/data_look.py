@@ -18,6 +18,7 @@ from fewlabels.config.settings import Data, Train
 from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import check as checking
 from fewlabels.datatools import listing
 from fewlabels.datatools.layout import check_free, write_new
@@ -122,7 +123,7 @@ def run_prepare(command: Prepare) -> int:
 
 def run_check(command: Check) -> int:
     plain = command.alone() == Data(command.name)
-    if plain and is_folder(command.name) and expanded(command.name).is_dir():
+    if plain and is_folder(command.name) and _holds_pictures(expanded(command.name)):
         with bar("looking at pictures") as report:
             result = checking.check_folder(command.name, report)
     else:
@@ -132,6 +133,10 @@ def run_check(command: Check) -> int:
     else:
         _print_report(result)
     return 1 if result["problems"] else 0
+
+
+def _holds_pictures(path: Path) -> bool:
+    return path.is_dir() or is_zip(path)
 
 
 def _print_report(result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from fewlabels.config.settings import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
+from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import convert as converting
 from fewlabels.datatools import folders
 from fewlabels.datatools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
@@ -49,7 +50,7 @@ class Filter(_New):
     """New folder, or FILE.tfrecord."""
     classes: str
     """Classes to keep, with commas between."""
-    parts: str = "labeled,test"
+    parts: str = "labeled,validation,test"
     """Parts of a folder from which the other classes are left out, with commas between; the others stay whole."""
     remap: bool = False
     """Number the classes of a TFRecord file anew, in the order of --classes."""
@@ -122,8 +123,8 @@ def run_filter(command: Filter) -> int:
         raise UsageError("--remap is for TFRecord files; the classes of a folder have names, not numbers")
     parts = _words(command.parts)
     for part in parts:
-        if part not in ("labeled", "unlabeled", "test"):
-            raise UsageError(f"--parts may hold labeled, unlabeled and test, got {part!r}")
+        if part not in ("labeled", "unlabeled", "validation", "test"):
+            raise UsageError(f"--parts may hold labeled, unlabeled, validation and test, got {part!r}")
     classes = _words(command.classes)
     if not classes:
         raise UsageError("--classes needs at least one class")
@@ -175,6 +176,8 @@ def run_rename(command: Rename) -> int:
         raise UsageError("rename needs a new folder after the old one, or --in-place, and not both")
     if command.index < 0:
         raise UsageError(f"--index must be at least 0, got {command.index}")
+    if command.in_place and is_zip(expanded(command.source)):
+        raise UsageError(f"{command.source} is an archive, which stays as it is: name a new folder after it")
     found = layout(command.source)
     steps = folders.numbered(found, command.index)
     if command.to is None:
@@ -194,15 +197,15 @@ def run_convert(command: Convert) -> int:
     """One side is a folder; the other says by its ending what it is."""
     origin, to = expanded(command.source), expanded(command.to)
     if to.suffix.lower() in (".npz", ".tfrecord"):
-        return _from_folder(command, layout(origin), to)
+        return _from_folder(command, layout(origin, validation=False), to)
     notes: Sequence[str] = ()
     if origin.suffix.lower() == ".npz":
         source = converting.read_npz(origin)
         new, notes = converting.from_source(source), source.notes
     elif origin.suffix.lower() == ".tfrecord":
         new = converting.from_records(origin)
-    elif origin.is_dir():
-        raise UsageError(f"{origin} is a folder; what it becomes must end in .npz or .tfrecord, got {to.name}")
+    elif origin.is_dir() or is_zip(origin):
+        raise UsageError(f"{origin} holds pictures; what it becomes must end in .npz or .tfrecord, got {to.name}")
     else:
         source, split = load_split(Data(command.source, root=command.root, image_size=command.image_size))
         new, notes = converting.from_source(source, split), source.notes

@@ -335,6 +335,11 @@ def table(results: dict[str, Run]) -> str:
             "there are no test pictures, so it is that of the labeled pictures, which were trained on: "
             "put some into test/CLASS/, or hold some back with --data.valid N"
         )
+    if first.result["measured_on"] == "valid":
+        count = len(first.split.validation)
+        lines.append(
+            f"there are no test pictures, so it is that of the {count} validation pictures, which are held back"
+        )
     path = shlex.quote(str(first.path))
     lines.append(f"next: fewlabels evaluate {path}; fewlabels predict {path} PICTURES... -o predictions.csv")
     return "\n".join(lines)

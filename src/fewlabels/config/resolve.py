@@ -103,7 +103,8 @@ def complete(data: Data) -> Data:
             f"got {unlabeled!r}"
         )
     seed = names.DEFAULT_SEED if data.seed is None else data.seed
-    return replace(data, rule=rule, unlabeled=unlabeled, seed=seed, valid=data.valid or 0)
+    valid = 0 if data.valid is None and not names.is_pictures(data.name) else data.valid
+    return replace(data, rule=rule, unlabeled=unlabeled, seed=seed, valid=valid)
 
 
 def options_of(data: Data) -> Options:
@@ -115,7 +116,7 @@ def in_memory(data: Data, source: Source) -> Data:
     """`data` for images that have no name to load them by."""
     if data.split is not None:
         data = _agree(data, f"the split file {data.split}", _said_by_file(data))
-    return complete(replace(data, name=source.name))
+    return complete(replace(data, name=source.name, valid=data.valid or 0))
 
 
 def load_source(
@@ -124,7 +125,8 @@ def load_source(
     """The images that `data` names, without those it leaves out.
 
     Args:
-        data: resolved or not; which labels are known (`split_of`) does not matter here.
+        data: resolved or not; which labels are known (`split_of`) does not matter here, but that a number of
+            validation images leaves the validation part of a folder unread.
         progress: called as ``progress(done, total)`` while the pictures of a folder are read.
         size: (H, W) of the images in pixels; default: `data.image_size`.
 
@@ -147,6 +149,7 @@ def load_source(
         classes=Path(data.classes) if data.classes else None,
         skip_corrupt=data.skip_corrupt,
         progress=progress,
+        validation=data.valid is None,
         stream={"auto": None, "stream": True}.get(data.residency, False),
     )
     return restrict(source, options_of(data))
@@ -166,7 +169,7 @@ def resolve(config: Train, source: Source) -> Train:
 def split_of(data: Data, source: Source) -> Split:
     """The split of `source` by the rule, or from the split file, of resolved `data`. Raises ValueError where it does
     not fit the source."""
-    assert data.seed is not None and data.valid is not None and data.rule is not None
+    assert data.seed is not None and data.rule is not None
     if data.split is not None:
         split = read_split(data.split)
         split.check_fit(source)

@@ -61,9 +61,9 @@ class Data(Checked):
     """What to learn from: a named data set or a folder, and which of its labels are known."""
 
     name: Annotated[str, Main] = "digits@40"
-    """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder with
-    `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`, a table `FILE.csv` (path, label, split), a `.tfrecord`
-    file, or `hf:OWNER/NAME` of the Hugging Face hub."""
+    """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder (or
+    `.zip` file) with `CLASS/`, or with `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`, a table `FILE.csv` (path,
+    label, split), a `.tfrecord` file, or `hf:OWNER/NAME` of the Hugging Face hub."""
     _: KW_ONLY
     root: str | None = None
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
@@ -72,7 +72,8 @@ class Data(Checked):
     seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
     """Seed of the split (SEED of the name); default 1; 0 takes the first images of each class."""
     valid: Annotated[int | None, Range(0, None)] = None
-    """Validation images (VALID of the name), taken from the unlabeled stream; default 0."""
+    """Validation images (VALID of the name), taken from the unlabeled stream; default 0, in a folder of pictures
+    its validation part, or where it has no test part either a tenth of each class."""
     rule: Rule | None = None
     """Whose rule picks the labels: `fixmatch` follows the class histogram, `balanced` takes as many of each
     class, `cadr` and `usb` make long tails, `realmix` takes the labels out of the unlabeled set; default: what

@@ -39,9 +39,9 @@ def list_imagenet(name: str, root: Path) -> Listing:
     if name == "mini_imagenet":
         listing = _mini(folder)
     elif name == "tiny_imagenet":
-        listing = list_folder(folder)
+        listing = list_folder(folder, strict=True)
     else:
-        listing = list_folder(folder, labeled=folder / "train", test=folder / "val")
+        listing = list_folder(folder, labeled=folder / "train", test=folder / "val", strict=True)
     listing.name = name
     return listing
 
@@ -65,7 +65,7 @@ def _mini(folder: Path) -> Listing:
         parts = [folder / part for part in ("train", "val", "test") if (folder / part).is_dir()]
         classes = [{p.name for p in folders_in(part)} for part in parts]
         if len(parts) < 2 or classes[0] & set().union(*classes[1:]):
-            return list_folder(folder)
+            return list_folder(folder, strict=True)
         for part in parts:
             for path in scan(part, folder).images:
                 by_class.setdefault(path.relative_to(part).parts[0], []).append(path)

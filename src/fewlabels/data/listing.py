@@ -56,6 +56,8 @@ class Listing:
     train: list[Row]
     """Labeled and unlabeled ones, in the order that the source gets."""
     test: list[Row]
+    held: int = 0
+    """The last so many of `train` are validation pictures."""
     classes: tuple[str, ...] = ()
     """Default: the labels of `train` in order, as numbers where all are numbers."""
     base: Path | None = None
@@ -92,9 +94,9 @@ class Listing:
         )
         kept = [row for row, good in zip(rows, read.kept, strict=True) if good]
         labels = np.array([-1 if label is None else number[label] for _, label in kept], np.int64)
-        train = int(read.kept[: len(self.train)].sum())
+        train, own = (int(read.kept[:n].sum()) for n in (len(self.train), len(self.train) - self.held))
         before = {label for _, label in self.train}
-        gone = [name for c, name in enumerate(self.classes) if name in before and not (labels[:train] == c).any()]
+        gone = [name for c, name in enumerate(self.classes) if name in before and not (labels[:own] == c).any()]
         if gone:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
         good = [file for file, _ in kept]
@@ -103,7 +105,7 @@ class Listing:
         if isinstance(read.images, OnDemand):
             notes.append("the pictures were not compared with each other, as they are not decoded yet")
         else:
-            notes += self._twins(read.images, labels, kept, train)
+            notes += self._twins(read.images, labels, kept, train, own)
         return Source(
             name=self.name,
             classes=self.classes,
@@ -116,29 +118,36 @@ class Listing:
             pictures=(mark(told[:train]), mark(told[train:])),
             files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),
             names=tuple(name_of(file, self.base) for file in good[:train]),
+            held=train - own,
         )
 
-    def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int) -> list[str]:
-        """Sentences about labeled pictures whose decoded pixels are those of another class's or of a test picture's.
+    def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int, own: int) -> list[str]:
+        """Sentences about labeled pictures whose decoded pixels are those of another class's, or of a test or
+        validation picture's; of `train` rows those from `own` on are validation pictures.
 
         A picture of one colour says nothing about where it came from.
         """
         seen: dict[bytes, int] = {}
-        mixed, tested = [], []
+        mixed: list[str] = []
+        tested: list[str] = []
+        valid: list[str] = []
         for row in np.flatnonzero(labels >= 0).tolist():
             key = hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest()
-            other = seen.setdefault(key, row) if row < train else seen.get(key, row)
+            other = seen.setdefault(key, row) if row < own else seen.get(key, row)
             if other == row or images[row].min() == images[row].max():
                 continue
             a, b = (name_of(kept[r][0], self.base) for r in (other, row))
-            if row >= train:
-                tested.append(f"{a} = {b}")
+            if row >= own:
+                (tested if row >= train else valid).append(f"{a} = {b}")
             if labels[row] != labels[other]:
                 mixed.append(f"{a} ({kept[other][1]}) = {b} ({kept[row][1]})")
         notes = []
         if tested:
             some = f"{len(tested)} test pictures are labeled ones too, so the test accuracy is too good"
             notes.append(f"{some}: {first(tested)}")
+        if valid:
+            some = f"{len(valid)} validation pictures are labeled ones too, so the accuracy on them is too good"
+            notes.append(f"{some}: {first(valid)}")
         if mixed:
             notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
         return notes

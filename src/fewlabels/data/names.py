@@ -20,6 +20,9 @@ DEFAULT_SEED = 1
 """The split seed where a name gives none. Not 0: FixMatch's seed 0 means "do not shuffle", so that it picks
 the first images of each class, which is no random draw; the papers' splits are numbered from 1."""
 
+NO_FOLDER = (".csv", ".tsv", ".tfrecord")
+"""Endings of files with own pictures or their paths that are no folders of pictures."""
+
 MAX_SEED = 2**32 - 1
 """numpy's legacy generator, which the published splits come from, takes 32 bits."""
 
@@ -55,9 +58,15 @@ class DataName:
 
 def is_folder(text: str) -> bool:
     """Whether `text` means a folder or a file: it has a path separator, starts with ``.`` or ``~``, ends with
-    ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
-    special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".csv", ".tsv", ".tfrecord"))
+    ``.zip``, ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
+    special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".zip", *NO_FOLDER))
     return special or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
+
+
+def is_pictures(text: str) -> bool:
+    """Whether `text` means a folder of pictures or a zip file of one, and no table, file of records or data set."""
+    table = text.lower().endswith(NO_FOLDER) and not Path(text).is_dir()
+    return is_folder(text) and not text.startswith("hf:") and not table
 
 
 def parse(text: str) -> DataName:

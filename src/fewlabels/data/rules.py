@@ -59,6 +59,19 @@ def interleaved_order(labels: Indices, weights: Weights | None = None, *, leftov
     return np.concatenate([_deal(order, rows), *left])
 
 
+def tenth(labels: Indices, seed: int) -> Indices:
+    """Rows of a tenth of each class, rounded, but at least 2 and at most a third, int64, ascending.
+
+    A class with fewer than 3 images gives none. Of the rows of each class in turn, the first of a permutation by one
+    ``RandomState(seed)``. Labels are int64 ``[N]``, -1 where unknown.
+    """
+    random, out = np.random.RandomState(seed), [np.empty(0, np.int64)]
+    for c in range(int(labels.max(initial=-1)) + 1):
+        rows = np.flatnonzero(labels == c)
+        out.append(random.permutation(rows)[: min(max((len(rows) + 5) // 10, 2), len(rows) // 3)])
+    return np.sort(np.concatenate(out))
+
+
 def balanced_pick(labels: Indices, size: int, seed: int) -> Indices:
     """The same number of images of each class, in the order of their draw, int64 ``[size]``.
 

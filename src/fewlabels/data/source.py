@@ -131,6 +131,8 @@ class Source:
 
     files: tuple[str, ...] = ()
     """Path of each training image, of own pictures in files."""
+    held: int = 0
+    """The last so many training images are those of the data's own validation part, with known labels."""
 
     def __post_init__(self) -> None:
         _check_images(f"the training images of {self.name}", self.images)

@@ -45,6 +45,7 @@ def load(
     skip_corrupt: bool = False,
     progress: Progress | None = None,
     stream: bool | None = False,
+    validation: bool = True,
 ) -> Source:
     """Read the source that `name` names (its split is not looked at), downloading it where it is missing.
 
@@ -59,6 +60,7 @@ def load(
         skip_corrupt: leave out pictures that cannot be read, instead of raising.
         progress: called while pictures are decoded.
         stream: leave pictures in their files; see `reading.read_pictures`.
+        validation: read the validation part of a folder beside its test part; see `contents.contents`.
 
     Raises:
         DataUnavailable: a named source is absent and cannot be downloaded.
@@ -85,7 +87,9 @@ def load(
         elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
         else:
-            listing = list_folder(path, label_from=label_from, labeled=labeled, unlabeled=unlabeled, test=test)
+            listing = list_folder(
+                path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from, validation=validation
+            )
         source = listing.read(options)
     return source if classes is None else replace(renamed(source, classes), folders=source.classes)
 

@@ -41,8 +41,8 @@ class Split:
     seed: int
     labels: int | None
     """Number of labels that was asked for, of the largest class where the labels are long-tailed; None: all."""
-    valid: int
-    """Number of validation images."""
+    valid: int | None
+    """Number of validation images that was asked for; None: what the data hold, or a tenth (`held_back`)."""
     labeled: Indices
     """int64, ascending; with repeats after oversampling."""
     targets: Indices
@@ -195,7 +195,7 @@ class Split:
                 rule=typed(str, raw["rule"]),
                 seed=typed(int, raw["seed"]),
                 labels=None if raw["labels"] is None else typed(int, raw["labels"]),
-                valid=typed(int, raw["valid"]),
+                valid=None if raw["valid"] is None else typed(int, raw["valid"]),
                 labeled=row_numbers(raw["labeled"]),
                 targets=row_numbers(raw["targets"]),
                 validation=unpack(ordered) if ordered else row_numbers(raw["validation"]),
@@ -254,6 +254,27 @@ class Split:
             raise ValueError(f"the split does not fit {source.name}: images have other labels than when it was made")
 
 
+def held_back(source: Source, seed: int) -> Indices:
+    """The rows that are validation images where no number of them was asked for, int64, ascending: those of the data's
+    own validation part, or where there is no test part either a tenth of each class (`rules.tenth`)."""
+    if source.held:
+        return np.arange(len(source.labels) - source.held, len(source.labels))
+    return np.empty(0, np.int64) if len(source.test_labels) else rules.tenth(source.labels, seed)
+
+
+def _held_note(source: Source, held: int, total: int) -> list[str]:
+    if source.held:
+        return [f"the {held} validation images are those of {source.name}'s own validation part"]
+    if len(source.test_labels):
+        return []
+    if not held:
+        return ["no class has 3 labeled pictures, so none is held back as validation (--data.valid N takes N)"]
+    return [
+        f"{held} of {total} labeled pictures are held back as validation, a tenth of each class (2 to a third of it), "
+        "as there are no test pictures: --data.valid N takes another number, 0 none"
+    ]
+
+
 def _unlearned(classes: Sequence[object]) -> str:
     return f"{UNLABELED} {first(classes)}; such a class cannot be learned"
 
@@ -289,7 +310,7 @@ def make_split(
     *,
     labels: int | None,
     seed: int,
-    valid: int = 0,
+    valid: int | None = 0,
     rule: Rule = "fixmatch",
     unlabeled: Literal["all", "rest"] | None = None,
     options: Options | None = None,
@@ -306,10 +327,11 @@ def make_split(
     then those of unknown label in file order. "realmix": the same without the picked images. "balanced": file
     order, as kekmodel's. "usb": USB's choice, after the labeled ones. The loop permutes it anyway.
 
-    Validation: under "fixmatch" and "cadr", on a source whose labels are all known or which has official folds,
-    the first `valid` images of the stream, so a few of them may be labeled ones too: this is the published
-    protocol, kept, counted and noted. Under "realmix" the same, with no overlap. Everywhere else the first of
-    `interleaved_order` over the known images that were not picked. With `keep_labeled`, images of its classes.
+    Validation: with `valid` None those of `held_back`, which are set aside before all else. Else, under "fixmatch" and
+    "cadr", on a source whose labels are all known or which has official folds, the first `valid` images of the stream,
+    so a few of them may be labeled ones too: this is the published protocol, kept, counted and noted. Under "realmix"
+    the same, with no overlap. Everywhere else the first of `interleaved_order` over the known images that were not
+    picked. With `keep_labeled`, images of its classes.
 
     Unlabeled: the stream without the validation images, and of the classes of `options.keep_unlabeled`;
     `unlabeled="rest"` takes the labeled ones out, "all" leaves them in; None: "rest" under "realmix", else "all".
@@ -325,12 +347,26 @@ def make_split(
         raise ValueError(f"unlabeled {unlabeled!r} is not known; allowed are all, rest")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must lie in 0 .. {MAX_SEED}, got {seed}")
-    if valid < 0:
+    if valid is not None and valid < 0:
         raise ValueError(f"valid must be at least 0, got {valid}")
-    check_size(whole, labels, rule, options)
+    total = int((whole.labels >= 0).sum())
+    held = held_back(whole, seed) if valid is None else np.empty(0, np.int64)
+    if len(held):  # to the rules they are images of unknown label
+        known_labels, seen = whole.labels, whole.labels.copy()
+        seen[held] = -1
+        whole = replace(whole, labels=seen, held=0)
+    try:
+        check_size(whole, labels, rule, options)
+    except ValueError as error:
+        if len(held) == 0:
+            raise
+        raise ValueError(f"{error}; {len(held)} are held back as validation (--data.valid 0 holds none back)") from None
 
     picked, stream = pick(whole, labels, seed, rule, options)
-    validation = pick_validation(whole, picked, stream, valid, rule, labels, options)
+    if valid is None:
+        validation = held[of_classes(known_labels[held], options.keep_labeled)] if len(held) else held
+    else:
+        validation = pick_validation(whole, picked, stream, valid, rule, labels, options)
     known = np.flatnonzero(whole.labels >= 0)
     labeled = picked if labels is not None else np.setdiff1d(known, validation)
     labeled = labeled[of_classes(whole.labels[labeled], options.keep_labeled)]
@@ -339,7 +375,7 @@ def make_split(
         raise ValueError(f"none of the {labels} labels that were picked is of keep_labeled's classes: {names}")
 
     drop = np.zeros(len(whole.labels), bool)
-    drop[validation] = True
+    drop[validation] = drop[held] = True
     drop[labeled] |= unlabeled == "rest"
     if rule in ("realmix", "usb") and unlabeled == "all":
         stream = np.concatenate([np.setdiff1d(labeled, stream), stream])
@@ -348,7 +384,7 @@ def make_split(
         raise ValueError(
             f"no unlabeled image of {source.name} is left (labels, validation and unlabeled={unlabeled!r})"
         )
-    notes = []
+    notes = [] if valid is not None else _held_note(source, len(held), total)
     before = len(labeled)
     if options.resample:  # which images come once more depends on the order of their choice
         labeled = labeled[rules.resample(whole.labels[labeled])]

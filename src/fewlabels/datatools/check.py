@@ -15,9 +15,11 @@ from PIL import Image
 
 from fewlabels.data.folder import list_folder
 from fewlabels.data.listing import alike, strangers
+from fewlabels.data.names import DEFAULT_SEED
 from fewlabels.data.pictures import About, Fit, Header, Unreadable, decode
 from fewlabels.data.reading import common_size
 from fewlabels.data.remarks import sentences
+from fewlabels.data.rules import tenth
 from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
 from fewlabels.datatools.layout import in_order, layout
@@ -25,6 +27,10 @@ from fewlabels.runtime.words import first
 
 Report = dict[str, Any]
 """What `data check --json` prints; plain values."""
+
+
+HELD = ("test", "validation")
+"""Parts that are measured on."""
 
 
 class Seen(NamedTuple):
@@ -84,14 +90,19 @@ def check_folder(root: Path | str, progress: Progress | None = None) -> Report:
     labeled = found.labeled_classes
     if len(labeled) < 2:
         problems.append(f"at least 2 classes of labeled pictures are needed, there are {len(labeled)}")
-    new = in_order(p.label for p in found.pictures if p.part == "test" and p.label not in labeled)
+    new = in_order(p.label for p in found.pictures if p.part in HELD and p.label not in labeled)
     if new:
-        problems.append(f"the test part has classes that the labeled part has not: {strangers(new, labeled)}")
+        which = "test" if any(p.part == "test" and p.label in new for p in found.pictures) else "validation"
+        problems.append(f"the {which} part has classes that the labeled part has not: {strangers(new, labeled)}")
     if not problems:
         try:
             list_folder(root)
         except ValueError as error:  # whatever else stops a training
             problems.append(str(error))
+    if not any(p.part in HELD for p in found.pictures):
+        known = np.array([labeled.index(p.label) for p in found.pictures if p.part == "labeled" and p.label], np.int64)
+        if held := len(tenth(known, DEFAULT_SEED)):
+            notes.append(f"there are no test pictures: a training holds {held} labeled ones back (--data.valid)")
     if corrupt:
         problems.insert(0, f"{len(corrupt)} of {len(found.pictures)} pictures cannot be read")
     if found.others:

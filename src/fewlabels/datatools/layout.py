@@ -26,7 +26,7 @@ class Picture(NamedTuple):
     within: Path
     """`path` relative to the folder."""
     part: str
-    """labeled, unlabeled or test; in a folder of plain class folders everything is labeled."""
+    """labeled, unlabeled, validation or test; in a folder of plain class folders everything is labeled."""
     label: str | None
     """Name of the class folder, None where there is none."""
 
@@ -60,8 +60,8 @@ def in_order(labels: Iterable[str | None]) -> list[str]:
     return sorted({label for label in labels if label is not None}, key=class_order)
 
 
-def layout(root: Path | str) -> Layout:
-    """Look through a folder: own data (``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``) or plain ``CLASS/``.
+def layout(root: Path | str, *, validation: bool = True) -> Layout:
+    """Look through a folder or zip file: ``labeled/CLASS/``, ``unlabeled/``, ``test/CLASS/``, or plain ``CLASS/``.
 
     It is read as a training reads it (`contents`). The class of a picture is the folder right below the part (or the
     root), however deep the picture lies.
@@ -69,7 +69,7 @@ def layout(root: Path | str) -> Layout:
     Raises:
         ValueError: there is no such folder, or no picture in it.
     """
-    found = contents(root)
+    found = contents(root, validation=validation)
     root = found.root
     if not found.pictures:
         raise ValueError(
