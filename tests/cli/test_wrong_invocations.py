@@ -638,7 +638,7 @@ def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, c
     """And not where the docstrings of the source happen to."""
     monkeypatch.setenv("COLUMNS", "100")
     lines = [line.strip("│ ") for line in command("train", "uda", "--help").out.splitlines()]
-    assert "than --config and options; default: the recipe for the algorithm and the" in lines
+    assert "What a published project trained with (`fewlabels list recipes`), weaker than --config and" in lines
     assert "which grows from 1 / classes to 1, do not count" in " ".join(lines)
     assert not any(line.endswith("which grows") for line in lines)
 
@@ -683,7 +683,7 @@ def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable
         assert start is not None, option
         about = text[start.start() : text.index("(default: ", start.end()) + 40]
         assert f"(default: {default})" in about or default == (), about
-        allowed = re.search(r"A (whole )?number (from|above|of at least) [\d.]+|A tuple", about)
+        allowed = re.search(r"A (whole )?number (from|above|of at least) -?[\d.]+|A tuple", about)
         assert ("Range(" in str(f.type)) == bool(allowed), about
 
 
