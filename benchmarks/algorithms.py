@@ -3,6 +3,7 @@
     python benchmarks/algorithms.py digits
     ML_DATA=DIR python benchmarks/algorithms.py cifar3 [--seeds 1 2 3] [--only fixmatch vat] [--threads 1] [--dry-run]
     python benchmarks/algorithms.py missing
+    ML_DATA=DIR python benchmarks/algorithms.py missing3
     python benchmarks/algorithms.py foreign0|foreign50|foreign100
     python benchmarks/results_table.py
 
@@ -19,7 +20,8 @@ unlabeled image for each labeled one where the recipe says so, else four. Ramps 
 that go with the number of classes are those of short recipes. Everything else is the algorithm's default.
 
 missing: digits whose labels are long-tailed, 20 of the first class and 1 of the last, and whose unlabeled images are
-not; what is for labels that are missing not at random.
+not; what is for labels that are missing not at random. missing3: the same of the three classes of CIFAR-10, with 50, 33
+and 4 labels.
 
 foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of
 which none, half or all are others; what is for unlabeled images of no class.
@@ -57,17 +59,20 @@ FOREIGN = (
     "--data digits.{{seed}}@40 --data.keep-labeled 0,1,2,3,4,5 --data.keep-test 0,1,2,3,4,5 --data.keep-unlabeled {} "
     "--data.remap --seed {{seed}} --no-baseline"
 )
+SMALL = (
+    f"--data.keep-labeled {CLASSES} --data.keep-unlabeled {CLASSES} --data.keep-test {CLASSES} --data.remap "
+    "--net small-16 --optim sgd --optim.lr 0.05 --optim.weight-decay 0.0005 --optim.schedule cosine "
+    "--optim.warmup 40 --ema.decay 0.99 --ema.warmup --ema.buffers averaged "
+    f"--steps {STEPS} --batch 16 --eval-every {STEPS // 6} --save-every {STEPS} --log-every 20"
+)
 TASKS = {
     "digits": "--data digits.{seed}@40 --seed {seed} --no-baseline",
-    "cifar3": (
-        "--data cifar10.{seed}@250 --seed {seed} "
-        f"--data.keep-labeled {CLASSES} --data.keep-unlabeled {CLASSES} --data.keep-test {CLASSES} --data.remap "
-        "--net small-16 --optim sgd --optim.lr 0.05 --optim.weight-decay 0.0005 --optim.schedule cosine "
-        "--optim.warmup 40 --ema.decay 0.99 --ema.warmup --ema.buffers averaged "
-        f"--steps {STEPS} --batch 16 --eval-every {STEPS // 6} --save-every {STEPS} --log-every 20"
-    ),
+    "cifar3": "--data cifar10.{seed}@250 --seed {seed} " + SMALL,
     "missing": (
         "--data digits.{seed} --data.rule cadr --data.labels 20 --data.imbalance 20 --seed {seed} --no-baseline"
+    ),
+    "missing3": (
+        "--data cifar10.{seed} --data.rule cadr --data.labels 50 --data.imbalance 50 --uratio 4 --seed {seed} " + SMALL
     ),
     **{f"foreign{share}": FOREIGN.format(classes) for share, classes in UNLABELED.items()},
 }
