@@ -31,10 +31,10 @@ class Views(NamedTuple):
 
     labeled: tuple[str, ...] = ("weak",)
     unlabeled: tuple[str, ...] = ("weak", "strong")
-    further: Mapping[str, str] = MappingProxyType({})
-    """Views of the algorithm's own by name, each as a token of `Train.augment`: ``{"medium": "r1_10_25"}``."""
     copies: Copies | None = None
     """What the unlabeled views are views of, in place of the images: in each step one of the copies of each image."""
+    further: tuple[tuple[str, str], ...] = ()
+    """Views of the algorithm's own, name and token of `Train.augment`: ``(("medium", "r1_10_25"),)``."""
 
 
 class Tokens(NamedTuple):

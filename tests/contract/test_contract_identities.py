@@ -122,7 +122,7 @@ def test_a_ramp_starts_with_the_supervised_loss(case: Any) -> None:
 def test_every_algorithm_has_an_identity() -> None:
     """Those that have no weight to set to 0 have their own tests below."""
     covered = {case.config.name for case in PLAIN if has(case.config, *WEIGHTS)}
-    assert covered | {"supervised", "supervised-mixup", "mixup"} == {case.name for case in MAIN}
+    assert covered | {"supervised", "supervised-mixup", "mixup", "frozen"} == {case.name for case in MAIN}
 
 
 def test_mixup_that_hardly_mixes() -> None:

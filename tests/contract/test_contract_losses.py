@@ -339,7 +339,7 @@ def test_batches_of_any_size(case: Case, rows: int, unlabeled: int) -> None:
 def test_views_are_known(case: Case) -> None:
     views = build(case.config, info(4, 4 * uratio(case.config))).views
     assert isinstance(views.labeled, tuple) and isinstance(views.unlabeled, tuple) and len(views.labeled) == 1
-    assert {*views.labeled, *views.unlabeled} <= {"weak", "strong", *views.further}
+    assert {*views.labeled, *views.unlabeled} <= {"weak", "strong", *(name for name, _ in views.further)}
 
 
 PERMUTATION = torch.tensor([1, 2, 0])

@@ -310,7 +310,7 @@ def test_stratified_draws_of_tokens_and_of_the_supervised_baseline() -> None:
 @pytest.mark.parametrize("augment", [None, "d.d.rac"])
 def test_views_of_an_algorithms_own(augment: str | None) -> None:
     """Named and spelled by the algorithm, they begin with the flip and shift that the weak view has."""
-    wanted = Views(unlabeled=("weak", "medium", "plain", "strong"), further={"medium": "r1_10_25", "plain": "x"})
+    wanted = Views(unlabeled=("weak", "medium", "plain", "strong"), further=(("medium", "r1_10_25"), ("plain", "x")))
     strong = "rand:kekmodel" if augment is None else "auto"
     made = make_views(SHAPE, wanted, weak="ms", strong=strong, shift=2, augment=augment, meaning=Tokens(3))
     weak, medium, plain, last = (made.views[key] for key in made.unlabeled)
@@ -320,4 +320,4 @@ def test_views_of_an_algorithms_own(augment: str | None) -> None:
     assert isinstance(plain, Identity)
     assert isinstance(last, RandAugment) and last.preset.slots == 2
     with pytest.raises(ValueError, match="must be tokens joined by dots"):
-        make_views(SHAPE, Views(further={"medium": "r9"}), weak="ms", strong="none", shift=2)
+        make_views(SHAPE, Views(further=(("medium", "r9"),)), weak="ms", strong="none", shift=2)

@@ -77,7 +77,7 @@ def make_views(
         return views
 
     made: dict[str, View] = {}
-    further = {name: parse(text)[0] for name, text in names.further.items()}
+    further = {name: parse(text)[0] for name, text in names.further}
 
     def look(where: Token, strong: Token | None) -> str:
         """Key of the view with `where`'s flip and shift, and what follows in `strong` or is usual."""
