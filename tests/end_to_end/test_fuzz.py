@@ -779,7 +779,7 @@ class Ran(NamedTuple):
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The cases of this session, in a process of their own."""
     folder = tmp_path_factory.mktemp("fuzz")
-    cases, seed = os.environ.get("FEWLABELS_FUZZ", "70"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
+    cases, seed = os.environ.get("FEWLABELS_FUZZ", "30"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
     words = ["--cases", cases, "--seed", seed, "--report", folder / "fuzz.md", "--planted", folder / "planted.json"]
     done = subprocess.run(
         [sys.executable, __file__, *map(str, words)],

@@ -27,7 +27,7 @@ from fewlabels.runs.owner import Lock, Taken
 from fewlabels.runs.run import Run, RunError
 
 FORK: Any = multiprocessing.get_context("fork")
-KILLS = int(os.environ.get("FEWLABELS_KILLS", "20"))
+KILLS = int(os.environ.get("FEWLABELS_KILLS", "10"))
 SEED = int(os.environ.get("FEWLABELS_KILL_SEED", time.time_ns() % 10**6))
 SMALL = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 12 --save-every 2 --eval-every 6 --log-every 3"
 OPTIONS = ("train", *SMALL.split(), "--no-baseline", "--no-progress")
