@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
+from fewlabels.algorithms.memory import newest
 from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
@@ -63,7 +64,6 @@ class Flexible(nn.Module):
         mask = (highest >= self.thresholds()[guess]).float()
         sure = guess.where(highest >= self.config.tau, -1)
         index, sure = parallel.gather(torch.stack((seen.batch.index, sure), 1)).T
-        rows = torch.where(sure >= 0, torch.arange(len(sure), device=sure.device), -1)
-        newest = torch.full_like(self.last, -1).scatter_reduce_(0, index, rows, "amax")  # the last of equal images
-        self.last.copy_(torch.where(newest >= 0, sure[newest], self.last))
+        places = newest(index, len(self.last), sure >= 0)
+        self.last.copy_(torch.where(places >= 0, sure[places], self.last))
         return mask

@@ -8,6 +8,17 @@ from torch import Tensor, nn
 from fewlabels.runtime import parallel
 
 
+def newest(index: Tensor, images: int, counts: Tensor | None = None) -> Tensor:
+    """For each of N `images` the last place in `index` ``[M]`` int64 where it stands, ``[N]`` int64; -1 for none.
+
+    counts: ``[M]`` bool, the places that count; None: all. To write twice to one row has no order on a GPU.
+    """
+    places = torch.arange(len(index), device=index.device)
+    if counts is not None:
+        places = places.where(counts, -1)
+    return torch.full((images,), -1, device=index.device).scatter_reduce_(0, index, places, "amax")
+
+
 class PerImage(nn.Module):
     """One value, or a vector of them, for each of the N unlabeled images; NaN for those that have not been seen."""
 
@@ -23,11 +34,7 @@ class PerImage(nn.Module):
         """Keep the `values` ``[M, *shape]`` of the images at rows `index` ``[M]`` int64, those of every rank; of an
         image that comes twice, the last."""
         index, values = parallel.gather(index), parallel.gather(values.float())
-        # the last of each row by number of its place, as writing twice to one row has no order on a GPU
-        place = torch.arange(len(index), device=index.device)
-        newest = torch.zeros(len(self.values), dtype=torch.int64, device=index.device)
-        newest.scatter_reduce_(0, index, place, "amax", include_self=False)
-        self.values[index] = values[newest[index]]
+        self.values[index] = values[newest(index, len(self.values))[index]]
 
     @property
     def seen(self) -> Tensor:
