@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewlabels.algorithms import Algorithm
 from fewlabels.runtime import parallel
 from fewlabels.runtime.rng import Rng
-from fewlabels.types import Batch, Info
+from fewlabels.types import Batch, Info, Losses
 
 K = 5
 T = TypeVar("T")
@@ -179,3 +181,43 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
         Rng(batch.rng.seed, batch.rng.step, rank=rank, world=world),
         cut(batch.labeled_index),
     )
+
+
+def the_same_on_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+    world: int,
+    algorithm: Algorithm,
+    net: nn.Module,
+    batch: Batch,
+    ema: nn.Module | None = None,
+    *,
+    log: tuple[float, float] = (1e-5, 1e-6),
+    grad: tuple[float, float] = (1e-5, 1e-6),
+) -> tuple[Losses, list[dict[str, Tensor]], list[Algorithm]]:
+    """A step on the whole batch and its shares on `world` ranks have the same mean logs and mean gradients.
+
+    Args:
+        net: takes the gradients of the whole batch; each rank has a copy of its own.
+        ema: the average of all; default: the net itself, of each rank its own.
+        log, grad: relative and absolute tolerance.
+
+    Returns: what the whole batch gave, the logs of the ranks, and their algorithms afterwards.
+    """
+    copies = [(copy.deepcopy(algorithm), copy.deepcopy(net)) for _ in range(world)]
+    one: Losses = algorithm(batch, net, net if ema is None else ema)
+    one.total.backward()
+
+    def work(rank: int) -> dict[str, Tensor]:
+        mine, my_net = copies[rank]
+        losses = mine(shard(batch, rank, world), my_net, my_net if ema is None else ema)
+        losses.total.backward()
+        return dict(losses.log)
+
+    logs = on_ranks(monkeypatch, world, work)
+    for name, value in one.log.items():
+        mean = sum(each[name] for each in logs) / world
+        torch.testing.assert_close(mean, value, rtol=log[0], atol=log[1], msg=name)
+    for single, *shares in zip(net.parameters(), *(my_net.parameters() for _, my_net in copies), strict=True):
+        mean = sum(p.grad for p in shares) / world
+        torch.testing.assert_close(mean, single.grad, rtol=grad[0], atol=grad[1])
+    return one, logs, [mine for mine, _ in copies]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, on_ranks, shard
+from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, the_same_on_ranks
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, probs, weights
 from torch import nn
 
@@ -106,21 +106,7 @@ def test_ranks_are_one(name: str, world: int, monkeypatch: pytest.MonkeyPatch) -
     with torch.no_grad():
         teacher.b.mul_(2)
     algorithm = CONFIGS[name].build(info(4, 12))
-    one = algorithm(batch, net, teacher)
-    one.total.backward()
-    copies = [copy.deepcopy(net) for _ in range(world)]
-
-    def work(rank: int) -> dict[str, torch.Tensor]:
-        copies[rank].zero_grad()
-        losses = algorithm(shard(batch, rank, world), copies[rank], teacher)
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, world, work)
-    for key, value in one.log.items():
-        torch.testing.assert_close(sum(log[key] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=key)
-    for p, *shares in zip(net.parameters(), *(c.parameters() for c in copies), strict=True):
-        torch.testing.assert_close(sum(q.grad for q in shares) / world, p.grad, rtol=1e-5, atol=1e-6)
+    the_same_on_ranks(monkeypatch, world, algorithm, net, batch, teacher)
 
 
 def results(config: Any, batch: Batch, ema: nn.Module | None = None) -> tuple[float, list[torch.Tensor]]:

@@ -17,9 +17,8 @@ from algorithm_oracles import (
     info,
     logits,
     make_batch,
-    on_ranks,
-    shard,
     softmax,
+    the_same_on_ranks,
 )
 from torch import nn
 
@@ -272,27 +271,8 @@ def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch)
     algorithm = config.build(info(rows, rows))
     batch = make_batch(1, rows, rows, len(algorithm.views.unlabeled))
     model = Model(net, algorithm.heads)
-    copies = [(copy.deepcopy(algorithm), copy.deepcopy(model)) for _ in range(world)]
-
-    one = algorithm(batch, model, model)
-    one.total.backward()
-
-    def work(rank: int) -> dict[str, torch.Tensor]:
-        mine, my_net = copies[rank]
-        losses = mine(shard(batch, rank, world), my_net, my_net)
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, world, work)
-    for name, value in one.log.items():
-        torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name)
-    for single, *shares in zip(
-        model.parameters(),
-        *(my_net.parameters() for _, my_net in copies),
-        strict=True,
-    ):
-        torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-4, atol=1e-6)
-    for mine, _ in copies:
+    *_, algorithms = the_same_on_ranks(monkeypatch, world, algorithm, model, batch, grad=(1e-4, 1e-6))
+    for mine in algorithms:
         torch.testing.assert_close(mine.state_dict(), algorithm.state_dict(), rtol=1e-6, atol=1e-7)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import K, Plain, cross_entropy, info, make_batch, on_ranks, shard
+from algorithm_oracles import K, Plain, cross_entropy, info, make_batch, the_same_on_ranks
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, probs, weights
 from torch import Tensor
 
@@ -154,20 +154,7 @@ def test_ranks_are_one(config: Any, world: int, monkeypatch: pytest.MonkeyPatch)
     ema.b *= 2
     algorithm = config.build(info(6, 12))
     batch = make_batch(1, 6, 12, 1)
-    copies = [copy.deepcopy(net) for _ in range(world)]
-    one = algorithm(batch, net, ema)
-    one.total.backward()
-
-    def work(rank: int) -> dict[str, Tensor]:
-        losses = algorithm(shard(batch, rank, world), copies[rank], ema)
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, world, work)
-    for name, value in one.log.items():
-        torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name)
-    for single, *shares in zip(net.parameters(), *(c.parameters() for c in copies), strict=True):
-        torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-4, atol=1e-6)
+    the_same_on_ranks(monkeypatch, world, algorithm, net, batch, ema, grad=(1e-4, 1e-6))
 
 
 def test_views() -> None:

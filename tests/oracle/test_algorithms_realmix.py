@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import FixedRng, K, Plain, cross_entropy, info, logits, make_batch, on_ranks, shard, softmax
+from algorithm_oracles import (
+    FixedRng,
+    K,
+    Plain,
+    cross_entropy,
+    info,
+    logits,
+    make_batch,
+    softmax,
+    the_same_on_ranks,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -127,21 +136,8 @@ def test_ranks_are_one(options: dict[str, Any], world: int, monkeypatch: pytest.
         net.b *= 3
     algorithm = RealMix(ramp_steps=10, **options).build(info(rows, rows))
     batch = make_batch(1, rows, rows, 2)
-    copies = [copy.deepcopy(net) for _ in range(world)]
-    one = algorithm(batch, net, net)
-    one.total.backward()
-
-    def work(rank: int) -> dict[str, Tensor]:
-        losses = algorithm(shard(batch, rank, world), copies[rank], copies[rank])
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, world, work)
-    for name, value in one.log.items():
-        torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-5, atol=1e-6, msg=name)
+    _, logs, _ = the_same_on_ranks(monkeypatch, world, algorithm, net, batch, grad=(1e-4, 1e-6))
     assert len({float(log["mask_mixed"]) for log in logs}) > 1, "the test needs ranks that keep different shares"
-    for single, *parts in zip(net.parameters(), *(mine.parameters() for mine in copies), strict=True):
-        torch.testing.assert_close(sum(p.grad for p in parts) / world, single.grad, rtol=1e-4, atol=1e-6)
 
 
 @st.composite

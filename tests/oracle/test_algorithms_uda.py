@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, on_ranks, shard, softmax
+from algorithm_oracles import Identity, K, Plain, cross_entropy, info, make_batch, softmax, the_same_on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from norm_oracle import SHAPE, NormNet, images, logits, moments, weights
@@ -180,21 +180,8 @@ def test_ranks_are_one(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     between = torch.cat((torch.zeros(1), known[order], torch.ones(1)))[count : count + 2].mean()
     batch = batch._replace(x=(batch.x[0][order],), y=batch.y[order], progress=(between - 1 / K) / (1 - 1 / K))
     algorithm = UDA(tau=0.6, tsa="linear", tsa_ramp=100, w_entropy=0.1, temperature=0.5).build(info(4, 12))
-    one = algorithm(batch, net, net)
-    one.total.backward()
+    one, *_ = the_same_on_ranks(monkeypatch, 2, algorithm, net, batch)
     assert float(one.log["mask_sup"]) == count / 4 and 0 < float(one.log["mask"]) < 1
-    copies = [Plain(48), Plain(48)]
-
-    def work(rank: int) -> dict[str, Tensor]:
-        losses = algorithm(shard(batch, rank, 2), copies[rank], copies[rank])
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, 2, work)
-    for key, value in one.log.items():
-        torch.testing.assert_close(sum(log[key] for log in logs) / 2, value, rtol=1e-5, atol=1e-6, msg=key)
-    for p, *shares in zip(net.parameters(), *(c.parameters() for c in copies), strict=True):
-        torch.testing.assert_close(sum(q.grad for q in shares) / 2, p.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_views() -> None:

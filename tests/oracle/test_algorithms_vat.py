@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from algorithm_oracles import K, Plain, cross_entropy, info, make_batch, on_ranks, shard, softmax
+from algorithm_oracles import K, Plain, cross_entropy, info, make_batch, softmax, the_same_on_ranks
 from norm_oracle import SHAPE, NormNet, images, logits, moments, weights
 from torch import Tensor, nn
 
@@ -176,20 +175,7 @@ def test_noise_is_normal_and_its_own_in_each_step() -> None:
 def test_ranks_are_one(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, batch = Plain(PIXELS), make_batch(1, 6, 12, 1)
     algorithm = VAT(weight=2.0, eps=1.0, xi=0.5).build(info(6, 12))
-    copies = [copy.deepcopy(net) for _ in range(world)]
-    one = algorithm(batch, net, net)
-    one.total.backward()
-
-    def work(rank: int) -> dict[str, Tensor]:
-        losses = algorithm(shard(batch, rank, world), copies[rank], copies[rank])
-        losses.total.backward()
-        return dict(losses.log)
-
-    logs = on_ranks(monkeypatch, world, work)
-    for name, value in one.log.items():
-        torch.testing.assert_close(sum(log[name] for log in logs) / world, value, rtol=1e-4, atol=1e-5, msg=name)
-    for single, *shares in zip(net.parameters(), *(c.parameters() for c in copies), strict=True):
-        torch.testing.assert_close(sum(p.grad for p in shares) / world, single.grad, rtol=1e-3, atol=1e-5)
+    the_same_on_ranks(monkeypatch, world, algorithm, net, batch, log=(1e-4, 1e-5), grad=(1e-3, 1e-5))
 
 
 @pytest.mark.parametrize(
