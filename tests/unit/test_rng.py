@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.runtime.rng import Rng, philox
+from fewlabels.runtime.rng import Rng, philox, seed_torch
 
 MASK = 2**64 - 1
 
@@ -117,3 +117,11 @@ def test_bulk_generator_is_a_function_of_seed_step_and_purpose() -> None:
     assert torch.equal(noise(1, 2, "vat"), noise(1, 2, "vat"))
     others = [noise(2, 2, "vat"), noise(1, 3, "vat"), noise(1, 2, "dropout")]
     assert not any(torch.equal(noise(1, 2, "vat"), other) for other in others)
+
+
+def test_seeded_for_one_device_as_for_all() -> None:
+    for seed in (0, 7, 2**63 - 1):
+        torch.manual_seed(seed)
+        expected = torch.rand(3)
+        seed_torch(seed, torch.device("cpu"))
+        assert torch.equal(torch.rand(3), expected)

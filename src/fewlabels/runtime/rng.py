@@ -47,6 +47,19 @@ def philox_pairs(seed: int, purpose: str, pairs: NDArray[np.integer[Any]]) -> It
         yield generator
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators, as `torch.manual_seed` does, but of the CPU and `device` alone.
+
+    The call for all devices takes 200 times as long where it finds none: it keeps a stack trace for each kind.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.manual_seed(seed)
+
+
 class Rng:
     """The random numbers of one training step, as one of `world` ranks sees them.
 

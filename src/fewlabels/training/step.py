@@ -21,7 +21,7 @@ from fewlabels.data.split import Split
 from fewlabels.inference.model import Model, logits_of, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
-from fewlabels.runtime.rng import philox
+from fewlabels.runtime.rng import philox, seed_torch
 from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
@@ -205,7 +205,7 @@ class Trainer:
         start = time.perf_counter()
         batch = self.batch(step)
         self.data_seconds += time.perf_counter() - start
-        torch.manual_seed(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)))
+        seed_torch(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)), self.device)
         rate = learning_rate(self.config.optim, step, self.config.steps)
         for group in self.optimizer.param_groups:
             set_rate(group, rate * group.get("scale", 1.0))
