@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)  # the same bits on every machine, and no fork or busy machine in the way
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that are started, for the same reasons
 
 os.environ.setdefault("ML_DATA", str(Path(__file__).parent / "no-such-folder"))  # never the user's data
 

@@ -87,6 +87,7 @@ def test_own_scale_is_that_of_the_run_unless_said(
     assert fl.train(measured, out=tmp_path / "b").data["mean"] == [0.5]
 
 
+@pytest.mark.usefixtures("forked")
 def test_command(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
     line = "train supervised --data digits@20 --steps 2 --batch 4 --no-progress --net small-8"
     words = line.split()
