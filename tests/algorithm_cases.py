@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
-from fewlabels.algorithms import ALGORITHMS, Algorithm, Missing, OpenSet
+from fewlabels.algorithms import ALGORITHMS, Algorithm, Imbalance, Missing, OpenSet
 from fewlabels.config.settings import Train
 from fewlabels.inference.model import Model
 from fewlabels.runtime.rng import Rng
@@ -47,6 +47,8 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
+        {"imbalance": Imbalance("adjust")},
+        {"imbalance": Imbalance("reweight", scale="largest"), "missing": Missing("cadr")},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},

@@ -15,15 +15,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from algorithm_cases import K
-from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Missing, OpenSet
+from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet
 from fewlabels.commands.train import read
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.runtime.checked import Range
 
 DOCS = Path(__file__).parents[2] / "docs"
-PARTS: dict[str, Any] = {"missing": Missing, "openset": OpenSet}
+PARTS: dict[str, Any] = {"imbalance": Imbalance, "missing": Missing, "openset": OpenSet}
 """Those that any algorithm of the consistency family takes, by the field that it has for them."""
-PAGES = {Missing: "algorithms/cadr.md", OpenSet: "parts.md"}
+PAGES = {Imbalance: "parts.md", Missing: "algorithms/cadr.md", OpenSet: "parts.md"}
 FIELDS = [(cls, f) for cls in ALGORITHMS.values() for f in dataclasses.fields(cls) if f.name not in PARTS]
 FIELDS += [(cls, f) for cls in PARTS.values() for f in dataclasses.fields(cls)]
 
@@ -38,6 +38,8 @@ every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[named(c, f)
 
 def made(cls: Any, **values: Any) -> Any:
     """The configuration with these values, of a part with what they mean something with."""
+    if cls is Imbalance and "name" not in values:
+        values["name"] = "reweight"
     if cls is Missing and "name" not in values:
         values["name"] = "cadr"
     if cls is OpenSet and "name" not in values:

@@ -11,7 +11,7 @@ ALGORITHMS = (
     "CADR FixMatch FlexMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
     "Supervised SupervisedMixUp UDA VAT"
 )
-PARTS = "Missing OpenSet"
+PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"
 SETTINGS = "Data Ema Net Optim Train"
 RESULTS = "Classifier Run Source"

@@ -12,6 +12,7 @@ from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.flexmatch import FlexMatch
 from fewlabels.algorithms.frozen import Frozen
 from fewlabels.algorithms.ict import ICT
+from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.mixmatch import MixMatch
@@ -39,6 +40,7 @@ __all__ = [
     "FixMatch",
     "FlexMatch",
     "Frozen",
+    "Imbalance",
     "MeanTeacher",
     "Missing",
     "MixMatch",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.openset import OpenSet
 from fewlabels.runtime.checked import Checked
@@ -20,6 +21,8 @@ class Composed(Checked):
     ``join(step, info, owner)`` that changes the slots of the step, or says why it cannot.
     """
 
+    imbalance: Imbalance = Imbalance()  # noqa: RUF009  (frozen)
+    """Classes with more labels than others."""
     missing: Missing = Missing()  # noqa: RUF009  (frozen)
     """Labels that are missing not at random."""
     openset: OpenSet = OpenSet()  # noqa: RUF009  (frozen)
@@ -32,6 +35,7 @@ class Composed(Checked):
     def build(self, info: Info) -> Algorithm:
         """The step with the parts. Raises ValueError for those that do not go together."""
         step = self.compose(info)
-        for part in (self.missing, self.openset):  # what is set aside counts under no weights of another part
+        # missing sees the logits as they are, and what openset sets aside counts under no weights of another part
+        for part in (self.imbalance, self.missing, self.openset):
             part.join(step, info, type(self).__name__)
         return step

@@ -35,7 +35,11 @@ MOST_TWINS = 60_000
 PER_CLASS = 2
 """Validation pictures of each class, on average, from which on a run's net can be tested with them."""
 
-REMEDIES = {"missing not at random": ("missing", "cadr"), "strangers": ("openset", "energy")}
+REMEDIES = {
+    "long tail": ("imbalance", "adjust"),
+    "missing not at random": ("missing", "cadr"),
+    "strangers": ("openset", "energy"),
+}
 """Option of `fewlabels train` and its word, by problem."""
 
 
