@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import fewlabels as fl
+from fewlabels.commands import train
 from fewlabels.commands.data_probe import sentences
 from fewlabels.datatools import probe as probing
 
@@ -103,7 +104,24 @@ def test_an_option_is_named_where_this_version_has_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(probing.REMEDIES, "strangers", ("steps", "9"))  # an option that train has
     monkeypatch.setitem(probing.REMEDIES, "missing not at random", ("no_such_option", "9"))
     assert probing.remedy("strangers") == "--steps 9"
-    assert probing.remedy("missing not at random") == "" == probing.remedy("long tail")
+    assert probing.remedy("missing not at random") == ""
+    assert probing.remedy("long tail") == "--imbalance adjust"
+
+
+@pytest.mark.parametrize(
+    ("share", "more"),
+    [
+        (0.0, ""),
+        (0.04, ""),
+        (0.32, " --openset.by percentile --openset.share 0.3"),
+        (1.0, " --openset.by percentile --openset.share 0.9"),
+    ],
+)
+def test_known_strangers_are_set_aside_by_their_share(share: float, more: str) -> None:
+    assert probing.remedy("strangers", share) == f"--openset energy{more}"
+    if more:
+        words = probing.remedy("strangers", share).split()
+        assert train.read(words).train.algorithm.openset.by == "percentile"  # type: ignore[union-attr]
 
 
 def test_doubt_is_said() -> None:
@@ -121,4 +139,4 @@ def test_doubt_is_said() -> None:
     }
     text = "\n".join(sentences(result))
     assert "this may be strangers instead" in text and "30 % (up to 50 %)" in text
-    assert "missing not at random: a method for" in text
+    assert "missing not at random: this version has no method for it" in text

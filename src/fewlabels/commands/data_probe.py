@@ -118,19 +118,18 @@ def sentences(result: dict[str, Any]) -> list[str]:
     lines += [f"note: {note}" for note in result["notes"]]
     for problem in named:
         option = result["options"].get(problem)
-        lines.append(f"{problem}: " + (f"try fewlabels train {option}" if option else _REMEDY[problem]))
+        lines.append(
+            f"{problem}: " + (f"try fewlabels train {option}" if option else "this version has no method for it")
+        )
+        if problem == "long tail":
+            lines.append(
+                "long tail: look at the recall of each class and its mean (fewlabels evaluate), not at the accuracy "
+                "alone; that the unlabeled pictures have the same tail is not proven, see the shares"
+            )
     if not named:
         lines.append("no problem was found; what is smaller than the intervals cannot be seen with these labels")
     lines.append(f"took {result['seconds']:.0f} s; intervals are meant to hold in 9 of 10 cases")
     return lines
-
-
-_REMEDY = {
-    "missing not at random": "a method for labels that are missing not at random (CADR) is apt; this version has none",
-    "strangers": "a method for unlabeled pictures of no class (by energy) is apt; this version has none",
-    "long tail": "look at the recall of each class and its mean (fewlabels evaluate), not at the accuracy alone; that "
-    "the unlabeled pictures have the same tail is not proven, see the shares",
-}
 
 
 def _shares(result: dict[str, Any]) -> list[str]:

@@ -146,7 +146,7 @@ def as_values(name: str, source: Source, found: Findings, told: Reference, rest:
     """`Findings` as plain values; shares are fractions."""
     by_class = zip(source.classes, found.counts, found.labeled, found.unlabeled, found.low, found.high, strict=True)
     strangers = found.strangers
-    options = {problem: remedy(problem) for problem in found.named}
+    options = {problem: remedy(problem, strangers.share) for problem in found.named}
     return {
         "name": name,
         "classes": {
@@ -182,12 +182,20 @@ def _r(x: float) -> float:
     return float(f"{x:.4g}")
 
 
-def remedy(problem: str) -> str:
-    """What to add to `fewlabels train`, such as ``--missing cadr``; "" where this version has nothing."""
+def remedy(problem: str, strangers: float = 0.0) -> str:
+    """What to add to `fewlabels train`, such as ``--missing cadr``; "" where this version has nothing.
+
+    strangers: share of the unlabeled pictures that are set aside for "strangers". The part's own rule is careful with
+    clean data, and these are known not to be.
+    """
     option, word = REMEDIES.get(problem, ("", ""))
     algorithm = type(Train().algorithm)
     here = any(f.name == option for cls in (Train, algorithm) for f in fields(cls))
-    return f"--{option} {word}" if here else ""
+    if not here:
+        return ""
+    share = min(int(20 * strangers) / 20, 0.9)
+    named = f" --{option}.by percentile --{option}.share {share:g}" if option == "openset" and share > 0 else ""
+    return f"--{option} {word}{named}"
 
 
 def find_twins(source: Source, split: Split) -> list[dict[str, Any]]:
