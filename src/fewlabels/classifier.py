@@ -70,9 +70,6 @@ class Classifier:
             input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
         )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Probabilities ``[N, K]`` float32 in the order of `classes_`; rows sum to 1.
 
@@ -276,7 +273,7 @@ def fit(
         given = {"source": source, "facts": {"values": classes}}
     base = replace(base, **{k: v for k, v in told.items() if v is not None})
     if steps is not None:
-        base = with_steps(base, steps, (), 0.0, frozenset())
+        base = with_steps(base, steps, (), 0.0, frozenset()) if steps > 0 else replace(base, steps=steps)
     budget = Budget(seconds, arguments=True) if seconds is not None else None
     return _trained(base, out, output, budget=budget, **given)
 

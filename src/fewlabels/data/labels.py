@@ -16,8 +16,8 @@ def as_classes(what: str, x: Any) -> tuple[Labels, list[int] | list[str]]:
 
     Args:
         what: names the labels in errors.
-        x: ``[N]`` integers as for `as_labels`; or names, among which None, NaN, pandas' NA, what is masked, -1 and an
-            empty text are unknown.
+        x: ``[N]`` integers as for `as_labels`, whole numbers in floats, of which NaN is unknown; or names, among which
+            None, NaN, pandas' NA, what is masked, -1 and an empty text are unknown.
 
     Raises ValueError for other forms, integers below -1, names mixed with numbers, and words such as "nan" that may
     mean that there is no label (`MISSING`).
@@ -28,7 +28,7 @@ def as_classes(what: str, x: Any) -> tuple[Labels, list[int] | list[str]]:
         classes = sorted({name for name in found if name is not None})
         number = {name: i for i, name in enumerate(classes)}
         return np.array([-1 if name is None else number[name] for name in found], np.int64), classes
-    values = as_labels(what, x) if np.size(x) else np.empty(0, np.int64)
+    values = as_labels(what, _whole(x)) if np.size(x) else np.empty(0, np.int64)
     if values.size and values.min() < -1:
         raise ValueError(f"{what} must be -1 (unlabeled) or at least 0, got {values.min()}")
     known = np.unique(values[values >= 0])
@@ -46,6 +46,16 @@ def _names(x: Any) -> list[Any] | None:
         x = np.asarray(x, object)  # an array, or a column of pandas
     values = list(x)
     return values if any(isinstance(value, str) for value in values) else None
+
+
+def _whole(x: Any) -> Any:
+    """Whole numbers in floats, as a table has integers of which some are missing, as integers; all else as it is."""
+    if getattr(getattr(x, "dtype", None), "kind", "") != "f" or isinstance(x, np.ma.MaskedArray):
+        return x
+    values = np.asarray(x)
+    missing = np.isnan(values)
+    whole = missing | (np.abs(values) < 2**53) & (values == np.rint(values))
+    return np.where(missing, -1, values).astype(np.int64) if whole.all() else x
 
 
 def _name(what: str, value: Any) -> str | None:
