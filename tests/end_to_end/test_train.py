@@ -61,9 +61,14 @@ def test_output_of_the_command(digits_run: Any) -> None:
     )
     assert f"run folder {digits_run.path}" in out
     result = fl.Run(digits_run.path).result
-    *_, line, what, following = out
+    *_, line, what, following, predicting, reporting = out
     assert line.startswith(f"fixmatch  {result['accuracy']:6.2f} % test accuracy") and str(digits_run.path) in line
-    assert what.startswith("the accuracy is the result: ") and f"fewlabels evaluate {digits_run.path};" in following
+    assert (
+        what.startswith("the accuracy is the result: ") and following == f"next: fewlabels evaluate {digits_run.path}"
+    )
+    assert predicting == f"      fewlabels predict {digits_run.path} PICTURES... -o predictions.csv"
+    assert reporting == f"      fewlabels report {digits_run.path}"
+    assert err[-1].startswith(f"step {STEPS}/{STEPS}  test ") and "  unlabeled pictures in use: " in err[-1]
     assert [line.split()[1] for line in err] == [f"{step}/{STEPS}" for step in EVALS]
     assert not any("\x1b" in line for line in out + err)
 
