@@ -173,7 +173,7 @@ class Classifier:
             )
         array = np.asarray(in_channels(array, channels))
         if array.shape[3] == channels and array.shape[1:3] != (height, width) and 0 not in array.shape:
-            array = np.stack([self._fitted(Image.fromarray(one.squeeze())) for one in array])
+            array = np.stack([self._fitted(Image.fromarray(one[..., 0] if channels == 1 else one)) for one in array])
         yield array
 
     def _fitted(self, picture: Image.Image, row: int | None = None) -> Images:
@@ -296,7 +296,8 @@ def _seconds(time: str | float) -> float:
 
 def _folder_name(images: Any) -> str:
     """The data name of a folder or zip file of pictures. Raises ValueError for anything else."""
-    name = f"{images}/" if isinstance(images, Path) and images.is_dir() else images
+    folder = isinstance(images, str | Path) and not str(images).endswith("/") and expanded(images).is_dir()
+    name = f"{images}/" if folder else images
     if not isinstance(name, str | Path) or not is_pictures(str(name)):
         raise ValueError("fit needs labels, one per image; only a folder or zip file (photos/) says its own")
     return str(name)

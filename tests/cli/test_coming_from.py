@@ -115,7 +115,7 @@ WORDS = [(command, name) for command, name in _usual()]
 
 
 def test_words_of_many_programs(command: Callable[..., Any]) -> None:
-    """Those of ultralytics, timm and Keras for what we have under another name: one sentence, and it names what exists."""
+    """Those of ultralytics, timm and Keras: one sentence each, of options that exist."""
     own = {"train": train.Command, "predict": predict.Command, "evaluate": evaluate.Command}
     algorithms = {option for cls in ALGORITHMS.values() for option in options(cls)}
     elsewhere = {"--nproc-per-node", "--logdir", "--smoothing"}

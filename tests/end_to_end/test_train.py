@@ -68,7 +68,7 @@ def test_output_of_the_command(digits_run: Any) -> None:
     )
     assert predicting == f"      fewlabels predict {digits_run.path} PICTURES... -o predictions.csv"
     assert reporting == f"      fewlabels report {digits_run.path}"
-    assert err[-1].startswith(f"step {STEPS}/{STEPS}  test ") and "  unlabeled pictures in use: " in err[-1]
+    assert err[-1].startswith(f"step {STEPS}/{STEPS}  test ") and "  unlabeled in use: " in err[-1]
     assert [line.split()[1] for line in err] == [f"{step}/{STEPS}" for step in EVALS]
     assert not any("\x1b" in line for line in out + err)
 

@@ -34,7 +34,7 @@ def shown(record: Mapping[str, Any]) -> str:
     if record["kind"] == "eval":
         part = next(part for part in ("test", "valid", "train") if part in record)
         return f"{part} {record[part]['ema']['accuracy']:.2f} %"
-    used = [f"unlabeled pictures in use: {100 * record[name]:.0f} %" for name in IN_USE if name in record]
+    used = [f"unlabeled in use: {100 * record[name]:.0f} %" for name in IN_USE if name in record]
     loss = [f"loss {record['loss']:.3f}"] if "loss" in record else []
     return "  ".join([*used[:1], *loss, f"{1000 / record['step_ms']:.1f} steps/s"])
 
