@@ -66,7 +66,7 @@ def test_output_of_the_command(digits_run: Any) -> None:
     assert (
         what.startswith("the accuracy is the result: ") and following == f"next: fewlabels evaluate {digits_run.path}"
     )
-    assert predicting == f"      fewlabels predict {digits_run.path} PICTURES... -o predictions.csv"
+    assert predicting == f"      fewlabels predict {digits_run.path} PICTURES... -o out.csv"
     assert reporting == f"      fewlabels report {digits_run.path}"
     assert err[-1].startswith(f"step {STEPS}/{STEPS}  test ") and "  unlabeled in use: " in err[-1]
     assert [line.split()[1] for line in err] == [f"{step}/{STEPS}" for step in EVALS]

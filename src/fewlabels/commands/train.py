@@ -346,6 +346,6 @@ def table(results: dict[str, Run]) -> str:
 def following(run: Run) -> list[str]:
     """The commands that come after a training, a line for each."""
     path = shlex.quote(str(run.path))
-    rest = ("evaluate {}", "predict {} PICTURES... -o predictions.csv", "report {}")
+    rest = ("evaluate {}", "predict {} PICTURES... -o out.csv", "report {}")
     lines = [f"fewlabels {words.format(path)}" for words in rest]
     return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]
