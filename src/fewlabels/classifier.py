@@ -268,7 +268,9 @@ def fit(
             source = from_arrays(images, ids, classes=names, image_size=size, how=decoding_of(base.data), progress=show)
         if isinstance(source.images, np.ndarray) and (narrow := hardly_differ(source.images)):
             raise ValueError(narrow)
-        base = base if config else arrays_recipe(source.shape, algorithm, net)
+        if not config:
+            base = arrays_recipe(source.shape, algorithm, net)
+            output = output._replace(usual=base)
         told["data"] = replace(base.data, image_size=size)
         given = {"source": source, "facts": {"values": classes}}
     base = replace(base, **{k: v for k, v in told.items() if v is not None})
@@ -339,6 +341,7 @@ def _trained(config: Train, out: Path | str | None, output: Output, **more: Any)
     algorithms = (type(config.algorithm),)
     if out is not None:
         run = train(config, out=out, output=output, **more)
+        _remark(run, output)
         return load(run.path, device=config.device, algorithms=algorithms)
     with tempfile.TemporaryDirectory() as folder:
         quiet = output._replace(say=lambda text: None if folder in text else output.say(text))
@@ -346,9 +349,15 @@ def _trained(config: Train, out: Path | str | None, output: Output, **more: Any)
             run = train(config, out=Path(folder) / "run", output=quiet, **more)
         except Interrupted as stop:
             raise Interrupted("stopped; nothing is kept, as `out` names no run folder", stop.signum) from None
+        _remark(run, output)
         classifier = load(run.path, device=config.device, algorithms=algorithms)
         classifier._extract, classifier.run = Extract.of(run, classifier.model.step), None
     return classifier
+
+
+def _remark(run: Run, output: Output) -> None:
+    if run.result["measured_on"] == "train":
+        output.say("train: accuracy on the labeled images, which were trained on; there are no others to measure on")
 
 
 def arrays_recipe(shape: tuple[int, int, int], algorithm: Any = None, net: Net | str | None = None) -> Train:

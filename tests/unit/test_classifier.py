@@ -380,13 +380,18 @@ def test_what_fit_shows(digits: Digits, capsys: pytest.CaptureFixture[str], tmp_
     fl.fit(digits.images, digits.labels, config=quick(), steps=3)
     said = capsys.readouterr()
     assert said.out == ""
-    first, *_, last = said.err.splitlines()
-    assert first.startswith("fixmatch on arrays: 12 labeled and ") and last.startswith("step 3/3  train ")
+    first, *_, step, last = said.err.splitlines()
+    assert first.startswith("fixmatch on arrays: 12 labeled and ") and step.startswith("step 3/3  train ")
+    assert last.startswith("train: accuracy on the labeled images, which were trained on")
     assert "run folder" not in said.err and "/tmp" not in said.err  # it is gone by now
     fl.fit(digits.images, digits.labels, config=quick(), steps=2, out=tmp_path / "run")
     assert f"run folder {tmp_path / 'run'}\n" in capsys.readouterr().err
     fl.fit(digits.images, digits.labels, config=quick(), steps=2, progress=False)
     assert capsys.readouterr() == ("", "")
+    fl.fit(digits.images, digits.labels, net="small-2", steps=2)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("settings: "))
+    usual = "settings: seed 1, split seed 1; the usual ones of fixmatch for images in memory, but "
+    assert line.startswith(f"{usual}optim.warmup=0, steps=2, eval_every=1, ")
 
 
 def test_a_training_that_is_stopped_and_not_kept(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
