@@ -335,6 +335,8 @@ def test_a_size_for_pictures(photos: Path) -> None:
     labels = [Path(p).parent.name for p in paths]
     clf = fl.fit(paths, labels, net="small-2", steps=2, image_size=12, progress=False)
     assert clf.model.shape == (3, 12, 12) and clf.classes_.tolist() == ["blue", "red"]
+    whole = fl.fit(str(photos), algorithm="supervised", net="small-2", steps=2, image_size=12, progress=False)
+    assert whole.model.shape == (3, 12, 12) and whole.classes_.tolist() == ["blue", "red"]
 
 
 @pytest.mark.parametrize(
