@@ -2,7 +2,7 @@
 
     import fewlabels as fl
     run = fl.train(fl.recipe("fixmatch", "digits@40"), out="runs/demo")
-    clf = fl.fit(images, labels)          # label -1 = unlabeled, as in scikit-learn
+    clf = fl.fit(images, labels)          # label -1 or None = unlabeled, as in scikit-learn
 
 The names below are the public interface; they are imported when they are first used.
 """
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fewlabels.config.settings import Data, Ema, Net, Optim, Train
     from fewlabels.data.arrays import from_arrays
     from fewlabels.data.source import Source
+    from fewlabels.estimator import FewLabelsClassifier
     from fewlabels.runs.run import Run
     from fewlabels.training.loop import resume, train
     from fewlabels.types import Batch, Info, Losses, Outputs, Views
@@ -78,6 +79,7 @@ _MODULES = {
     "data.arrays": ("from_arrays",),
     "data.source": ("Source",),
     "config.recipes": ("recipe",),
+    "estimator": ("FewLabelsClassifier",),
     "runs.run": ("Run",),
     "training.loop": ("resume", "train"),
     "types": ("Batch", "Info", "Losses", "Outputs", "Views"),
@@ -95,6 +97,7 @@ __all__ = [
     "Consistency",
     "Data",
     "Ema",
+    "FewLabelsClassifier",
     "FixMatch",
     "FlexMatch",
     "Frozen",

@@ -20,7 +20,7 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import evaluate, predict, split, train
 from fewlabels.commands.data import COMMANDS
 from fewlabels.commands.options import options
-from fewlabels.commands.other_projects import hint, projects
+from fewlabels.commands.other_projects import _usual, hint, projects, usual
 from fewlabels.config import settings as config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
@@ -109,6 +109,31 @@ def test_what_is_named_exists() -> None:
         for flag in flags:
             named = re.findall(r"--[a-z][\w.-]*", f"{flag.ours} {flag.remark}".replace("--noNAME", ""))
             assert {word.rstrip(".") for word in named} <= known | launcher, flag
+
+
+WORDS = [(command, name) for command, name in _usual()]
+
+
+def test_words_of_many_programs(command: Callable[..., Any]) -> None:
+    """Those of ultralytics, timm and Keras: one sentence each, of options that exist."""
+    own = {"train": train.Command, "predict": predict.Command, "evaluate": evaluate.Command}
+    algorithms = {option for cls in ALGORITHMS.values() for option in options(cls)}
+    elsewhere = {"--nproc-per-node", "--logdir", "--smoothing"}
+    for name, word in WORDS:
+        assert f"--{word}" not in options(own[name]) and (name != "train" or f"--{word}" not in algorithms)
+        sentence = usual(name, f"--{word.replace('-', '_')}=7")
+        assert sentence is not None and "\n" not in sentence
+        named = {option.rstrip(".") for option in re.findall(r"--[a-z][\w.-]*", sentence)}
+        assert named <= {*options(own[name]), *elsewhere, "--checkpoint"}, (word, named)
+    for word in ("--imgsz", "--model", "--batch-size", "--lr", "--weights", "--epochs", "--batch_size=8"):
+        said = command("train", *([word] if "=" in word else [word, "8"]))
+        name = word.partition("=")[0]
+        assert said.code == 2
+        assert said.sentence == f"train has no option {name}; {usual('train', word)}"
+    assert command("predict", "run", "--source", "x").sentence == (
+        "predict has no option --source; the pictures follow the run: fewlabels predict RUN PATH..."
+    )
+    assert usual("report", "--imgsz") is None and usual("train", "--xyzzy") is None
 
 
 def mask(name: str) -> str:

@@ -81,7 +81,7 @@ def test_evaluate_other_weights_and_checkpoints(digits_run: Any, command: Callab
 def test_evaluate_for_a_person(digits_run: Any, evaluated: dict[str, Any], command: Callable[..., Any]) -> None:
     said = command("evaluate", digits_run.path)
     assert said.code == 0 and said.err == ""
-    assert f"{digits_run.path}: ema weights of step 120 on 360 test images" in said.out
+    assert f"{digits_run.path}: averaged weights of step 120 on 360 test images" in said.out
     for key in ("accuracy", "geometric_mean", "macro_f1", "weighted_precision", "last20", "best"):
         assert f"{evaluated[key]:.2f}" in said.out
     row = next(line.split() for line in said.out.splitlines() if line.split()[:1] == ["7"])

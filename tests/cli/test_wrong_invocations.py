@@ -59,7 +59,9 @@ train has no option --tua; did you mean --tau?
 train --xyzzy
 train has no option --xyzzy
 train --epochs 5
-train has no option --epochs; --steps counts steps of --batch labeled images
+train has no option --epochs; --steps counts steps of --batch labeled images; --time 10m takes as many as fit into ten minutes
+train --device 0
+the device must be auto, cpu, cuda or cuda:N, got '0'; did you mean cuda:0?
 train --time-limit 10m
 train has no option --time-limit; --time 10m takes as many steps as fit into ten minutes
 train --time 10
@@ -685,6 +687,18 @@ def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable
         assert f"(default: {default})" in about or default == (), about
         allowed = re.search(r"A (whole )?number (from|above|of at least) -?[\d.]+|A tuple", about)
         assert ("Range(" in str(f.type)) == bool(allowed), about
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("line", ["train", "predict", "report", "data check"])
+def test_help_is_as_wide_as_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], line: str, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = command(*line.split(), "--help").out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith(f"usage: fewlabels {line} [-h]") and "{" not in lines[0]
+    assert "mean and standard deviation over seeds. " in " ".join(" ".join(lines).split()) or line != "report"
 
 
 @pytest.mark.parametrize("columns", ["30", "80", "300"])

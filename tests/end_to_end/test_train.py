@@ -61,9 +61,14 @@ def test_output_of_the_command(digits_run: Any) -> None:
     )
     assert f"run folder {digits_run.path}" in out
     result = fl.Run(digits_run.path).result
-    *_, line, what, following = out
+    *_, line, what, following, predicting, reporting = out
     assert line.startswith(f"fixmatch  {result['accuracy']:6.2f} % test accuracy") and str(digits_run.path) in line
-    assert what.startswith("the accuracy is the result: ") and f"fewlabels evaluate {digits_run.path};" in following
+    assert (
+        what.startswith("the accuracy is the result: ") and following == f"next: fewlabels evaluate {digits_run.path}"
+    )
+    assert predicting == f"      fewlabels predict {digits_run.path} PICTURES... -o out.csv"
+    assert reporting == f"      fewlabels report {digits_run.path}"
+    assert err[-1].startswith(f"step {STEPS}/{STEPS}  test ") and "  unlabeled in use: " in err[-1]
     assert [line.split()[1] for line in err] == [f"{step}/{STEPS}" for step in EVALS]
     assert not any("\x1b" in line for line in out + err)
 
@@ -222,13 +227,13 @@ def test_supervised_baseline_beside_the_run(command: Callable[..., Any], tmp_pat
     small = ["--net", "small-4", "--batch", "4", "--steps", "6", "--eval-every", "3", "--no-progress"]
     said = command("train", "--data", "digits@40", *small, "--out", tmp_path / "run")
     assert said.code == 0
-    assert [line.split()[0] for line in said.out.splitlines()[-4:-2]] == ["fixmatch", "supervised"]
+    assert [line.split()[0] for line in said.out.splitlines()[-6:-4]] == ["fixmatch", "supervised"]
     baseline, run = fl.Run(tmp_path / "run" / "baseline"), fl.Run(tmp_path / "run")
     assert isinstance(baseline.config.algorithm, fl.Supervised) and baseline.config.algorithm.view == "strong"
     assert baseline.split == run.split and baseline.config.steps == run.config.steps
     # resuming a finished pair trains nothing and shows the same
     again = command("train", "--resume", tmp_path / "run")
-    assert again.code == 0 and again.out.splitlines()[-4:] == said.out.splitlines()[-4:]
+    assert again.code == 0 and again.out.splitlines()[-6:] == said.out.splitlines()[-6:]
 
 
 def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +247,7 @@ def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monk
     assert f"small-4, {parameters:,} parameters" in said.out and (
         "digits@40: 40 labeled and 1,437 unlabeled images of 1x8x8, 10 classes, 360 test images\n" in said.out
     )
-    assert re.search(r"^time +about \S+ for 500 steps", said.out, re.M)
+    assert re.search(r"^time +about \d+ (s|min) for 500 steps", said.out, re.M)
     assert re.search(r"^memory +about \d+ [KMG]iB", said.out, re.M)
     found = json.loads(command(*words, "--json").out)
     settings = found["train"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import fewlabels as fl
 from fewlabels import classifier as classifier_module
 from fewlabels.classifier import arrays_recipe
 from fewlabels.config.settings import Train
+from fewlabels.runtime.interrupt import Interrupted
 
 
 class Digits(NamedTuple):
@@ -159,9 +161,16 @@ IMAGES = np.zeros((6, 8, 8), np.uint8)
     [
         (IMAGES, [0, 1, 0, 1, -1], "the labels of arrays must be int64 [6], one per image, got int64 [5]"),
         (IMAGES, [0, 1, 0, 1, -1, -2], "labels must be -1 (unlabeled) or at least 0, got -2"),
-        (IMAGES, [0.0, 1, 0, 1, 1, 1], "labels must be integers [N], -1 for unlabeled, got float64 [6]"),
+        (IMAGES, np.array([0.5, 1, 0, 1, 1, 1]), "labels must be integers [N], -1 for unlabeled, got float64 [6]"),
+        (IMAGES, np.array([np.inf, 1, 0, 1, 1, 1]), "labels must be integers [N], -1 for unlabeled, got float64 [6]"),
+        (IMAGES, [True, False] * 3, "labels must be integers [N], -1 for unlabeled, got bool [6]; astype(int) if"),
         (IMAGES, [[0, 1]] * 6, "labels must be integers [N], -1 for unlabeled, got int64 [6, 2]"),
-        (IMAGES, ["a"] * 6, "labels must be integers [N], -1 for unlabeled, got <U1 [6]"),
+        (IMAGES, ["a"] * 6, "arrays has 1 class; at least 2 are needed"),
+        (IMAGES, [["a", "b"]] * 6, "labels must be integers [N], -1 for unlabeled, got <U1 [6, 2]"),
+        (IMAGES, ["a", "b", 3, "a", "b", "a"], "labels must be all names or all integers, got 3 among names"),
+        (IMAGES, ["a", "b", -2, "a", "b", "a"], "labels must be all names or all integers, got -2 among names"),
+        (IMAGES, np.array(["a", "b", np.nan] * 2), "labels hold 'nan', which may mean that there is none: give None"),
+        (IMAGES, ["a", "b", "Unlabeled"] * 2, "labels hold 'Unlabeled', which may mean that there is none: give None"),
         (IMAGES, [0] * 6, "arrays has 1 class; at least 2 are needed"),
         (IMAGES, [-1] * 6, "arrays has 0 classes; at least 2 are needed"),
         (IMAGES[0], [0, 1, 0, 1, 0, 1, 0, 1], "images must be [N, H, W, C] or [N, H, W], got the shape [8, 8]"),
@@ -190,7 +199,14 @@ def test_wrong_arrays_are_refused_in_one_sentence(images: Any, labels: Any, sent
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (np.zeros((2, 9, 8), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 9, 8, 1]"),
+        (np.zeros((2, 0, 8), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 0, 8, 1]"),
+        ("nowhere", "there is no file or folder nowhere"),
+        (["nowhere.png"], "there is no file or folder nowhere.png"),
+        (
+            np.zeros((20, 8, 3), np.uint8),
+            "images of the shape [20, 8, 3] look like one picture [H, W, C]; images must be "
+            "[N, H, W, C] or [N, H, W] (image[None] makes one of one)",
+        ),
         (np.zeros((2, 8, 8, 2), np.uint8), "the model takes uint8 images [N, 8, 8, 1], got uint8 [2, 8, 8, 2]"),
         (np.full((2, 8, 8), np.nan), "images contain NaN or infinite values; allowed are uint8, or floats in 0..1"),
     ],
@@ -208,6 +224,187 @@ def test_score_wants_a_label_for_each_image(fitted: fl.Classifier, digits: Digit
         fitted.score(digits.images[:0], np.empty(0, int))
 
 
+def test_one_file_a_folder_and_pictures_of_any_size(photo_run: Any, photos: Path) -> None:
+    clf = fl.load(photo_run.path)
+    files = sorted((photos / "test").rglob("*.png"))
+    expected = clf.predict_proba(files)
+    close = partial(np.testing.assert_allclose, atol=1e-6)  # the sums of a batch of another size are in another order
+    for same in (photos / "test", str(photos / "test"), np.array([str(f) for f in files]), tuple(files)):
+        np.testing.assert_array_equal(clf.predict_proba(same), expected)
+    one = Image.open(files[0])
+    for same in (files[0], str(files[0]), one, [one], [np.array(one)], np.array(one)[None]):
+        close(clf.predict_proba(same), expected[:1])
+    # larger ones become smaller as files do, whatever holds them
+    large, wide = one.resize((40, 50)), one.resize((60, 40))
+    expected = clf.predict_proba([large, wide])
+    close(clf.predict_proba([np.array(large), np.array(wide)]), expected)
+    close(clf.predict_proba(np.array(large)[None]), expected[:1])
+    grey = one.convert("L").resize((30, 30))
+    close(clf.predict_proba([np.array(large), np.array(grey)]), clf.predict_proba([large, grey]))
+
+
+def test_features_are_what_the_last_layer_sees(fitted: fl.Classifier, digits: Digits) -> None:
+    features = fitted.features(digits.images[:7])
+    linear = fitted.model.model.net.linear
+    weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+    assert features.shape == (7, weight.shape[1]) and features.dtype == np.float32
+    logits = features @ weight.T + bias
+    spread = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(
+        spread / spread.sum(1, keepdims=True), fitted.predict_proba(digits.images[:7]), atol=1e-5
+    )
+    assert fitted.features(digits.images[:0]).shape == (0, weight.shape[1])
+
+
+NAMES = {3: "three", 7: "seven", 8: "eight"}
+
+
+def test_names_as_labels(digits: Digits, fitted: fl.Classifier) -> None:
+    """None and other ways to say that there is no label; the training is that of the numbers."""
+    names = [NAMES.get(v) for v in digits.labels.tolist()]
+    hidden = np.array([name is None for name in names])
+    given = [names, np.array(names, object), np.ma.masked_array([name or "x" for name in names], hidden)]
+    given += [[name or float("nan") for name in names], [name or -1 for name in names], [n or "" for n in names]]
+    for labels in given:
+        clf = fl.fit(digits.images, labels, config=replace(quick(), steps=2), progress=False)
+        assert clf.classes_.tolist() == ["eight", "seven", "three"]  # sorted, as in scikit-learn
+        assert clf.model.classes == ("eight", "seven", "three")
+    clf = fl.fit(digits.images, names, config=quick(), progress=False)
+    some, truth = digits.images[hidden], [NAMES[v] for v in digits.truth[hidden].tolist()]
+    assert clf.score(some, truth) == np.mean(clf.predict(some) == np.array(truth)) > 0.6
+    with pytest.raises(ValueError, match=r"^score needs labels among 'eight', 'seven', 'three', got None$"):
+        clf.score(some[:2], ["three", None])
+
+
+def test_whole_numbers_in_floats(digits: Digits) -> None:
+    """As a column of a table has integers of which some are missing."""
+    labels = np.where(digits.labels < 0, np.nan, digits.labels)
+    clf = fl.fit(digits.images, labels, config=replace(quick(), steps=2), progress=False)
+    assert clf.classes_.tolist() == [3, 7, 8] and clf.classes_.dtype.kind == "i"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["of a run", "of nothing kept"])
+def test_save_and_load(kept: bool, fitted: fl.Classifier, digits: Digits, command: Any, tmp_path: Path) -> None:
+    names = [NAMES.get(v) for v in digits.labels.tolist()]
+    clf = fitted if kept else fl.fit(digits.images, names, config=replace(quick(), steps=4), progress=False)
+    assert (clf.run is not None) == kept
+    path = clf.save(tmp_path / "saved")
+    assert path == tmp_path / "saved" and {p.name for p in tmp_path.iterdir()} == {"saved"}
+    again = fl.load(path)
+    np.testing.assert_array_equal(again.predict_proba(digits.images), clf.predict_proba(digits.images))
+    assert again.classes_.tolist() == ([3, 7, 8] if kept else ["eight", "seven", "three"])
+    assert not list(path.rglob("state.pt")) and not (path / "tensorboard").exists()
+    Image.fromarray(digits.images[0]).save(tmp_path / "0.png")
+    said = command("predict", path, tmp_path / "0.png", "--no-progress")
+    assert said.code == 0 and said.out.splitlines()[1].split(",")[1] == str(again.predict(tmp_path / "0.png")[0])
+    assert command("report", path).code == 0
+    # one that was saved can be saved again, and nothing is written over
+    np.testing.assert_array_equal(
+        fl.load(again.save(tmp_path / "twice")).predict(digits.images), again.predict(digits.images)
+    )
+    with pytest.raises(ValueError, match=r"saved exists and is not empty"):
+        clf.save(path)
+    assert "step-" not in command("train", "--resume", path).err and command("train", "--resume", path).code == 0
+
+
+def test_arguments_of_fit(digits: Digits, tmp_path: Path) -> None:
+    options = {"algorithm": "mixmatch", "net": "small-2", "steps": 6, "seed": 5, "device": "cpu", "progress": False}
+    clf = fl.fit(digits.images, digits.labels, out=tmp_path / "run", **options)
+    assert clf.run is not None
+    config = clf.run.config
+    assert isinstance(config.algorithm, fl.MixMatch) and config.algorithm.ramp_steps == 6
+    assert (config.net.name, config.steps, config.seed, config.device) == ("small-2", 6, 5, "cpu")
+    assert (config.optim.warmup, config.eval_every) == (0, 1)
+    mine = fl.FlexMatch(tau=0.9)
+    clf = fl.fit(
+        digits.images,
+        digits.labels,
+        algorithm=mine,
+        net=fl.Net("small-2", dropout=0.1),
+        config=quick(),
+        steps=4,
+        out=tmp_path / "other",
+        progress=False,
+    )
+    assert clf.run is not None and clf.run.config.algorithm == mine and clf.run.config.net.dropout == 0.1
+    assert clf.run.config.batch == 8 and clf.run.config.steps == 4
+
+
+def test_a_size_for_pictures(photos: Path) -> None:
+    paths = np.array(sorted(map(str, (photos / "labeled").rglob("*.png"))))
+    labels = [Path(p).parent.name for p in paths]
+    clf = fl.fit(paths, labels, net="small-2", steps=2, image_size=12, progress=False)
+    assert clf.model.shape == (3, 12, 12) and clf.classes_.tolist() == ["blue", "red"]
+    whole = fl.fit(str(photos), algorithm="supervised", net="small-2", steps=2, image_size=12, progress=False)
+    assert whole.model.shape == (3, 12, 12) and whole.classes_.tolist() == ["blue", "red"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"time": "10m", "steps": 5}, "time says how many steps are taken: leave out steps, or time"),
+        ({"time": "10"}, "time must be a length of time such as 90s, 10m, 1h30m or 2h, got '10'"),
+        ({"time": -1}, "time must be text such as '10m', or seconds above 0 and at most 3,600,000, got -1"),
+        ({"algorithm": "fixmach"}, "there is no algorithm 'fixmach'; did you mean fixmatch? (known: "),
+        ({"algorithm": fl.FixMatch}, "algorithm must be a name or settings such as FixMatch(), got "),
+        ({"net": "smal"}, "net 'smal' is unknown; did you mean 'small'?"),
+        ({"image_size": 16}, "image_size is for picture files; arrays are taken as they are"),
+        ({"steps": 0}, "Train.steps must be at least 1 for fixmatch, which learns in steps alone, got 0"),
+    ],
+)
+def test_wrong_arguments_of_fit(digits: Digits, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        fl.fit(digits.images, digits.labels, progress=False, **options)
+    assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
+
+
+def test_the_training_of_arrays() -> None:
+    """The settings that fit has had from its beginning."""
+    old = Train(
+        net=fl.Net("small"),
+        optim=fl.Optim(lr=0.1, warmup=30),
+        ema=fl.Ema(decay=0.99, warmup=True, buffers="averaged"),
+        steps=1000,
+        batch=32,
+        uratio=4,
+        eval_every=250,
+        save_every=250,
+        log_every=25,
+    )
+    assert arrays_recipe((3, 32, 32)) == old
+    assert arrays_recipe((1, 8, 8)) == replace(old, weak="affine", strong="affine")
+    learned = arrays_recipe((3, 32, 32), net=fl.Net("timm:resnet18", pretrained=True))
+    assert learned.optim.lr == 0.003 and learned.net == fl.Net("timm:resnet18", pretrained=True)
+    assert arrays_recipe((3, 32, 32), "mixmatch").algorithm.ramp_steps == 1000
+
+
+def test_what_fit_shows(digits: Digits, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fl.fit(digits.images, digits.labels, config=quick(), steps=3)
+    said = capsys.readouterr()
+    assert said.out == ""
+    first, *_, step, last = said.err.splitlines()
+    assert first.startswith("fixmatch on arrays: 12 labeled and ") and step.startswith("step 3/3  train ")
+    assert last.startswith("train: accuracy on the labeled images, which were trained on")
+    assert "run folder" not in said.err and "/tmp" not in said.err  # it is gone by now
+    fl.fit(digits.images, digits.labels, config=quick(), steps=2, out=tmp_path / "run")
+    assert f"run folder {tmp_path / 'run'}\n" in capsys.readouterr().err
+    fl.fit(digits.images, digits.labels, config=quick(), steps=2, progress=False)
+    assert capsys.readouterr() == ("", "")
+    fl.fit(digits.images, digits.labels, net="small-2", steps=2)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("settings: "))
+    usual = "settings: seed 1, split seed 1; the usual ones of fixmatch for images in memory, but "
+    assert line.startswith(f"{usual}optim.warmup=0, steps=2, eval_every=1, ")
+
+
+def test_a_training_that_is_stopped_and_not_kept(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: Any, **options: Any) -> None:
+        raise Interrupted("`fewlabels train --resume /tmp/gone` goes on from it", 2)
+
+    monkeypatch.setattr(classifier_module, "train", stopped)
+    with pytest.raises(Interrupted, match=r"^stopped; nothing is kept, as `out` names no run folder$"):
+        fl.fit(digits.images, digits.labels, steps=2)
+
+
 def test_a_folder_is_no_picture(photo_run: Any, photos: Path) -> None:
     """Its pictures would be more rows than the list has."""
     clf = fl.load(photo_run.path)
@@ -223,7 +420,7 @@ def test_score_does_not_count_labels_that_are_none_of_the_classes(fitted: fl.Cla
     for labels, given in (([3, 7, -1], "-1"), ([3, None, 7], "-1"), ([3, 7, 5], "5")):
         with pytest.raises(ValueError, match=rf"^score needs labels among 3, 7, 8, got {given}$"):
             fitted.score(digits.images[:3], labels)
-    with pytest.raises(ValueError, match=r"^labels must be integers"):
+    with pytest.raises(ValueError, match=r"^score needs labels among 3, 7, 8, got '3', '7'$"):
         fitted.score(digits.images[:3], ["3", "7", "7"])
 
 
@@ -239,8 +436,9 @@ def test_grey_and_colours_are_brought_together(fitted: fl.Classifier, photo_run:
     assert channels == 3
     grey = np.random.default_rng(2).integers(0, 256, (5, height, width, 1), np.uint8)
     np.testing.assert_array_equal(colour.predict_proba(grey), colour.predict_proba(np.repeat(grey, 3, 3)))
-    with pytest.raises(ValueError, match="the model takes uint8 images"):
-        colour.predict(np.zeros((3, height, width), np.uint8))  # three grey images, or the channels of one?
+    sentence = r"^images of shape \[3, 16, 16\] may be 3 grey ones or the channels of one, and the model takes colours"
+    with pytest.raises(ValueError, match=sentence):
+        colour.predict(np.zeros((3, height, width), np.uint8))
 
 
 def test_settings_of_the_config_s_data_count(digits: Digits, tmp_path: Path) -> None:

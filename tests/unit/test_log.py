@@ -15,8 +15,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fewlabels as fl
 from fewlabels.runs.run import NotWritten, Run
-from fewlabels.training.log import MetricsWriter, said_once
+from fewlabels.training.log import MetricsWriter, said_once, shown
 from fewlabels.training.step import Trainer
+
+
+def test_what_a_person_is_shown() -> None:
+    point = {"kind": "log", "step": 9, "loss": 0.5, "loss_x": 0.25, "loss_u": 0.25, "lr": 0.1, "step_ms": 40.0}
+    assert shown(point) == "loss 0.500  25.0 steps/s"
+    assert shown({**point, "mask": 0.616}) == "unlabeled in use: 62 %  loss 0.500  25.0 steps/s"
+    assert shown({**point, "mask_mixed": 0.1}) == "unlabeled in use: 10 %  loss 0.500  25.0 steps/s"
+    del point["loss"]
+    assert shown({**point, "prior": [0.5, 0.5], "mask": 1.0}) == "unlabeled in use: 100 %  25.0 steps/s"
+    scores = {"ema": {"accuracy": 81.236}, "raw": {"accuracy": 3.0}}
+    assert shown({"kind": "eval", "step": 9, "train": scores, "valid": scores}) == "valid 81.24 %"
+
 
 NOW = 1_800_000_000.0
 

@@ -140,10 +140,8 @@ def _list(run: Run, as_json: bool) -> None:
 
 def _show(run: Run, result: dict[str, Any]) -> None:
     out = Screen()
-    print(
-        f"{run.path}: {result['weights']} weights of step {result['step']} on {result['n']} "
-        f"{result['measured_on']} images"
-    )
+    kind = "averaged" if result["weights"] == "ema" else "raw"
+    print(f"{run.path}: {kind} weights of step {result['step']} on {result['n']} {result['measured_on']} images")
     if (bn := result.get("recompute_bn")) is not None:
         print(
             f"batch-norm statistics of {bn['batches']} batches ({bn['images']} labeled images); accuracy before, after:"

@@ -6,10 +6,11 @@ import contextlib
 import dataclasses
 import io
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -36,6 +37,30 @@ class UsageError(ValueError):
     """The command line cannot be understood."""
 
 
+class _Help:
+    """Takes tyro's help, which may have colours: what it breaks itself are the frames; the lines around them break
+    between words here, and the usage names no list of all algorithms."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.sink = streams.sink(out)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sink, name)
+
+    def write(self, text: str) -> int:
+        self.sink.write("\n".join(map(self._line, text.split("\n"))))
+        return len(text)
+
+    def _line(self, line: str) -> str:
+        plain, width = re.sub(r"\x1b\[[\d;]*m", "", line), shutil.get_terminal_size().columns
+        if plain.startswith("usage: "):
+            return streams.wrapped(re.sub(r"\[\{[\w,-]{60,}\}\]", "[ALGORITHM]", plain), width)
+        return streams.wrapped(line, width) if line == plain and line[:1] not in _FRAME else line
+
+
+_FRAME = ("│", "╭", "╰", "|", "+")
+
+
 def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None, positional: Iterable[str] = ()) -> T:
     """The dataclass `cls` from command-line arguments.
 
@@ -43,7 +68,7 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
     SystemExit(0) after printing the help.
     """
     said, positional = io.StringIO(), list(positional)
-    shown = streams.sink(sys.stdout)  # of the help, which may have colours
+    shown = cast(TextIO, _Help(sys.stdout))
     try:
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said), _REGISTRY:
             result: T | None
@@ -144,7 +169,7 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
     if having := [name for name, theirs in others.items() if option in theirs]:
         names = " and ".join([", ".join(having[:-1]), having[-1]] if having[1:] else having)
         return f"{option} is an option of {names}, not of the algorithm that is trained here"
-    if positional and (ours := other_projects.USUAL.get(option.lstrip("-").lower())):
+    if ours := other_projects.usual(command, option):
         return f"{command} has no option {given}; {ours}"
     if (hint := other_projects.hint(word)) and f" is {option} here" not in hint:
         return f"{command} has no option {given}; {hint if positional else hint.replace('--data.', '--')}"

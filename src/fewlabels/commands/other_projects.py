@@ -1,4 +1,5 @@
-"""The options of five published programs in our words: for the hint that one of them gets on our command line.
+"""The options of five published programs, and of many others, in our words: for the hint that one of them gets on our
+command line.
 
 They stand in other_projects.tsv, from which `python benchmarks/options_table.py` writes the tables of
 docs/coming-from.md: project, option there, what does the same here, remark, with a tab between; cells that are empty at
@@ -24,9 +25,18 @@ class Flag(NamedTuple):
     remark: str = ""
 
 
-@cache
+EVERYBODY = "* "
+"""Begins what stands in place of a project in the rows of words that many programs use, such as those of ultralytics,
+timm and Keras; a command of ours follows, and the remark ends the sentence that our option begins."""
+
+
 def projects() -> Mapping[str, tuple[Flag, ...]]:
     """Every option of each project, by its repository. CADR-FixMatch has those of google-research/fixmatch too."""
+    return {project: flags for project, flags in _rows().items() if not project.startswith(EVERYBODY)}
+
+
+@cache
+def _rows() -> Mapping[str, tuple[Flag, ...]]:
     text = resources.files(__package__).joinpath("other_projects.tsv").read_text(encoding="utf-8")
     _, *rows = csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     found: dict[str, list[Flag]] = {}
@@ -35,27 +45,20 @@ def projects() -> Mapping[str, tuple[Flag, ...]]:
     return {project: tuple(flags) for project, flags in found.items()}
 
 
-_SIZE = "--data.image-size is the side of own pictures in pixels"
+def usual(command: str, word: str) -> str | None:
+    """What to write for an option that many programs have under the name `word` (``--imgsz``), in a sentence."""
+    return _usual().get((command, word.lstrip("-").partition("=")[0].replace("_", "-").lower()))
 
-USUAL: Mapping[str, str] = {
-    "epoch": "--steps counts steps of --batch labeled images",
-    "epochs": "--steps counts steps of --batch labeled images",
-    "num-epochs": "--steps counts steps of --batch labeled images",
-    "time-limit": "--time 10m takes as many steps as fit into ten minutes",
-    "max-time": "--time 10m takes as many steps as fit into ten minutes",
-    "patience": "it trains all of --steps; `fewlabels evaluate RUN --checkpoint best` has the best state",
-    "imgsz": _SIZE,
-    "image-size": _SIZE,
-    "model": "--net names the network",
-    "weights": "--net.pretrained True, or FILE, starts from learned weights",
-    "pretrained": "--net.pretrained True, or FILE, starts from learned weights",
-    "learning-rate": "--optim.lr is the learning rate",
-    "lr0": "--optim.lr is the learning rate",
-    "project": "--out is the folder of the run",
-    "output": "--out is the folder of the run",
-    "gpus": "--device cuda:N names one GPU, and torchrun takes several",
-}
-"""Words of many programs for what `fewlabels train` calls otherwise."""
+
+@cache
+def _usual() -> Mapping[tuple[str, str], str]:
+    """The rows of no project: our option and what it is, by command and name."""
+    return {
+        (project.removeprefix(EVERYBODY), name): " ".join(filter(None, (ours, remark)))
+        for project, flags in _rows().items()
+        if project.startswith(EVERYBODY)
+        for name, ours, remark in flags
+    }
 
 
 def hint(word: str) -> str | None:

@@ -109,7 +109,7 @@ def _csv(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> Non
 def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> None:
     rows = [entry.row for entry in entries]
     values = {k: {row[k] for row in rows} - {None} for k in ("data", "net", "steps", "labels", "device", "measured_on")}
-    same = {k: next(iter(known), None) for k, known in values.items() if len(rows) > 1 and len(known) < 2}
+    same = {k: next(iter(known), None) for k, known in values.items() if rows and len(known) < 2}
     if any(not row["finished"] for row in rows):
         same.pop("steps", None)
     out = Screen()
@@ -122,7 +122,7 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
         cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in MEASURES if m != "last1"}})
     _print(out, cells, hidden=same)
     if said := ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in same.items()):
-        print_line(out, f"all runs: {said}")
+        print_line(out, f"{'all runs' if len(rows) > 1 else 'the run'}: {said}")
     if unfinished := sum(not row["finished"] for row in rows):
         print_line(out, f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
     if together:

@@ -340,6 +340,12 @@ def table(results: dict[str, Run]) -> str:
         lines.append(
             f"there are no test pictures, so it is that of the {count} validation pictures, which are held back"
         )
-    path = shlex.quote(str(first.path))
-    lines.append(f"next: fewlabels evaluate {path}; fewlabels predict {path} PICTURES... -o predictions.csv")
-    return "\n".join(lines)
+    return "\n".join([*lines, *following(first)])
+
+
+def following(run: Run) -> list[str]:
+    """The commands that come after a training, a line for each."""
+    path = shlex.quote(str(run.path))
+    rest = ("evaluate {}", "predict {} PICTURES... -o out.csv", "report {}")
+    lines = [f"fewlabels {words.format(path)}" for words in rest]
+    return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]

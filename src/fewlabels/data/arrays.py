@@ -17,7 +17,7 @@ from PIL import Image
 from fewlabels.data.pictures import PLAIN, Decoding
 from fewlabels.data.reading import read_open, read_pictures
 from fewlabels.data.residency import host_memory
-from fewlabels.data.source import Images, Labels, OnDemand, Source, own_style
+from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, own_style
 from fewlabels.data.stream import Files
 from fewlabels.runtime.words import amount
 
@@ -38,6 +38,7 @@ def from_arrays(
     name: str = ARRAYS,
     image_size: int | None = None,
     how: Decoding = PLAIN,
+    progress: Progress | None = None,
 ) -> Source:
     """Make a source; label -1 means unlabeled.
 
@@ -50,6 +51,7 @@ def from_arrays(
         classes: names by label; default "0", "1", ... up to the largest label.
         image_size, how: side in pixels for a list of files or pictures, and how they are read; see
             `reading.read_pictures`.
+        progress: called as ``progress(done, total)`` while files are read.
 
     Raises:
         ValueError: an input has another form, with what was given and what is allowed.
@@ -62,7 +64,7 @@ def from_arrays(
         n = len(images)
         flat = [one for x in given for one in x]
         if are_paths(images):
-            read = read_pictures([Path(p) for p in flat], image_size=image_size, how=how)
+            read = read_pictures([Path(p) for p in flat], image_size=image_size, how=how, progress=progress)
         else:
             read = read_open(flat, image_size=image_size, how=how)
         x, test_x, notes = read.images[:n], read.images[n:], read.notes

@@ -185,6 +185,7 @@ def logits_of(
     rows: Tensor | None = None,
     *,
     even: bool = False,
+    ask: Callable[[Model, Tensor], Tensor] = Model.predict,
 ) -> list[Tensor]:
     """Logits ``[n, K]`` float32 that each model predicts, in evaluation mode, for the images at `rows` (None: all).
 
@@ -194,6 +195,7 @@ def logits_of(
         store: of pixels, or of features, which need no normalisation.
         rows: int64 ``[n]``, n above 0, on the store's `rows_device`.
         even: fill up the last batch, so that compiled nets see one shape only.
+        ask: ``(model, x [n, C, H, W]) -> [n, ...]``, what is wanted in place of the logits that it predicts.
     """
     rows = torch.arange(len(store), device=store.rows_device) if rows is None else rows
     n, (_, height, width) = len(rows), store.shape
@@ -210,7 +212,7 @@ def logits_of(
         x = x if isinstance(store, FeatureStore) else normalize(x)
         store.expect(later.numpy() for later in islice(batches, i + 1, i + 1 + store.ahead))
         for model, logits in zip(models, out, strict=True):
-            logits.append(model.predict(x).float())
+            logits.append(ask(model, x).float())
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)
     return [torch.cat(logits)[:n] for logits in out]
@@ -239,6 +241,15 @@ class Predictor:
 
         Raises ValueError where dtype, height, width or channels are not those of the training images.
         """
+        return self._ask(images, Model.predict, len(self.classes))
+
+    def features(self, images: NDArray[np.uint8] | OnDemand) -> Tensor:
+        """Features ``[N, D]`` float32 of the net, on the CPU; images and errors as for `logits`."""
+        return self._ask(images, Model.features, self.model.dim)
+
+    def _ask(
+        self, images: NDArray[np.uint8] | OnDemand, ask: Callable[[Model, Tensor], Tensor], columns: int
+    ) -> Tensor:
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels):
             raise ValueError(
@@ -246,10 +257,10 @@ class Predictor:
                 f"got {images.dtype} {list(images.shape)}"
             )
         if not len(images):
-            return torch.empty(0, len(self.classes))
+            return torch.empty(0, columns)
         kind = choose("auto", len(images), self.shape, self.device).kind
-        (logits,) = logits_of([self.model], self.normalize, make_store(images, self.device, kind))
-        return logits.cpu()
+        (found,) = logits_of([self.model], self.normalize, make_store(images, self.device, kind), ask=ask)
+        return found.cpu()
 
 
 def load_predictor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,35 +148,16 @@ def predict(
             parts = file.relative_to(path).parts if path.is_dir() else ()
             folder = parts[0] if len(parts) > 1 else None
             found.append((file, _named(file, ends) if label_from == "suffix" else folder))
-    channels, height, width = model.shape
-    size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
-    keep_freed_memory()
     kept: list[int] = []
     abouts: dict[int, About] = {}
-    corrupt: list[tuple[str, str]] = []
+    corrupt: dict[int, str] = {}
     probabilities = []
-
-    def read(row: int) -> NDArray[np.uint8] | Unreadable:
-        about = About()
-        try:
-            image = decode(found[row][0], channels, (height, width), model.how, about)
-        except Unreadable as error:
-            return error
-        if about:
-            abouts[row] = about
-        return image
-
-    with ThreadPoolExecutor(count()) as pool:  # each holds a picture at its full size
-        for start in range(0, len(found), size):
-            chunk = [file for file, _ in found[start : start + size]]
-            images = list(pool.map(read, range(start, start + len(chunk))))
-            good = {i: image for i, image in enumerate(images) if isinstance(image, np.ndarray)}
-            corrupt += [(str(chunk[i]), e.reason) for i, e in enumerate(images) if isinstance(e, Unreadable)]
-            kept += [start + i for i in good]
-            if good:
-                probabilities.append(model.logits(np.stack(list(good.values()))).softmax(1).numpy())
-            if progress:
-                progress(start + len(chunk), len(found))
+    for rows, images, done in decoded_chunks(model, [file for file, _ in found], abouts, corrupt):
+        kept += rows
+        if rows:
+            probabilities.append(model.logits(images).softmax(1).numpy())
+        if progress:
+            progress(done, len(found))
     k = len(model.classes)
     probs = np.concatenate(probabilities) if probabilities else np.empty((0, k), np.float32)
     return Predictions(
@@ -184,7 +165,38 @@ def predict(
         ids=probs.argmax(1).astype(np.int64),
         probabilities=probs,
         classes=model.classes,
-        corrupt=tuple(corrupt),
+        corrupt=tuple((str(found[i][0]), reason) for i, reason in corrupt.items()),
         notes=sentences(abouts, [str(file) for file, _ in found], model.how.bits),
         truth=tuple(None if t is None else model.folders.get(t, t) for t in (found[i][1] for i in kept)),
     )
+
+
+def decoded_chunks(
+    model: Predictor, files: Sequence[Path], abouts: dict[int, About], corrupt: dict[int, str]
+) -> Iterator[tuple[list[int], NDArray[np.uint8], int]]:
+    """`files` as the model's images, in chunks: rows of those that can be read, uint8 ``[n, H, W, C]``, files so far.
+
+    abouts, corrupt: filled by row with what is to be said of a picture, and why one cannot be read.
+    """
+    channels, height, width = model.shape
+    size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+    keep_freed_memory()
+
+    def one(row: int) -> NDArray[np.uint8] | Unreadable:
+        about = About()
+        try:
+            image = decode(files[row], channels, (height, width), model.how, about)
+        except Unreadable as error:
+            return error
+        if about:
+            abouts[row] = about
+        return image
+
+    with ThreadPoolExecutor(count()) as pool:  # each holds a picture at its full size
+        for start in range(0, len(files), size):
+            rows = range(start, min(start + size, len(files)))
+            images = dict(zip(rows, pool.map(one, rows), strict=True))
+            corrupt |= {i: error.reason for i, error in images.items() if isinstance(error, Unreadable)}
+            good = {i: image for i, image in images.items() if isinstance(image, np.ndarray)}
+            pixels = np.stack(list(good.values())) if good else np.empty((0, height, width, channels), np.uint8)
+            yield list(good), pixels, rows.stop

@@ -32,6 +32,8 @@ class Budget(NamedTuple):
     seconds: float
     given: frozenset[str] = frozenset()
     """Settings by dotted name that stay as they are, whatever the number of steps."""
+    arguments: bool = False
+    """Call settings as Python's arguments, not as options of the command."""
 
     def check(self, config: Train) -> None:
         """Raises ValueError where other work than that of the steps takes the time."""
@@ -110,9 +112,10 @@ def said(config: Train, before: Train, paces: Sequence[Pace], budget: Budget) ->
     whole = sum(one.seconds(config.steps, config.eval_every, config.save_every) for one in paces)
     both = f" ({speed(others[0].step)} of the baseline, which shares the time)" if others else ""
     options = " ".join(_options(difference(config, before)))
+    again = f"steps={config.steps} in place of time repeats" if budget.arguments else ""
     return (
         f"{config.steps:,} steps fit into {about(budget.seconds)}: about {about(whole)} from here at {speed(pace.step)}"
-        f"{both}; in place of --time, {options} repeat the run"
+        f"{both}; {again or f'in place of --time, {options} repeat'} the run"
     )
 
 

@@ -17,7 +17,7 @@ from fewlabels.data.protocol import Options
 from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
-from fewlabels.runtime.words import amount, duration
+from fewlabels.runtime.words import about, amount
 from fewlabels.training.step import Trainer, parameters, pick_device
 
 SAMPLE = 48
@@ -79,11 +79,11 @@ def estimate(config: Train) -> Estimate:
         "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "
         f"images, {amount(weights)} weights and optimizer, {amount(used)} activations",
         "images": str(where).removeprefix("images "),
-        "time": f"about {duration(whole)} for {config.steps} steps without the evaluations "
+        "time": f"about {about(whole)} for {config.steps:,} steps without the evaluations "
         f"({1000 * seconds:.0f} ms each, from a sample)"
         + ("; --time 10m would take as many as fit into that" if whole > 1200 else "")
         if config.steps
-        else f"about {duration(whole)} for the features of {images + test} images that are not kept from before "
+        else f"about {about(whole)} for the features of {images + test:,} images that are not kept from before "
         f"({1000 * whole / (images + test):.1f} ms each, from a sample)",
     }
     return Estimate(replace(config, **kept), lines, whole)

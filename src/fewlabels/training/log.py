@@ -24,17 +24,19 @@ from fewlabels.runtime import files, streams
 from fewlabels.runtime.screen import Screen, print_line
 from fewlabels.runtime.words import duration
 
-SHOWN = ("loss", "loss_x", "loss_u", "mask")
-"""Logged values that the progress display shows, where the algorithm has them."""
+IN_USE = ("mask", "mask_mixed")
+"""Logged values that are the share of the unlabeled images that count; the display shows the first that there is."""
 
 
 def shown(record: Mapping[str, Any]) -> str:
-    """What is shown of a line of metrics.jsonl: the accuracy of an evaluation, losses and speed of a log point."""
+    """What a person is shown of a line of metrics.jsonl: the accuracy of an evaluation; of a log point the share of
+    the unlabeled pictures that count, the loss and the speed."""
     if record["kind"] == "eval":
         part = next(part for part in ("test", "valid", "train") if part in record)
         return f"{part} {record[part]['ema']['accuracy']:.2f} %"
-    losses = [f"{name} {record[name]:.3f}" for name in SHOWN if name in record]
-    return "  ".join([*losses, f"{1000 / record['step_ms']:.1f} steps/s"])
+    used = [f"unlabeled in use: {100 * record[name]:.0f} %" for name in IN_USE if name in record]
+    loss = [f"loss {record['loss']:.3f}"] if "loss" in record else []
+    return "  ".join([*used[:1], *loss, f"{1000 / record['step_ms']:.1f} steps/s"])
 
 
 class MetricsWriter:

@@ -93,6 +93,8 @@ class Output(NamedTuple):
     """The recipe of a project that the settings come from, to say so."""
     advise: bool = False
     """Name options of the command that would make a long training shorter."""
+    usual: Train | None = None
+    """Settings that need no word, of images in memory, which have no recipe."""
 
 
 def train(
@@ -169,7 +171,7 @@ def train(
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
             for line in (
-                *summary(trainer, source, split, output.recipe),
+                *summary(trainer, source, split, output.recipe, output.usual),
                 *source.notes,
                 *split.remarks,
                 *trainer.notes(),

@@ -94,8 +94,7 @@ class RunRecorder:
         if self.run is None:
             return
         self.writer.log(step, values, timing)
-        images = 1000 / step_ms * self.trainer.images_per_step
-        self.losses = f"{log.shown({'kind': 'log', **values, **timing})}  {images:.0f} images/s"
+        self.losses = log.shown({"kind": "log", **values, **timing})
         self.display.update(step, self.text)
 
     @property

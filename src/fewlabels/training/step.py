@@ -22,6 +22,7 @@ from fewlabels.inference.model import Model, logits_of, make_model
 from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.rng import philox, seed_torch
+from fewlabels.runtime.words import did_you_mean
 from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
@@ -45,7 +46,8 @@ class Objective(nn.Module):
 
 def pick_device(name: str) -> torch.device:
     """The device of this rank. Raises ValueError for one that is not there, or not for this rank alone."""
-    allowed = f"the device must be auto, cpu, cuda or cuda:N, got {name!r}"
+    meant = did_you_mean([f"cuda:{name}"] if name.isdecimal() else [])
+    allowed = f"the device must be auto, cpu, cuda or cuda:N, got {name!r}{meant}"
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:

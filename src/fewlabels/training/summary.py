@@ -22,8 +22,10 @@ from fewlabels.training.switches import autotunes
 SEEDS = ("seed", "data.seed")
 
 
-def summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) -> list[str]:
-    """What is about to be trained, in a few lines."""
+def summary(
+    trainer: Trainer, source: Source, split: Split, recipe: str | None, usual: Train | None = None
+) -> list[str]:
+    """What is about to be trained, in a few lines. recipe, usual: as of `settings`."""
     config, net = trainer.config, trainer.model.net
     channels, height, width = source.shape
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
@@ -33,7 +35,7 @@ def summary(trainer: Trainer, source: Source, split: Split, recipe: str | None) 
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
         f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
-        settings(config, source, recipe),
+        settings(config, source, recipe, usual),
         str(trainer.batches.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]
@@ -52,13 +54,16 @@ def _switches(trainer: Trainer) -> str:
     return f"{switches}; views by the way {trainer.batches.way!r}"
 
 
-def settings(config: Train, source: Source, named: str | None = None) -> str:
+def settings(config: Train, source: Source, named: str | None = None, usual: Train | None = None) -> str:
     """The seeds, the recipe, and which of the settings are not the recipe's.
 
-    config: resolved. named: the recipe of a project, where one was asked for.
+    config: resolved. named: the recipe of a project, where one was asked for. usual: what stands in place of a recipe
+    for images in memory.
     """
     algorithm, base = algorithm_name(config.algorithm), Train(data=complete(Data(config.data.name)))
     said = "the defaults"
+    if usual is not None and config.data.name == ARRAYS:
+        said, base = f"the usual ones of {algorithm} for images in memory", replace(usual, data=base.data)
     if algorithm in ALGORITHMS and config.data.name != ARRAYS:
         name = names.parse(config.data.name)
         base = recipe(named or algorithm, config.data.name)
