@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PseudoLabeling,
         RealMix,
         ReMixMatch,
+        SelfTraining,
         Supervised,
         SupervisedMixUp,
     )
@@ -63,6 +64,7 @@ _MODULES = {
         "PseudoLabeling",
         "ReMixMatch",
         "RealMix",
+        "SelfTraining",
         "Supervised",
         "SupervisedMixUp",
         "UDA",
@@ -112,6 +114,7 @@ __all__ = [
     "RealMix",
     "Run",
     "Seen",
+    "SelfTraining",
     "Source",
     "Supervised",
     "SupervisedMixUp",

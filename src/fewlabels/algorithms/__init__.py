@@ -21,6 +21,7 @@ from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.remixmatch import ReMixMatch
+from fewlabels.algorithms.self_training import SelfTraining
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
 from fewlabels.algorithms.uda import UDA
@@ -48,6 +49,7 @@ __all__ = [
     "PseudoLabeling",
     "ReMixMatch",
     "RealMix",
+    "SelfTraining",
     "Supervised",
     "SupervisedMixUp",
 ]
@@ -69,6 +71,7 @@ AnyAlgorithm = (
     | FlexMatch
     | CADR
     | Frozen
+    | SelfTraining
 )
 """The configuration of any algorithm of the package."""
 
