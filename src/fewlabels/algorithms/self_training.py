@@ -51,7 +51,7 @@ class Votes(Algorithm):
 
     def forward(self, batch: Batch, net: Net, ema: Net) -> Losses:
         (x,), (u,) = batch.x, batch.u
-        logits_x, logits_u = net(torch.cat((x, u))).split((len(x), len(u)))
+        logits_x, logits_u = torch.split(net(torch.cat((x, u))), [len(x), len(u)])
         loss_x = cross_entropy(logits_x, batch.y).mean()
         loss_u = cross_entropy(logits_u, soft_labels(self.votes[batch.index], self.classes)).mean()
         total = loss_x + self.weight * loss_u

@@ -32,7 +32,7 @@ from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import NotWritten, Run, RunError, free_folder, run_name
+from fewlabels.runs.run import VOTES, NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
@@ -172,7 +172,7 @@ def train(
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
             if taught:
-                run.write(teaching.VOTES, taught.data)
+                run.write(VOTES, taught.data)
             for line in (
                 *summary(trainer, source, split, output.recipe),
                 *source.notes,

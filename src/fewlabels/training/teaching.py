@@ -168,7 +168,7 @@ def _vote(trainer: Trainer, model: Predictor, rows: Tensor, show: Callable[[int]
     own = rows[torch.arange(trainer.rank * share, (trainer.rank + 1) * share) % len(rows)]
     size = AT_ONCE * max(1, PIXELS_PER_BATCH // (height * width))
     found, done = [], 0
-    for part in own.to(store.rows_device).split(size):
+    for part in torch.split(own.to(store.rows_device), size):
         (logits,) = logits_of([model.model], model.normalize, store, part)
         if not bool(logits.isfinite().all()):
             raise ValueError("a teacher gives an image no finite numbers, so that it has no class for it")
