@@ -68,7 +68,7 @@ def test_all_stages(command: Command, whole: tuple[Path, Any], tmp_path: Path, m
     rows = {line[:9].strip(): line[9:].split() for line in said.out.splitlines()}
     for name, run in runs.items():
         assert rows[name.replace("-", " ")][0] == f"{run.result['accuracy']:.2f}"
-    assert "mean" not in rows and f"the result is that of the student, the run all/student" in said.out
+    assert "mean" not in rows and "the result is that of the student, the run all/student" in said.out
     assert "votes on 1,397 unlabeled images: all teachers agree on " in said.err
 
     # by name, the student is the same
@@ -95,8 +95,8 @@ def test_a_student_of_other_teachers_is_not_taken_for_this_one(
     shutil.rmtree(root / "teacher-2")
     said = command(*OPTIONS, "--out", "all")
     assert said.code == 2 and said.sentence == (
-        "all/student has learned from its teachers already, and all/teacher-2 is to be trained anew; name another --out, "
-        "or add --overwrite to replace it"
+        "all/student has learned from its teachers already, and all/teacher-2 is to be trained anew; name another "
+        "--out, or add --overwrite to replace it"
     )
     assert not (root / "teacher-2").exists() and state(root / "student") == before
     assert command(*other, "--out", "all", "--overwrite").code == 0
