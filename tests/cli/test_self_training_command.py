@@ -141,6 +141,10 @@ def test_dry_run(command: Command, tmp_path: Path) -> None:
         ("self-training --folds 1..2", "--folds: self-training without --teachers trains them first; give it one"),
         ("self-training --time 1m", "--time: self-training without --teachers trains them first; give it --steps"),
         ("self-training --baseline", "--baseline: self-training without --teachers trains them first; its teachers"),
+        (
+            "self-training --dry-run --json",
+            "--json: self-training without --teachers trains them first, and one object",
+        ),
         ("self-training --teacher-seeds 3..1", "--teacher-seeds 3..1 counts downwards: write 1..3"),
         (
             "self-training --teachers a --teacher-seeds 1",

@@ -298,6 +298,8 @@ def _stages(command: Command, args: list[str]) -> int:
     }.items():
         if option in given:
             raise UsageError(f"{option}: {why}; {clause}")
+    if command.json:
+        raise UsageError(f"--json: {why}, and one object says the costs of one run: leave it out")
     if "RANK" in os.environ:
         raise UsageError(f"{why}, each on one device: start it without torchrun, and it takes every visible GPU")
     if command.teacher_nets and isinstance(command.train.net.pretrained, str):
