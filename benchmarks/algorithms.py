@@ -86,13 +86,17 @@ PARTS = {
 """Parts of FixMatch that are tried on a task."""
 
 
+APART = ("frozen", "self-training")
+"""What needs learned weights or other runs."""
+
+
 def variants(task: str) -> list[tuple[str, str]]:
-    """Algorithms with options of their own: all of the registry that learn in steps, some in two variants."""
+    """Algorithms with options of their own: all of the registry but `APART`, some in two variants."""
     if parts := PARTS.get(task.rstrip("0123456789")):
         others = [("realmix", ""), ("realmix", "--percent-mask 0.1")] if task.startswith("foreign") else []
         return [("supervised", "--view strong"), *(("fixmatch", options) for options in parts), *others]
     out = []
-    for name in (name for name, cls in ALGORITHMS.items() if not getattr(cls, "fits", False)):
+    for name in (name for name in ALGORITHMS if name not in APART):
         own = []
         if task == "cifar3":
             own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []

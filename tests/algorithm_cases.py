@@ -5,9 +5,11 @@ An algorithm that joins the union is here by itself; only combinations of option
 
 from __future__ import annotations
 
+import atexit
 import copy
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -202,8 +204,19 @@ def toy() -> fl.Source:
     return fl.from_arrays(*draw(300), *draw(150))
 
 
+@functools.cache
+def toy_teacher() -> str:
+    """A run on the labels of `toy` alone."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    train = toy_training(fl.Supervised(), steps=60, log_every=60)
+    return str(fl.train(train, out=f"{folder.name}/teacher", source=toy()).path)
+
+
 def toy_training(config: Any, **changes: Any) -> Train:
-    """A training on 12 labels of `toy`."""
+    """A training on 12 labels of `toy`; one that has no teachers and needs some gets `toy_teacher`."""
+    if isinstance(config, fl.SelfTraining) and not config.teachers:
+        config = dataclasses.replace(config, teachers=(toy_teacher(),))
     train = Train(
         algorithm=config,
         data=fl.Data("arrays", labels=12),

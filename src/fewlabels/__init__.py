@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         PseudoLabeling,
         RealMix,
         ReMixMatch,
+        SelfTraining,
         Supervised,
         SupervisedMixUp,
     )
@@ -66,6 +67,7 @@ _MODULES = {
         "PseudoLabeling",
         "ReMixMatch",
         "RealMix",
+        "SelfTraining",
         "Supervised",
         "SupervisedMixUp",
         "UDA",
@@ -118,6 +120,7 @@ __all__ = [
     "RealMix",
     "Run",
     "Seen",
+    "SelfTraining",
     "Source",
     "Supervised",
     "SupervisedMixUp",

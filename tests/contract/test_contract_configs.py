@@ -69,7 +69,7 @@ def allowed(kind: Any, outer: Range | None = None) -> list[Any]:
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     if get_origin(kind) is tuple:
-        return [tuple(range(1, K + 1)), ()]
+        return [("runs/a", "runs/b") if get_args(kind)[0] is str else tuple(range(1, K + 1)), ()]
     if get_origin(kind) in (Union, types.UnionType):
         return [value for part in get_args(kind) for value in allowed(part, limits)]
     if kind is type(None):
@@ -88,6 +88,8 @@ def refused(kind: Any, outer: Range | None = None) -> list[Any]:
     limits = limits or outer
     if kind is bool:
         return [0, 1, "true", None]
+    if kind is str:
+        return [0, 1.0, None, True]
     if get_origin(kind) is Literal:
         return ["", get_args(kind)[0].upper() + "x", 1, None, True]
     if get_origin(kind) is tuple:

@@ -9,7 +9,7 @@ import fewlabels as fl
 
 ALGORITHMS = (
     "CADR FixMatch FlexMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
-    "Supervised SupervisedMixUp UDA VAT"
+    "SelfTraining Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"

@@ -22,6 +22,7 @@ from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.remixmatch import ReMixMatch
+from fewlabels.algorithms.self_training import SelfTraining
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
 from fewlabels.algorithms.uda import UDA
@@ -50,6 +51,7 @@ __all__ = [
     "PseudoLabeling",
     "ReMixMatch",
     "RealMix",
+    "SelfTraining",
     "Supervised",
     "SupervisedMixUp",
 ]
@@ -71,6 +73,7 @@ AnyAlgorithm = (
     | FlexMatch
     | CADR
     | Frozen
+    | SelfTraining
 )
 """The configuration of any algorithm of the package."""
 

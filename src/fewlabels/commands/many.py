@@ -1,4 +1,4 @@
-"""fewlabels train --seeds and --folds: one display for all runs, one table at the end."""
+"""fewlabels train --seeds and --folds, and self-training with its teachers: one display for all runs, one table."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
 from fewlabels.training import log
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
+"""What a mean is over; there is none over stages."""
 
 
 def main(plan: Callable[[], list[Job]], kind: Kind, *, dry_run: bool, progress: bool) -> int:
@@ -72,14 +73,17 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
     """What the runs will cost, measured on the first."""
     from fewlabels.training.estimate import estimate
 
-    cost = estimate(jobs[0].config)
-    steps = cost.config.steps
+    costs = {_work(job): estimate(job.config) for job in {_work(job): job for job in jobs}.values()}
+    steps = jobs[0].config.steps
     other = replace(jobs[0].config, algorithm=Supervised(view="strong"))
     baseline = estimate(other).seconds if jobs[0].baseline else 0.0
-    print("\n".join(f"{name:9}{text}" for name, text in cost.lines.items()))
+    width = max(9, *(len(job.name) + 1 for job in jobs))
+    print("\n".join(f"{name:{width}}{text}" for name, text in costs[_work(jobs[-1])].lines.items()))
     ends = [0.0] * places
     for job in jobs:
-        seconds = cost.seconds * (max(0, steps - job.start) / steps if steps else 1)
+        if job.last:
+            ends = [max(ends)] * places
+        seconds = costs[_work(job)].seconds * (max(0, steps - job.start) / steps if steps else 1)
         if baseline:
             seconds += baseline * (1 - max(0, job.start - steps) / steps)
         if job.finished:
@@ -87,10 +91,15 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
         else:
             ends[ends.index(min(ends))] += seconds
             text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
-        print(f"{job.name:9}{text}, {job.path}")
+        print(f"{job.name:{width}}{text}, {job.path}")
     how = f"{places} at a time" if places > 1 else "one after another"
     both = " with their baselines" if jobs[0].baseline else ""
-    print(f"{'all':9}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
+    print(f"{'all':{width}}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
+
+
+def _work(job: Job) -> tuple[str, str]:
+    """Jobs that are alike in this cost the same."""
+    return algorithm_name(job.config.algorithm), job.config.net.name
 
 
 # ---- while they train
@@ -213,19 +222,23 @@ def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
         seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
         cells.append([f"{sum(seconds):.0f}" if len(seconds) == len(parts) else "-", _remark(job, result)])
     table = [[job.name, *map(_number, row), *rest] for job, row, rest in zip(jobs, numbers, cells, strict=True)]
-    if len(jobs) > 1:
+    averaged = kind in OVER and len(jobs) > 1
+    if averaged:
         columns = [[number for number in column if number is not None] for column in zip(*numbers, strict=True)]
         means, deviations = zip(*map(mean_and_deviation, columns), strict=True)
         table.append(["mean", *map(_number, means), "", ""])
         table.append(["std", *map(_number, deviations), "", ""])
         table.append(["n", *(str(len(column)) for column in columns), "", ""])
-    names = (algorithm_name(jobs[0].config.algorithm), "baseline")[: len(parts)]
-    _print(table, ["", *(heading for name in names for heading in (f"{name} final", "last 20")), "seconds", ""])
+    first = f"{algorithm_name(jobs[0].config.algorithm)} final" if kind in OVER else "final"
+    headings = [first, "last 20", *(["baseline final", "last 20"] if jobs[0].baseline else [])]
+    _print(table, ["", *headings, "seconds", ""])
     images = {"valid": "validation", "train": "labeled"}.get(measured, measured)
     print(f"percent of the {images} images, averaged weights; final: after the last step;")
     print("last 20: median of the last 20 evaluations, or of all if there are fewer;")
-    if len(jobs) > 1:
+    if averaged:
         print(f"std: over the {OVER[kind]}, with n - 1, of the finished runs")
+    if kind == "stage":
+        print(f"the result is that of the student, the run {jobs[-1].path}")
     print(f"`fewlabels report {jobs[0].path.parent}` has more")
 
 

@@ -55,6 +55,8 @@ class Command:
     """Print one JSON object."""
     csv: bool = False
     """Print CSV."""
+    choose: bool = False
+    """Put finished runs on the same split in order of how good they may be, by their unlabeled images alone."""
 
 
 def main(args: list[str]) -> int:
@@ -63,6 +65,10 @@ def main(args: list[str]) -> int:
         raise UsageError("report needs run folders, or a folder of runs such as runs/")
     if command.json and command.csv:
         raise UsageError("report prints either --json or --csv")
+    if command.choose:
+        from fewlabels.commands.choose import show  # with torch, which a report does without
+
+        return show(_paths(command.runs), "json" if command.json else "csv" if command.csv else "table")
     entries, damaged = _read(command.runs)
     together = groups(entries)
     if command.json:
@@ -78,14 +84,19 @@ def main(args: list[str]) -> int:
     return 1 if damaged else 0
 
 
-def _read(folders: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    """Every run once, in the order of the folders, and a sentence for each that cannot be read."""
+def _paths(folders: Sequence[str]) -> list[Path]:
+    """Every run once, in the order of the folders."""
     paths: dict[Path, Path] = {}
     for folder in folders:
         for path in find(expanded(folder)):
             paths.setdefault(real(path), path)
+    return list(paths.values())
+
+
+def _read(folders: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    """Every run once, in the order of the folders, and a sentence for each that cannot be read."""
     entries, damaged = [], []
-    for path in paths.values():
+    for path in _paths(folders):
         try:
             entries.append(read(path))
         except DamagedRun as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels.algorithms import ALGORITHMS, Supervised
+from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
 from fewlabels.config.recipes import RECIPES, hint, recipe
@@ -32,6 +32,7 @@ from fewlabels.runtime import parallel, regular, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import nearest, seconds_of
 from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
+from fewlabels.sweep.stages import stages
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
 from fewlabels.training.transfer import weights_file
@@ -66,6 +67,11 @@ class Command:
     visible GPU. The same command goes on after a stop."""
     folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
+    teacher_seeds: Annotated[str | None, tyro.conf.arg(metavar="1..3|1,3,5")] = None
+    """For self-training without --teachers: train teachers on the labels alone first, one with each of these seeds;
+    default: 1..3, or --seed with each of --teacher-nets. The same command goes on after a stop."""
+    teacher_nets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NET...")] = ()
+    """Networks of these teachers, with the other settings of the student's; default: its own."""
     time: Annotated[str | None, tyro.conf.arg(metavar="90s|10m|1h30m")] = None
     """End within this time: measure the speed of this machine and take as many steps as fit, in place of --steps."""
     dry_run: bool = False
@@ -91,6 +97,11 @@ def main(args: list[str]) -> int:
         raise UsageError(f"--baseline is for trainings in steps; {name} compares itself with the labels alone")
     if not command.dry_run:
         streams.aside()
+    if isinstance(command.train.algorithm, SelfTraining) and not command.train.algorithm.teachers:
+        return _stages(command, args)
+    if command.teacher_seeds is not None or command.teacher_nets:
+        option = "--teacher-seeds" if command.teacher_seeds is not None else "--teacher-nets"
+        raise UsageError(f"{option} is for self-training that trains its teachers itself, without --teachers")
     budget = _budget(command, args)
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
@@ -183,7 +194,8 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         except ValueError as error:
             raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
-    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised) and base.steps > 0
+    alone = isinstance(algorithm, Supervised | SelfTraining)  # whose teachers are the comparison
+    shown = parse_name(data).base == "digits" and not alone and base.steps > 0
     return Command(train=base, baseline=shown)
 
 
@@ -272,6 +284,34 @@ def _check_resume(command: Command) -> None:
                 f"{run.path} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
                 "start a new run"
             )
+
+
+def _stages(command: Command, args: list[str]) -> int:
+    """Self-training with teachers of its own. Raises UsageError for options that do not go with it."""
+    given = {a.partition("=")[0] for a in args}
+    why = "self-training without --teachers trains them first"
+    for option, clause in {
+        "--seeds": "give it a --seed and --teacher-seeds, or --teachers that are trained already",
+        "--folds": "give it one --data.seed, or --teachers that are trained already",
+        "--time": "give it --steps, or --teachers that are trained already",
+        "--baseline": "its teachers are the models on the labels alone: leave it out",
+    }.items():
+        if option in given:
+            raise UsageError(f"{option}: {why}; {clause}")
+    if command.json:
+        raise UsageError(f"--json: {why}, and one object says the costs of one run: leave it out")
+    if "RANK" in os.environ:
+        raise UsageError(f"{why}, each on one device: start it without torchrun, and it takes every visible GPU")
+    if command.teacher_nets and isinstance(command.train.net.pretrained, str):
+        raise UsageError(
+            f"--teacher-nets: the weights {command.train.net.pretrained} are those of one net; train teachers of other "
+            "nets by themselves, and name them with --teachers"
+        )
+    seeds = () if command.teacher_seeds is None else numbers("--teacher-seeds", command.teacher_seeds)
+    jobs = partial(stages, command.train, seeds=seeds, nets=command.teacher_nets, out=command.out)
+    return many.main(
+        partial(jobs, overwrite=command.overwrite), "stage", dry_run=command.dry_run, progress=command.progress
+    )
 
 
 def _budget(command: Command, args: list[str]) -> Budget | None:

@@ -25,6 +25,7 @@ C = "JoyHuYY1412/CADR-FixMatch"
 K = "kekmodel/FixMatch-pytorch"
 D = "LeeDoYup/FixMatch-pytorch"
 R = "uizard-technologies/realmix"
+V = "OSU-MLB/SSL-Foundation-Models"
 
 # ---- by algorithm and data set
 
@@ -48,8 +49,9 @@ METHODS: Mapping[str, Settings] = {
     "mixmatch": {"uratio": 1},
     "remixmatch": {"uratio": 1},
     "realmix": {**ADAM, "uratio": 1},
+    "self-training": {"uratio": 1, "batch": 32},  # V's config/template/pet.yaml
 }
-"""Settings of an algorithm's script in F, or R's for its own, that are not FixMatch's, which are the defaults."""
+"""Settings of an algorithm's script in F, or R's or V's for its own, that are not FixMatch's, which are the defaults."""
 
 DATASETS: Mapping[str, Settings] = {
     "cifar100": {"net.name": "wrn-28-8", "optim.weight_decay": 0.001},  # F issue 26: --filters=128, wd 0.001

@@ -5,6 +5,7 @@
     tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
     result.json     written when the training is complete
     foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
+    votes.npy                                   of self-training: what its teachers say of each unlabeled image
 
 A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
 its average `ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
@@ -45,6 +46,9 @@ __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_na
 SETTINGS = ("split.json", "data.json", "config.json")
 """Files from before the first step, in the order in which they are removed: config.json shows that it is a run."""
 
+VOTES = "votes.npy"
+"""What the teachers of a run say of its unlabeled images."""
+
 FOUND = ("foreign",)
 """Names of the `Findings` of algorithms."""
 
@@ -58,6 +62,7 @@ PARTS = (
     "checkpoints",
     "tensorboard",
     "metrics.jsonl",
+    VOTES,
     *SETTINGS,
 )
 """Files and folders of a run, which go when it is replaced; whatever else lies in the folder stays."""

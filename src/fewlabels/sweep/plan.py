@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from fewlabels.algorithms import SelfTraining
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, difference
 from fewlabels.data import names
@@ -22,14 +23,15 @@ from fewlabels.runs.run import Run, RunError, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
+from fewlabels.training import teaching
 from fewlabels.training.loop import Output, changed, resume, supervised, train
 from fewlabels.training.step import pick_device
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
 
-Kind = Literal["seed", "fold"]
-"""What differs: the seed of the training, or that of the split."""
+Kind = Literal["seed", "fold", "stage"]
+"""What differs: the seed of the training, that of the split, or what is learned from (`fewlabels.sweep.stages`)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Job:
     """One of the runs."""
 
     name: str
-    """`seed 3` or `fold 3`."""
+    """`seed 3`, `fold 3`, `teacher 3` or `student`."""
     path: Path
     config: Train
     baseline: bool
@@ -48,6 +50,8 @@ class Job:
     finished: bool
     overwrite: bool = False
     """Replace a run of another configuration that the folder holds."""
+    last: bool = False
+    """It begins when all the others are finished."""
 
     @property
     def steps(self) -> int:
@@ -112,26 +116,39 @@ def plan(
     """
     root = root_of(config, kind, out)
     config = replace(config, data=resolve_data(config.data))
-    if (root / "config.json").is_file():
-        raise RunError(f"{root} is a single run: name another --out for several")
     jobs = []
     for n in which:
         own = replace(config, seed=n) if kind == "seed" else with_fold(config, n)
-        own = replace(own, data=resolve_data(own.data))
-        path = root / f"{kind}-{n}"
-        known = holds(path, own)
-        if not known:
-            _check_free(path, own, overwrite)
-        done, finished = saved(path, own.steps, baseline) if known else (0, False)
-        jobs.append(Job(f"{kind} {n}", path, own, baseline, known, done, finished, overwrite))
+        jobs.append(job_of(f"{kind} {n}", root / f"{kind}-{n}", own, baseline=baseline, overwrite=overwrite))
     return jobs
 
 
+def job_of(
+    name: str, path: Path, config: Train, *, baseline: bool = False, overwrite: bool = False, last: bool = False
+) -> Job:
+    """The run of a name in its folder, as far as that holds it. Raises RunError where it holds another one."""
+    config = replace(config, data=resolve_data(config.data))
+    known = holds(path, config)
+    if not known:
+        _check_free(path, config, overwrite)
+    done, finished = saved(path, config.steps, baseline) if known else (0, False)
+    return Job(name, path, config, baseline, known, done, finished, overwrite, last)
+
+
 def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
-    """The folder of all runs, as for `plan`."""
+    """The folder of all runs, as for `plan`. Raises RunError where it is a run itself."""
+    root = _root_of(config, kind, out)
+    if (root / "config.json").is_file():
+        raise RunError(f"{root} is a single run: name another --out for several")
+    return root
+
+
+def _root_of(config: Train, kind: Kind, out: Path | str | None) -> Path:
     if out is not None:
         return expanded(out)
     config = replace(config, data=resolve_data(config.data))
+    if kind == "stage":
+        return Path("runs") / f"{run_name(config)}-stages"
     seedless = replace(names.parse(config.data.name), seed=None)
     plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))
     return Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
@@ -142,7 +159,7 @@ def holds(path: Path, config: Train, split: Split | None = None) -> bool:
     try:
         if not (path / "config.json").is_file() or _differing(Run(path).config, config):
             return False
-        return _same_split(Run(path), config, split)
+        return _same_split(Run(path), config, split) and _same_teachers(Run(path), config)
     except ValueError:
         return False
 
@@ -150,6 +167,18 @@ def holds(path: Path, config: Train, split: Split | None = None) -> bool:
 def _same_split(run: Run, config: Train, split: Split | None = None) -> bool:
     """Whether a run has the same split where `config` names a file: `split`, or what the file holds now."""
     return config.data.split is None or run.split == (split or read_split(config.data.split))
+
+
+def _same_teachers(run: Run, config: Train) -> bool:
+    """Whether a run has learned from the teachers that `config` names as they are now, as far as they are there."""
+    if not isinstance(config.algorithm, SelfTraining) or not run.states():  # which asks them anew
+        return True
+    told = run.data.get("teachers", {}).get("runs", [])
+    for name, then in zip(config.algorithm.teachers, told, strict=True):
+        folder = expanded(name)
+        if (folder / "config.json").is_file() and teaching.weights_digest(Run(folder)) != then["weights"]:
+            return False
+    return True
 
 
 def _differing(old: Train, new: Train) -> list[str]:
@@ -167,6 +196,11 @@ def _check_free(path: Path, config: Train, overwrite: bool) -> None:
             raise RunError(
                 f"{path} holds a run with another split than {config.data.split} has now; name another --out, or add "
                 "--overwrite to replace it"
+            )
+        if not other:
+            raise RunError(
+                f"{path} holds a run that has learned from other teachers than there are now; name another --out, or "
+                "add --overwrite to replace it"
             )
         name = "algorithm.name" if "algorithm.name" in other else other[0]
         before, now = difference(old, config).get(name), difference(config, old).get(name)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -71,8 +71,8 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
     outcomes: dict[str, Outcome] = {}
     with interrupt.catch() as stop:
         try:
-            while running or (waiting and not stop.signum):
-                while waiting and free and not stop.signum:
+            while running or (_ready(waiting, running, outcomes) and not stop.signum):
+                while free and not stop.signum and _ready(waiting, running, outcomes):
                     running.append(Running(waiting.popleft(), free.popleft(), threads, board))
                 for one in list(running):
                     if stop.signum:
@@ -90,6 +90,13 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
     # a signal that left nothing undone has stopped nothing
     undone = len(outcomes) < len(jobs) or any(outcome.kind == "stopped" for outcome in outcomes.values())
     return Result(outcomes, stop.signum if undone else 0)
+
+
+def _ready(waiting: Sequence[Job], running: Sequence[Running], outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether the next job may begin: one that is the last when all the others are finished."""
+    if not waiting or not waiting[0].last:
+        return bool(waiting)
+    return not running and all(outcome.kind == "finished" for outcome in outcomes.values())
 
 
 class Running:

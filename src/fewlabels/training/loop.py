@@ -32,12 +32,12 @@ from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import NotWritten, Run, RunError, free_folder, run_name
+from fewlabels.runs.run import VOTES, NotWritten, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
-from fewlabels.training import fitting
+from fewlabels.training import fitting, teaching
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
@@ -134,6 +134,7 @@ def train(
     device = pick_device(config.device)
     with parallel.session(device), contextlib.ExitStack() as stack:
         config.net.check()
+        teaching.teachers(config)  # before the images are read
         if source is None:
             config = replace(config, data=resolve_data(config.data))
         else:
@@ -154,6 +155,7 @@ def train(
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
             fitted = fitting.fit(trainer, split)
+            taught = teaching.teach(trainer, split, path, output.progress)
         if parallel.rank() == 0:
             known = {
                 "source": source.name,
@@ -167,15 +169,19 @@ def train(
                 **provenance(config.net),
                 **facts_of(config, trainer.model),
                 **({"fit": dict(trainer.fitted)} if trainer.fitted else {}),
+                **(taught.facts if taught else {}),
                 **(facts or {}),
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)
+            if taught:
+                run.write(VOTES, taught.data)
             for line in (
                 *summary(trainer, source, split, output.recipe, output.usual),
                 *source.notes,
                 *split.remarks,
                 *trainer.notes(),
                 *fitted,
+                *(taught.notes if taught else ()),
             ):
                 output.say(line)
             output.say(f"run folder {run.path}")
@@ -291,6 +297,7 @@ def resume(
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
             check_body(run, trainer.model)
             fitting.prepare(trainer, source, split, output.progress)
+            teaching.recall(trainer, run)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
