@@ -46,6 +46,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     "fixmatch": [
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
+        {"temperature": 0.3, "loss_temperature": 0.4},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
