@@ -288,7 +288,7 @@ def resume(
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
             check_body(run, trainer.model)
-            fitting.prepare(trainer, source, split, output.progress)
+            fitting.prepare(trainer, source, split, output.progress, resumed=True)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint
         lead = parallel.rank() == 0
