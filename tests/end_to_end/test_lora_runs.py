@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 import fewlabels as fl
@@ -19,6 +20,8 @@ from fewlabels.config.resolve import pixel_statistics
 from fewlabels.inference.evaluate import evaluate
 from fewlabels.inference.model import load_predictor
 from fewlabels.runs.run import Run
+from fewlabels.runtime.words import amount
+from fewlabels.training.estimate import estimate
 from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
 
@@ -206,6 +209,18 @@ def test_the_head_starts_as_a_logistic_regression(
     assert np.abs(mine / mine.sum(1, keepdims=True) - theirs).max() < 0.01
     predicted = fl.load(run.path).predict_proba(toy().test_images)
     assert np.abs(predicted - theirs).max() < 0.01
+
+
+def test_a_dry_run_counts_the_body_too(weights: Path) -> None:
+    """Once, 4 bytes a value; what learns takes 16: twice, and with two means of AdamW."""
+    safetensors.torch.save_file(nets.build(VIT, classes=7, shape=(1, 8, 8), patch=4).state_dict(), weights)
+    net = fl.Net(VIT, patch=4, pretrained=str(weights), train="lora", rank=2)
+    lines = estimate(replace(toy_training(fl.Supervised(), net=net), data=fl.Data("digits@40"))).lines
+    body = sum(p.numel() for p in timm.create_model("test_vit", img_size=8, patch_size=4, in_chans=1).parameters())
+    body -= 1000 * 64 + 1000  # its head
+    learning = 64 * 10 + 10 + 6 * 2 * ((64 + 192) + (64 + 64) + (64 + 192) + (192 + 64))
+    assert lines["net"] == f"{VIT}, {learning:,} parameters that learn, beside {body:,}"
+    assert f", {amount(16 * learning + 4 * body)} weights and optimizer" in lines["memory"]
 
 
 def test_what_cannot_be(weights: Path, tmp_path: Path) -> None:
