@@ -48,6 +48,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     "fixmatch": [
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
+        {"temperature": 0.3, "loss_temperature": 0.4},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
         {"imbalance": Imbalance("adjust")},
         {"imbalance": Imbalance("reweight", scale="largest"), "missing": Missing("cadr")},

@@ -84,11 +84,12 @@ def has(config: Any, *names: str) -> bool:
 
 
 def untouched(config: Any) -> bool:
-    """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed or left out."""
+    """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed, tempered or left out."""
     unmixed = not has(config, "beta") or isinstance(config, ICT) or getattr(config, "mix", "x.").startswith(".")
     missing = getattr(config, "missing", Missing())
     unweighted = missing.name == "none" or missing.weighting == "weighted"  # of equal shares, as at the start
-    return unmixed and unweighted and getattr(config, "tsa", "none") == "none"
+    plain = getattr(config, "tsa", "none") == "none" and getattr(config, "loss_temperature", 1) == 1
+    return unmixed and unweighted and plain
 
 
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy")

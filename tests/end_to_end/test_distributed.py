@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import safetensors.torch
 import torch
-from two_ranks import MISSING, NORM, SAME, STEPPED, STEPS, step_without_norm, train_without_norm
+from two_ranks import MISSING, NORM, SAME, STEPPED, STEPS, step_without_norm, train_bypasses, train_without_norm
 
 import fewlabels as fl
-from algorithm_cases import START_LOW
+from algorithm_cases import SHAPE, START_LOW
+from fewlabels import nets
 from fewlabels.runs.run import Run, RunError
 
 pytestmark = pytest.mark.slow
@@ -56,6 +58,10 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     train_without_norm(one)
+    torch.manual_seed(0)
+    body = nets.build("timm:test_vit", classes=3, shape=SHAPE, patch=4)
+    safetensors.torch.save_file(body.state_dict(), two / "body.safetensors")
+    train_bypasses(one, two / "body.safetensors")
     rewound = fl.train(NORM, out=two / "one").path
     (rewound / "result.json").unlink()
     ranks = [
@@ -105,6 +111,16 @@ def test_same_global_batch_same_losses_weights_and_state(worlds: Worlds, name: s
         assert state.keys() == same.keys()
         for key, value in state.items():
             torch.testing.assert_close(same[key], value, rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_bypasses_and_a_fitted_head_are_those_of_one_process(worlds: Worlds) -> None:
+    one, two = (Run(world / "lora").checkpoint() for world in (worlds.one, worlds.two))
+    for which in ("raw", "ema"):
+        mine, theirs = one.weights(which), two.weights(which)
+        assert mine.keys() == theirs.keys() and len(mine) == 2 + 2 * 24
+        for key, value in mine.items():
+            torch.testing.assert_close(theirs[key], value, rtol=0, atol=1e-5)
+        assert all(bool(value.any()) for key, value in mine.items() if key.endswith("lora_b"))
 
 
 def test_rank_0_lists_what_is_foreign(worlds: Worlds) -> None:

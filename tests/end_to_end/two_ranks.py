@@ -88,6 +88,13 @@ def train_without_norm(folder: Path) -> None:
             fl.train(train, out=folder / name, source=toy())
 
 
+def train_bypasses(folder: Path, weights: Path) -> None:
+    """LoRA beside the body in a file, from a head that is fitted to its features."""
+    net = fl.Net("timm:test_vit", patch=4, pretrained=str(weights), train="lora", head="probe")
+    config = toy_training(fl.FixMatch(tau=0.4), steps=STEPS, optim=fl.Optim(lr=0.1), net=net)
+    fl.train(config, out=folder / "lora", source=toy())
+
+
 def step_without_norm() -> dict[str, Any]:
     """Logged values, weights and algorithm's state after three steps of each of `STEPPED`, and all of `MISSING`."""
     after = {}
@@ -171,6 +178,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with parallel.session("cpu"):
         train_without_norm(folder)
+        train_bypasses(folder, folder / "body.safetensors")
         torch.save(step_without_norm(), folder / f"stepped{parallel.rank()}.pt")
         batch_norm(folder)
         answers = commands(folder)

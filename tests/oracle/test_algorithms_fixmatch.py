@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from norm_oracle import SHAPE, NormNet, Weights, gradient, images, logits, moments, weights
 from torch import Tensor, nn
 
-from fewlabels.algorithms import Consistency, FixMatch, Supervised
+from fewlabels.algorithms import Consistency, FixMatch, FlexMatch, Supervised
 from fewlabels.algorithms.slots import Seen, Threshold, cross_entropy_of_labels
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Outputs, Views
@@ -79,6 +79,71 @@ def test_fixmatch(seed: int, tau: float, lambda_u: float, target: str, temperatu
     assert not batch.u[0].grad.any(), "nothing flows into the targets"
     by_hand = np.stack([(softmax(x[i]) - eye[y[i]]) / b for i in range(b)])
     np.testing.assert_allclose(batch.x[0].grad.flatten(1), by_hand, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10**6),
+    tau=st.sampled_from([0.3, 0.8]),
+    target=st.sampled_from(["hard", "soft"]),
+    confidence=st.sampled_from([0.01, 0.1, 1.0]),
+    temperature=st.sampled_from([0.07, 0.5]),
+)
+def test_two_temperatures(seed: int, tau: float, target: str, confidence: float, temperature: float) -> None:
+    """As in tian1327/SWIFT (e7b832e), utils/training.py, train_fixmatch, written down in NumPy: the logits are
+    multiplied by exp(logit_scale) = 1 / 0.07 in both losses, and divided by T = 0.01 where they are compared with the
+    threshold. Gradients by central differences."""
+    rng = np.random.default_rng(seed)
+    b, m = 3, 5
+    x, weak, strong = (rng.normal(size=(n, K)) * 0.2 for n in (b, m, m))
+    y, eye = rng.integers(0, K, b), np.eye(K)
+
+    def losses(x: np.ndarray, strong: np.ndarray) -> tuple[float, float, list[float]]:
+        loss_x = [-np.log(softmax(x[i] / temperature)[y[i]]) for i in range(b)]
+        loss_u, mask = [], []
+        for j in range(m):
+            seen = softmax(weak[j] / (confidence if target == "hard" else 1))
+            q = eye[weak[j].argmax()] if target == "hard" else softmax(weak[j] / confidence)
+            mask.append(float(seen.max() >= tau))
+            loss_u.append(mask[j] * -(q * np.log(softmax(strong[j] / temperature))).sum())
+        return float(np.mean(loss_x)), float(np.mean(loss_u)), mask
+
+    batch = batch_of_logits(x, y, weak, strong)
+    config = FixMatch(tau=tau, target=target, temperature=confidence, loss_temperature=temperature, lambda_u=2.0)
+    got = loss(config.build(info(b, m)), batch)
+    loss_x, loss_u, mask = losses(x, strong)
+    expected = {"loss": loss_x + 2 * loss_u, "loss_x": loss_x, "loss_u": loss_u, "mask": np.mean(mask)}
+    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    for view, values in ((batch.x[0], x), (batch.u[1], strong)):
+        slopes = np.zeros_like(values)
+        for place in np.ndindex(*values.shape):
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = values.copy()
+                moved[place] += step
+                one = losses(moved, strong) if values is x else losses(x, moved)
+                ends.append(one[0] + 2 * one[1])
+            slopes[place] = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(view.grad.flatten(1), slopes, atol=2e-4)
+    assert not batch.u[0].grad.any()
+
+
+def test_the_loss_s_temperature_is_that_of_predictions() -> None:
+    logits = torch.tensor([[0.1, 0.2, 0.0]])
+    net = Identity()
+    rule = FixMatch(loss_temperature=0.07).build(info(1, 1)).rule
+    torch.testing.assert_close(rule(net, logits), logits / 0.07)
+    assert FixMatch().build(info(1, 1)).rule(net, logits) is net.head(logits)
+
+
+def test_flexmatch_goes_by_the_model_s_own_probabilities() -> None:
+    """With a temperature of the losses it is FlexMatch on the quotient of the logits."""
+    rng = np.random.default_rng(3)
+    x, weak, strong = (rng.normal(size=(n, K)) for n in (3, 6, 6))
+    y = rng.integers(0, K, 3)
+    plain = loss(FlexMatch(tau=0.6).build(info(3, 6)), batch_of_logits(x, y, weak, strong))
+    scaled = batch_of_logits(x / 4, y, weak / 4, strong / 4)
+    assert loss(FlexMatch(tau=0.6, loss_temperature=0.25).build(info(3, 6)), scaled) == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
+import torchvision
+from torch import nn
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
@@ -252,6 +255,31 @@ def test_a_short_recipe_goes_with_the_net(data: str, lr: float, momentum: float 
             tuned = recipe("uda", data, net=net, pretrained=weights)
             assert difference(tuned, train) == {"net.pretrained": weights, "optim.lr": 0.003}
     assert recipe("uda", data, pretrained="w.pth").net.name == recipe("uda", data).net.name
+
+
+@pytest.mark.parametrize("data", ["digits@40", "photos/"])
+def test_bypasses_have_rates_of_their_own(data: str) -> None:
+    """AdamW, decay 5e-4, warm-up of 2.5 %, rates of 1e-3 to 1e-5: OSU-MLB/SSL-Foundation-Models, config/lora."""
+    train = recipe("fixmatch", data, net="timm:test_vit", pretrained=True, train="lora")
+    plain = recipe("fixmatch", data, net="timm:test_vit")
+    other = {"net.pretrained": True, "net.train": "lora", "optim.name": "adamw", "optim.lr": 0.001}
+    assert train.optim.weight_decay == 0.0005 and train.optim.warmup == int(plain.steps * 0.025)
+    assert difference(train, plain) == other | {"optim.warmup": int(plain.steps * 0.025)}
+    head = recipe("fixmatch", data, net="timm:test_vit", pretrained=True, train="head")
+    assert difference(head, plain) == {"net.pretrained": True, "net.train": "head", "optim.lr": 0.003}
+
+
+@pytest.mark.parametrize("net", ["timm:tf_efficientnet_lite0", "torchvision:resnet18"])
+def test_a_folder_s_recipe_leaves_the_library_s_batch_norm(net: str) -> None:
+    """What a net moves its statistics by is the library's, with learned weights too."""
+    train = recipe("fixmatch", "photos/", net=net, pretrained=True)
+    norms = [m for m in train.net.build(3, (3, 32, 32), blank=True).modules() if isinstance(m, nn.BatchNorm2d)]
+    if net.startswith("timm:"):
+        theirs: Any = timm.create_model(net.removeprefix("timm:"))
+    else:
+        theirs = torchvision.models.get_model(net.removeprefix("torchvision:"))
+    own = [(m.momentum, m.eps) for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(own) > 10 and [(m.momentum, m.eps) for m in norms] == own
 
 
 def test_a_project_s_recipe_is_a_whole_whatever_the_net() -> None:

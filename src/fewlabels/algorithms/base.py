@@ -16,6 +16,11 @@ def by_head(net: Net, features: Tensor) -> Tensor:
     return net.head(features)
 
 
+def by_tempered_head(temperature: float) -> Rule:
+    """Rule: those logits divided by `temperature`."""
+    return by_head if temperature == 1 else lambda net, features: net.head(features) / temperature
+
+
 class Algorithm(nn.Module):
     """Batch to losses. Buffers are its state, `state_dict()` its checkpoint. It has no parameters: what is trained
     besides the net are the `heads` that it asks for, which are part of the model."""
@@ -32,6 +37,9 @@ class Algorithm(nn.Module):
 
     rule: Rule = staticmethod(by_head)
     """How the model predicts; what it needs, such as a second head or a prior, is one of the `heads`."""
+
+    temperature: float = 1.0
+    """By which `forward` divides the logits in its losses, and `rule` those that it predicts."""
 
     draws: ClassVar[bool] = False
     """Whether `forward` draws from `Batch.rng`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from fewlabels.algorithms.base import by_tempered_head
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes, Teacher
-from fewlabels.algorithms.slots import Threshold, hard, sharpened, soft
+from fewlabels.algorithms.slots import Threshold, hard, sharpened, soft, tempered_labels, tempered_views
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Views
 
@@ -30,6 +31,9 @@ class FixMatch(Composed):
     temperature: Annotated[float, Range(0, low_open=True)] = 1.0
     """Sharpens what the pseudo-label is made of: with a hard target the confidence compared with `tau`
     (the class stays the same), with a soft one the target (the confidence stays unsharpened)."""
+    loss_temperature: Annotated[float, Range(0, low_open=True)] = 1.0
+    """Divides the logits in both losses, and those that the model predicts; what is compared with `tau` has its own
+    `temperature` (SWIFT, tian1327/SWIFT, utils/training.py: 0.07 and 0.01 on a pretrained net)."""
     anchoring: Literal["weak.strong", "weak.weak", "strong.weak", "strong.strong"] = "weak.strong"
     """A.B: the view A gives the pseudo-label, and the view B is trained; two draws of the same name differ
     (google-research/fixmatch, ab_fixmatch_anchoring.py)."""
@@ -49,7 +53,10 @@ class FixMatch(Composed):
             )
         first, second = self.anchoring.split(".")
         sharp = self.target == "hard" and self.temperature != 1
-        return Consistency(
+        step = Consistency(
+            labeled=tempered_labels(self.loss_temperature),
+            unlabeled=tempered_views(self.loss_temperature),
+            rule=by_tempered_head(self.loss_temperature),
             align=sharpened(self.temperature) if sharp else None,
             target=hard if self.target == "hard" else soft(self.temperature),
             select=Threshold(self.tau),
@@ -58,3 +65,5 @@ class FixMatch(Composed):
             teacher=self.teacher,
             bn=self.bn,
         )
+        step.temperature = self.loss_temperature
+        return step

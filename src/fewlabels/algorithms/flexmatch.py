@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.memory import newest
-from fewlabels.algorithms.slots import Seen
+from fewlabels.algorithms.slots import Seen, sharpened
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
@@ -35,7 +35,9 @@ class FlexMatch(FixMatch):
 
     def compose(self, info: Info) -> Consistency:
         step = super().compose(info)
-        step.align, step.select = None, Flexible(self, info)
+        tempered = self.loss_temperature != 1  # the confidence is that of the model's own probabilities
+        step.align = sharpened(self.loss_temperature) if tempered else None
+        step.select = Flexible(self, info)
         return step
 
 

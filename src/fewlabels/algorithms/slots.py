@@ -97,6 +97,13 @@ def cross_entropy_of_labels(seen: Seen) -> Tensor:
     return cross_entropy(seen.labeled[0].logits, seen.batch.y)
 
 
+def tempered_labels(temperature: float) -> Slot:
+    """Labeled: cross-entropy of the first labeled view, of ``softmax(logits / T)``, ``[B]``."""
+    if temperature == 1:
+        return cross_entropy_of_labels
+    return lambda seen: cross_entropy(seen.labeled[0].logits / temperature, seen.batch.y)
+
+
 def annealed_labels(schedule: str, ramp: int, info: Info) -> Slot:
     """Labeled: training signal annealing (UDA, Xie et al. 2020), ``[B]``.
 
@@ -124,6 +131,18 @@ def cross_entropy_of_views(seen: Seen, target: Tensor) -> Tensor:
     """Unlabeled: cross-entropy of the trained views against the targets, their mean, ``[M]``."""
     first, *more = (cross_entropy(view.logits, target) for view in seen.strong)
     return torch.stack([first, *more]).mean(0) if more else first
+
+
+def tempered_views(temperature: float) -> Divergence:
+    """Unlabeled: the same, of ``softmax(logits / T)``, ``[M]``."""
+    if temperature == 1:
+        return cross_entropy_of_views
+
+    def unlabeled(seen: Seen, target: Tensor) -> Tensor:
+        tempered = tuple(view._replace(logits=view.logits / temperature) for view in seen.strong)
+        return cross_entropy_of_views(seen._replace(strong=tempered), target)
+
+    return unlabeled
 
 
 class DistributionAlignment(nn.Module):

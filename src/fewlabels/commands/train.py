@@ -186,8 +186,8 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
-    name, pretrained = (net.name, net.pretrained) if net else (None, False)
-    base = recipe(first.recipe or algorithm_name(algorithm), data, net=name, pretrained=pretrained)
+    asked, chosen = first.recipe or algorithm_name(algorithm), net or Net()
+    base = recipe(asked, data, net=net.name if net else None, pretrained=chosen.pretrained, train=chosen.train)
     if file:
         try:
             base = from_dict(file, base)

@@ -16,6 +16,7 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.config.settings import Optim, Train, from_dict
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.names import DataName, parse
+from fewlabels.nets import Learning
 from fewlabels.runtime.words import nearest
 
 Settings = Mapping[str, Any]
@@ -148,14 +149,32 @@ FINE_TUNING: Settings = {"optim.lr": 0.003}
 """Settings of a short training that starts from learned weights: the rates of `SMALL` are for new ones."""
 
 
-def settings(algorithm: str, name: DataName, net: str | None = None, pretrained: bool | str = False) -> Settings:
-    """The settings of `recipe` that are no defaults of the dataclasses, without `net` and `pretrained` themselves."""
+LORA: Settings = {"optim.name": "adamw", "optim.lr": 0.001, "optim.weight_decay": 0.0005}
+"""The same where bypasses learn (OSU-MLB/SSL-Foundation-Models, config/lora), with a warm-up of this share of the steps:"""
+
+LORA_WARMUP = 0.025
+
+
+def tuning(train: str, steps: int) -> Settings:
+    """Settings of a short training that starts from learned weights, of which `train` learns."""
+    return {**LORA, "optim.warmup": int(LORA_WARMUP * steps)} if train == "lora" else FINE_TUNING
+
+
+def settings(
+    algorithm: str,
+    name: DataName,
+    net: str | None = None,
+    pretrained: bool | str = False,
+    train: str = "all",
+) -> Settings:
+    """The settings of `recipe` that are no defaults of the dataclasses, without `net`, `pretrained` and `train`
+    themselves."""
     if algorithm in FITTED:
         return FITTED[algorithm]
     method = METHODS.get(algorithm, {})
     kind = "a folder" if name.folder else name.base
     if kind in SMALL:
-        small = {**SMALL[kind], **(FINE_TUNING if pretrained else {})}
+        small = {**SMALL[kind], **(tuning(train, SMALL[kind]["steps"]) if pretrained else {})}
         if net and _own_momentum(net):
             small.pop("net.bn_momentum", None)
         own = {k: v for k, v in method.items() if not k.startswith("optim.")}
@@ -278,6 +297,7 @@ def recipe(
     *,
     net: str | None = None,
     pretrained: bool | str = False,
+    train: Learning = "all",
 ) -> Train:
     """The default `Train` of an algorithm on a data set, or that of a project.
 
@@ -286,10 +306,12 @@ def recipe(
         data: a data name or a folder; default: the project's, or 40 labels of the digits.
         net: the network's name, in place of the recipe's own.
         pretrained: as `Net.pretrained`; a short training takes a smaller rate then.
+        train: as `Net.train`; a short training takes another optimizer for `lora`.
 
     Raises ValueError for unknown names.
     """
-    given: Settings = ({"net.name": net} if net else {}) | ({"net.pretrained": pretrained} if pretrained else {})
+    given = {"net.name": net, "net.pretrained": pretrained, "net.train": train if train != "all" else None}
+    given = {name: value for name, value in given.items() if value}
     if algorithm in RECIPES:
         named = RECIPES[algorithm]
         own = settings(named.algorithm, parse(named.data))
@@ -299,7 +321,7 @@ def recipe(
         near = nearest(algorithm, [*ALGORITHMS, *RECIPES])
         raise ValueError(f"there is no algorithm {algorithm!r}{near} (known: {known})")
     data = data or "digits@40"
-    return _train(algorithm, data, {**settings(algorithm, parse(data), net, pretrained), **given})
+    return _train(algorithm, data, {**settings(algorithm, parse(data), net, pretrained, train), **given})
 
 
 def _train(algorithm: str, data: str, values: Settings) -> Train:

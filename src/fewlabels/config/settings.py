@@ -168,15 +168,44 @@ class Net(Checked):
     .pth file of the same net, or a run folder, for its averaged weights."""
 
     train: nets.Learning = "all"
-    """What learns: all of the net, or its `head` alone, the last linear layer. The body then stays as its learned
-    weights are, and a run names it and does not hold it."""
+    """What learns: all of the net; its `head` alone, the last linear layer; or with `lora` the head and bypasses of low
+    rank beside the linear layers of attention and MLP (`timm:`). The body then stays as its learned weights are, and
+    checkpoints name it and do not hold it."""
+    rank: Annotated[int, Range(1, 1024)] = 4
+    """Rank of the bypasses of `lora`."""
+    alpha: Annotated[float | None, Range(0, low_open=True)] = None
+    """Weight of the bypasses of `lora`: they count with the factor alpha / rank; default: the rank, a factor of 1."""
+    head: Literal["new", "probe"] = "new"
+    """How the last linear layer starts: as the net has it, or as a logistic regression on the features of the labeled
+    images (`probe`)."""
+    drop_path: Annotated[float, Range(0, 1, high_open=True)] = 0.0
+    """Share of images that skip the last residual block in a step, growing from 0 at the first one (`timm:`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rank", "alpha") if self.train != "lora" else ():
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise ValueError(f"Net.{name} {value:g} is for Net.train lora, not for {self.train}")
+        if self.drop_path and self.train == "head":
+            raise ValueError(f"Net.drop_path {self.drop_path:g} is for a body that learns, not for Net.train head")
+
+    def whole(self) -> Net:
+        """The net of a state dict that holds all of it, merged."""
+        own = type(self)
+        return dataclasses.replace(self, train="all", rank=own.rank, alpha=own.alpha)
 
     def check(self) -> None:
         """Raises the ValueError of `build` for what has nothing to do with the images."""
+        nets.check_parts(self.name, lora=self.train == "lora", drop_path=self.drop_path)
         if self.train != "all" and not self.pretrained:
             raise ValueError(
                 f"Net.train {self.train} leaves the body of the net as it is, which then must be a learned one: give "
                 "Net.pretrained True or a file of weights"
+            )
+        if self.head == "probe" and not self.pretrained:
+            raise ValueError(
+                "Net.head probe is fitted to the features of a learned net: give Net.pretrained True or a file of "
+                "weights"
             )
         nets.check(self.name, pretrained=self.pretrained, **self._options())
 
@@ -186,15 +215,19 @@ class Net(Checked):
     def build(self, classes: int, shape: tuple[int, int, int], *, blank: bool = False) -> nn.Module:
         """The net at its start, for images of `shape` (C, H, W); `blank`: the weights of what learns will be loaded
         from a run."""
-        return nets.build(
+        net = nets.build(
             self.name,
             classes=classes,
             shape=shape,
             dropout=self.dropout,
             bn_momentum=self.bn_momentum,
+            drop_path=self.drop_path,
             **self._options(),
             pretrained=False if blank and self.train == "all" else self.pretrained,
         )
+        if self.train == "lora":
+            nets.adapt(net, self.rank, self.alpha)
+        return net
 
 
 @dataclass(frozen=True)
@@ -224,6 +257,8 @@ class Optim(Checked):
     """Steps of linear warm-up from 0."""
     layer_decay: Annotated[float, Range(0, 1, low_open=True)] = 1.0
     """Factor of the learning rate from each layer to the one before it, for pretrained ViTs (0.5 to 0.8)."""
+    body: Annotated[float, Range(0, None, low_open=True)] = 1.0
+    """Factor of the learning rate of everything below the head, for pretrained nets (0.01 to 1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,6 +368,10 @@ class Train(Checked):
             raise ValueError(
                 f"Train.steps must be at least 1 for {algorithm_name(algorithm)}, which learns in steps alone, got 0"
             )
+        if self.net.head == "probe" and self.fits:
+            raise ValueError(f"Net.head probe is not for {algorithm_name(algorithm)}, which fits the head itself")
+        if self.optim.body != 1 and self.net.train == "head":
+            raise ValueError(f"Optim.body {self.optim.body:g} is for a body that learns, not for Net.train head")
         if (images := self.batch * (1 + self.uratio)) > 2**24:
             what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
             raise ValueError(f"{what} means {images:,} images in each step; {2**24:,} are the most")

@@ -40,8 +40,8 @@ def with_body(run: Run, config: Train) -> Train:
         found = next((p for p in (Path(place), copy) if p.is_file()), None)
         if found is None:
             raise RunError(
-                f"{run.path} holds the head of its net only, and the file of the body is gone: put {place} back, or a "
-                f"copy of it to {copy}"
+                f"{run.path} holds {held(config)} of its net only, and the file of the body is gone: put {place} back, "
+                f"or a copy of it to {copy}"
             )
         place = str(found)
     return replace(config, net=replace(config.net, pretrained=place))
@@ -51,6 +51,15 @@ def check_body(run: Run, model: Model) -> None:
     """Raises RunError where the body is another one than the run was trained on."""
     if model.frozen and nets.digest(model.state_dict(), model.frozen) != run.data["body"]["sha256"]:
         raise RunError(
-            f"the weights in {run.data['body']['weights']} are others than when {run.path} was trained on their "
+            f"the weights {_named(run.data['body']['weights'])} are others than when {run.path} was trained on their "
             "features: put back those, or train a new run"
         )
+
+
+def held(config: Train) -> str:
+    """What a checkpoint holds where the body does not learn, in words."""
+    return "the head" if config.net.train == "head" else "the head and the bypasses"
+
+
+def _named(place: Any) -> str:
+    return f"in {place}" if isinstance(place, str) else "that the library offers for the net"

@@ -39,7 +39,8 @@ class Body(NamedTuple):
         """What the cache has of the images of a source."""
         scale = [*self.normalize.mean.tolist(), *self.normalize.std.tolist()]
         state = self.model.state_dict()
-        names = [name for name in state if name.startswith("net.") and not name.startswith("net.linear.")]
+        # bypasses add nothing before the first step, and later nobody asks
+        names = [n for n in state if n.startswith("net.") and not n.startswith("net.linear.") and not nets.is_bypass(n)]
         precision = self.model.dtype or torch.float32
         parts = [
             "features 1",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels import nets
 from fewlabels.algorithms.base import Algorithm, by_head
@@ -43,8 +44,9 @@ class Model(nn.Module):
         rule: ``(model, features [N, D]) -> logits [N, K]``, a plain function. Whatever it needs is a head, so that it
             is averaged, saved and brought to the device together with the rest.
         dtype: of autocast.
-        frozen: names in the net's state dict of the body, where it does not learn (`nets.freeze`): it stays in
-            evaluation mode, and is neither averaged nor saved.
+        frozen: names in the net's state dict of the body, where it does not learn (`nets.freeze`): it is neither
+            averaged nor saved, its batch normalisation stays in evaluation mode, and so does all of it where none of
+            its parts learns.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Model(nn.Module):
         self.rule, self.dtype = rule, dtype
         self.frozen = frozenset(f"net.{name}" for name in frozen)
         """Names in the state dict of the body that does not learn."""
+        self.fixed = bool(frozen) and frozen.issuperset(k for k in net.state_dict() if not k.startswith("linear."))
+        """Whether nothing below the head learns, so that the features of an image are always the same."""
         self.dim: int = net.dim  # type: ignore[assignment]
         self.compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -77,15 +81,23 @@ class Model(nn.Module):
     def train(self, mode: bool = True) -> Model:
         """As of any module, but for a body that does not learn."""
         super().train(mode)
-        if self.frozen:
+        if self.fixed:
             for name, part in self.net.named_children():
                 if name != "linear":
                     part.eval()
+        for name, part in self.net.named_modules() if self.frozen else ():
+            if isinstance(part, _BatchNorm) and f"net.{name}.running_mean" in self.frozen:
+                part.eval()
         return self
 
     def learned(self) -> dict[str, Tensor]:
         """The state dict without a body that does not learn: what is saved."""
         return {name: value for name, value in self.state_dict().items() if name not in self.frozen}
+
+    def merged(self) -> dict[str, Tensor]:
+        """The whole state dict, as a model without bypasses has it that gives the same."""
+        heads = {name: value for name, value in self.state_dict().items() if not name.startswith("net.")}
+        return {f"net.{name}": value for name, value in nets.merged(self.net).items()} | heads
 
     def adopt(self, learned: Mapping[str, Tensor]) -> None:
         """Take over what `learned` gave."""
@@ -95,14 +107,14 @@ class Model(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, D]`` float32; features that were computed before, ``[N, D]``, are returned as they are.
 
-        In evaluation mode those of a body that does not learn have the bits of float16, in which they are kept.
+        In evaluation mode those that are `fixed` have the bits of float16, in which they are kept.
         """
         if x.ndim == 2:
             return x
         # casts of weights are for this pass only; a recorded step must not meet those of another one
         with torch.autocast(x.device.type, self.dtype, self.dtype is not None, cache_enabled=False):
             f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
-        return f.half().float() if self.frozen and not self.training else f.float()
+        return f.half().float() if self.fixed and not self.training else f.float()
 
     @property
     def classes(self) -> int:
@@ -276,14 +288,17 @@ def load_predictor(
     found = run.checkpoint(checkpoint)
     config, data = run.config, run.data
     found.meta()
+    whole = run.whole() if (checkpoint, weights) == ("last", "ema") else None
+    config = with_body(run, config) if whole is None else replace(config, net=config.net.whole())
     classes: Sequence[str] = data["classes"]
     channels, height, width = data["shape"]
     shape = (channels, height, width)
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
-        model, _ = make_model(with_body(run, config), run.split, len(classes), shape, blank=True)
+        model, _ = make_model(config, run.split, len(classes), shape, blank=True)
     check_body(run, model)
-    state = found.weights(weights)
-    check_tensors(state, model.learned(), f"the {weights} weights of checkpoint {found.path}")
+    state = found.weights(weights) if whole is None else whole
+    what = f"the {weights} weights of checkpoint {found.path}" if whole is None else f"the weights of {run.path}"
+    check_tensors(state, model.learned(), what)
     model.adopt(state)
     device = torch.device(device)
     model = model.to(device).to(memory_format=torch.channels_last).eval()

@@ -12,13 +12,14 @@ from fewlabels.nets.body import Learning, digest, freeze
 from fewlabels.nets.convnets import CNN13, ConvNet
 from fewlabels.nets.groups import parameter_groups
 from fewlabels.nets.layers import glorot_normal_
+from fewlabels.nets.lora import adapt, is_bypass, merged
 from fewlabels.nets.resnet import ResNet18, ResNeXt
 from fewlabels.nets.shake import ShakeNet
 from fewlabels.nets.small import SmallCNN
 from fewlabels.nets.statistics import frozen_statistics
 from fewlabels.nets.weights import adopt, read
 from fewlabels.nets.wrn import WideResNet, WideResNetTF
-from fewlabels.nets.zoo import PREFIXES, elsewhere, is_zoo, normalization, synchronized
+from fewlabels.nets.zoo import PREFIXES, check_parts, elsewhere, is_zoo, normalization, synchronized
 from fewlabels.nets.zoo import build as build_zoo
 from fewlabels.nets.zoo import check as check_zoo
 from fewlabels.runtime.words import close, did_you_mean
@@ -34,13 +35,17 @@ __all__ = [
     "SmallCNN",
     "WideResNet",
     "WideResNetTF",
+    "adapt",
     "build",
     "check",
+    "check_parts",
     "digest",
     "freeze",
     "frozen_statistics",
     "glorot_normal_",
+    "is_bypass",
     "is_zoo",
+    "merged",
     "normalization",
     "parameter_groups",
     "synchronized",
@@ -88,6 +93,7 @@ def build(
     slope: float | None = None,
     bn_momentum: float | None = None,
     patch: int | None = None,
+    drop_path: float = 0.0,
     pretrained: bool | str = False,
 ) -> nn.Module:
     """The network `name`, a `Net`.
@@ -108,6 +114,7 @@ def build(
         bn_momentum: weight of the newest batch in the running statistics of batch normalisation; None for the
             network's own (0.001 for the authors' nets, 0.1 for small).
         patch: side of a ViT's patches (timm); None for its own.
+        drop_path: share of images that skip the last residual block in a step, growing from 0 at the first one (timm).
         pretrained: True for the weights that timm or torchvision offers, or a local file of weights; the head is
             new in both cases.
 
@@ -125,8 +132,10 @@ def build(
             dropout=dropout,
             bn_momentum=bn_momentum,
             patch=patch,
+            drop_path=drop_path,
             pretrained=pretrained,
         )
+    check_parts(name, drop_path=drop_path)
     check(name, stages=stages, blocks=blocks, width=width, slope=slope, patch=patch, pretrained=pretrained is True)
     given = {"stages": stages, "blocks": blocks, "width": width, "slope": slope}
     plan = _plan(name)

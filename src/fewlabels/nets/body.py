@@ -1,4 +1,4 @@
-"""Which part of a net learns. What does not is its body: all but the last linear layer."""
+"""Which part of a net learns. What does not is its body: all but the last linear layer, and the bypasses of LoRA."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fewlabels.nets.lora import is_bypass
 from fewlabels.nets.zoo import TOKENS
 
-Learning = Literal["all", "head"]
-"""What of a net learns; the name of a part is the last one to be in it."""
+Learning = Literal["all", "lora", "head"]
+"""What of a net learns: all of it, the last linear layer and bypasses beside the others, or that layer alone."""
 
 
 def freeze(net: nn.Module, train: Learning) -> frozenset[str]:
     """Let only what `train` says learn; the names in the state dict of what stays as it is."""
     if train == "all":
         return frozenset()
-    names = frozenset(key for key in net.state_dict() if not key.startswith("linear."))
+    names = frozenset(key for key in net.state_dict() if not key.startswith("linear.") and not is_bypass(key))
     for key, parameter in net.named_parameters():
         parameter.requires_grad_(key not in names)
     return names

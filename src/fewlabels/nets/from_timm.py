@@ -10,6 +10,7 @@ from torch import nn
 
 from fewlabels.nets import lite
 from fewlabels.nets.complaints import hub, sentence, unknown
+from fewlabels.nets.lora import layers as linear_layers
 from fewlabels.nets.weights import Weights, misfit
 from fewlabels.nets.weights import check_names as check_keys
 
@@ -18,10 +19,12 @@ _GONE = ("relative_position_index", "attn_mask", "mask_token", "num_batches_trac
 
 
 def backbone(
-    name: str, shape: tuple[int, int, int], patch: int | None, weights: bool | Weights
+    name: str, shape: tuple[int, int, int], patch: int | None, weights: bool | Weights, drop_path: float = 0.0
 ) -> tuple[nn.Module, dict[str, int] | None, frozenset[str]]:
     """The net without its head, numbers of its layers by parameter and of the "head" (None: unknown), and parameters
     that are not to be decayed.
+
+    drop_path: of one of which `check_parts` says that it has such.
 
     Raises ValueError for an unknown name, a shape that the net cannot have, weights that cannot be had.
     """
@@ -37,6 +40,8 @@ def backbone(
         options["img_size"] = (height, width)
     if patch is not None:
         options["patch_size"] = patch
+    if drop_path:
+        options["drop_path_rate"] = drop_path
 
     def make(**given: Any) -> nn.Module:
         net: nn.Module = timm.create_model(plain, **options, **given)
@@ -92,6 +97,30 @@ def own_shape(name: str) -> tuple[int, int, int]:
     """The (C, H, W) that the net was made for. Raises ValueError for a name that timm does not know."""
     c, h, w = facts(name).input_size
     return c, h, w
+
+
+def check_parts(name: str, *, lora: bool, drop_path: float) -> None:
+    """Raises ValueError where the net has none of the layers that LoRA is about, or no paths that can be dropped."""
+    import timm
+    from timm.layers.drop import DropPath
+
+    facts(name)
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    try:
+        with torch.device("meta"):
+            net: nn.Module = timm.create_model(name.removeprefix("timm:"), num_classes=0, **options)
+    except TypeError:  # the library's own way to say so
+        net = nn.Identity()
+    if drop_path and not any(isinstance(m, DropPath) and m.drop_prob for m in net.modules()):
+        raise ValueError(f"net {name!r} has no paths to drop (Net.drop_path is {drop_path:g})")
+    if lora and not linear_layers(net):
+        raise ValueError(NO_LORA.format(name))
+
+
+NO_LORA = (
+    "net {!r} has no linear layers of attention or MLP, beside which Net.train lora learns; a ViT or a ConvNeXt of "
+    "timm has them, such as timm:vit_small_patch14_dinov2.lvd142m"
+)
 
 
 def check_names(name: str, weights: Weights) -> None:

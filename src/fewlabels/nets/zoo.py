@@ -99,6 +99,7 @@ def build(
     dropout: float = 0.0,
     bn_momentum: float | None = None,
     patch: int | None = None,
+    drop_path: float = 0.0,
     pretrained: bool | str = False,
 ) -> ZooNet:
     """The network `name` for images of `shape` (C, H, W); see `fewlabels.nets.build`.
@@ -109,8 +110,12 @@ def build(
     weights = read(pretrained) if isinstance(pretrained, str) else pretrained
     # the checkpoint of a run holds a whole ZooNet, other files the library's own net
     whole = weights if isinstance(weights, Weights) and "linear.weight" in weights.tensors else None
-    library = from_timm if name.startswith("timm:") else from_torchvision
-    backbone, layers, undecayed = library.backbone(name, shape, patch, False if whole else weights)
+    check_parts(name, drop_path=drop_path)
+    given = False if whole else weights
+    if name.startswith("timm:"):
+        backbone, layers, undecayed = from_timm.backbone(name, shape, patch, given, drop_path)
+    else:
+        backbone, layers, undecayed = from_torchvision.backbone(name, shape, patch, given)
     dim = _try(name, backbone, shape)
     if bn_momentum is not None:
         for module in backbone.modules():
@@ -133,6 +138,19 @@ def check(name: str, *, pretrained: bool | str = False) -> None:
         weights = read(pretrained)
         if library is from_timm and "linear.weight" not in weights.tensors:
             from_timm.check_names(name, weights)
+
+
+def check_parts(name: str, *, lora: bool = False, drop_path: float = 0.0) -> None:
+    """Raises ValueError where a net that is not built yet, of whatever library, has no layers for LoRA, or no paths to
+    drop."""
+    if not lora and not drop_path:
+        return
+    if name.startswith("timm:"):
+        from_timm.check_parts(name, lora=lora, drop_path=drop_path)
+    elif lora:
+        raise ValueError(from_timm.NO_LORA.format(name))
+    else:
+        raise ValueError(f"Net.drop_path is for nets of timm, not for {name!r}")
 
 
 @torch.no_grad()

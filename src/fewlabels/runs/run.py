@@ -6,6 +6,7 @@
     result.json     written when the training is complete
     foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
     votes.npy                                   of self-training: what its teachers say of each unlabeled image
+    weights.safetensors                         before that, with `--net.train lora`: the whole averaged model, `ema.*`
 
 A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
 its average `ema.*`), state.pt (optimizer, algorithm, views, scaler) and meta.json (step, checksums, and whose it is:
@@ -55,9 +56,13 @@ FOUND = ("foreign",)
 TABLE, SHEET = ".csv", ".png"
 """Suffixes of the files that tell them."""
 
+WHOLE = "weights.safetensors"
+"""The whole averaged model after the last step, of a run whose checkpoints hold what learns only."""
+
 PARTS = (
     "result.json",
     *(name + end for name in FOUND for end in (TABLE, SHEET)),
+    WHOLE,
     "baseline",
     "checkpoints",
     "tensorboard",
@@ -192,7 +197,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """result.json: the summary of a complete training. Raises RunError where there is none, or it has changed."""
-        return {k: v for k, v in records.result(self.path).items() if k not in ("records", "run", "seal")}
+        return {k: v for k, v in records.result(self.path).items() if k not in ("records", "run", "seal", "whole")}
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, as `records.metrics` has them; `kind` is "eval" or "log"."""
@@ -310,6 +315,31 @@ class Run:
         for old in [c for c in same if c.step != step] if best else [c for c in same if c.step <= step][:-keep]:
             shutil.rmtree(old.path, ignore_errors=True)
         return Checkpoint(path, step, best)
+
+    def write_whole(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Write the whole averaged model; what result.json says of it, by which `whole` knows it. Raises NotWritten."""
+        data = safetensors.torch.save({f"ema.{k}": v.detach().cpu().contiguous() for k, v in weights.items()})
+        self.write(WHOLE, data)
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def whole(self) -> dict[str, Tensor] | None:
+        """The whole averaged model of a finished run, if it has it beside the checkpoints.
+
+        Raises RunError where it has changed since it was written.
+        """
+        path = self.path / WHOLE
+        if not self.finished or not os.path.lexists(path):
+            return None
+        mark = records.result(self.path).get("whole")
+        if not isinstance(mark, dict):
+            return None
+        with records.reading(path):
+            data = regular.read_bytes(path, mark["bytes"])
+        if hashlib.sha256(data).hexdigest() != mark["sha256"]:
+            raise RunError(
+                f"{path} has changed since it was written: put it back, or remove it and have the body again"
+            )
+        return {name.removeprefix("ema."): value for name, value in safetensors.torch.load(data).items()}
 
     def write(self, name: str, data: bytes) -> None:
         """Write one of `PARTS`. Raises NotWritten."""

@@ -64,7 +64,9 @@ def estimate(config: Train) -> Estimate:
     used = _activations(trainer, share)
     seconds = _seconds(trainer, share)
     whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * (images + test)
-    weights = 16 * parameters(trainer.objective)
+    still = sum(p.numel() for p in trainer.objective.parameters() if not p.requires_grad)
+    weights = 16 * parameters(trainer.objective) + 4 * still
+    learning = f"{parameters(trainer.model.net):,} parameters" + (f" that learn, beside {still:,}" if still else "")
     where = choose(config.data.residency, images + test, shape, device, files=files)
     pixels = where.needed if where.kind == "device" else 0
     views = trainer.algorithm.views
@@ -73,7 +75,7 @@ def estimate(config: Train) -> Estimate:
     form = "x".join(map(str, shape))
     lines = {
         "data": f"{config.data.name}: {counts} of {form}, {classes} classes, {tests or f'{test:,} test images'}",
-        "net": f"{config.net.name}, {parameters(trainer.model.net):,} parameters",
+        "net": f"{config.net.name}, {learning}",
         "step": f"{config.batch * (1 + config.uratio * bool(views.unlabeled))} images, "
         f"{each[0]} labeled and {each[1]} unlabeled views",
         "memory": f"about {amount(used + weights + pixels)} on {device}, beside the program itself: {amount(pixels)} "

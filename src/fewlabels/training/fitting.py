@@ -1,10 +1,13 @@
-"""What is computed before the first step: features that do not change, and a last layer that is fitted to them."""
+"""What is computed before the first step: features of images as they are, and a last layer that is fitted to them."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from fewlabels.algorithms.frozen import AXES, DECAY
+from fewlabels.algorithms.functional import one_hot
+from fewlabels.algorithms.linear import Basis, logistic
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -12,17 +15,20 @@ from fewlabels.inference.features import Body, features_of
 from fewlabels.runtime import parallel
 from fewlabels.training.log import Progressing, reading
 from fewlabels.training.step import Trainer
-from fewlabels.types import Known
+from fewlabels.types import Fitted, Known
 
 
-def prepare(trainer: Trainer, source: Source, split: Split, progress: Progressing = None) -> None:
+def prepare(
+    trainer: Trainer, source: Source, split: Split, progress: Progressing = None, *, resumed: bool = False
+) -> None:
     """Compute the features that do not change in the training, as far as it needs any.
 
-    They are those of the images as they are. `fit` needs them; and a body that does not learn gives no others, so that
-    they stand for the images in evaluations, and in steps if every view leaves the images as they are.
+    They are those of the images as they are. `fit` needs them, if the training is not resumed; and a body that does not
+    learn gives no others, so that they stand for the images in evaluations, and in steps if every view leaves the
+    images as they are.
     """
-    frozen, fits = bool(trainer.model.frozen), trainer.config.fits
-    if not frozen and not fits:
+    frozen, fits = trainer.model.fixed, trainer.config.fits and not resumed
+    if not frozen and not fits and (resumed or not _probes(trainer)):
         return
     on_features = frozen and trainer.algorithm.on_features and trainer.batches.fixed
     used = [split.labeled]
@@ -46,14 +52,18 @@ def prepare(trainer: Trainer, source: Source, split: Split, progress: Progressin
         trainer.batches.features = trainer.features
 
 
+def _probes(trainer: Trainer) -> bool:
+    return trainer.config.net.head == "probe"
+
+
 @torch.no_grad()
 def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
-    """Fit what the algorithm fits before the first step; sentences about it."""
-    if not trainer.config.fits:
+    """Fit the head before the first step, if it does not start as the net has it; sentences about it."""
+    if not trainer.config.fits and not _probes(trainer):
         return ()
     assert trainer.features is not None
     labeled, first = np.unique(split.labeled, return_index=True)
-    pool = np.union1d(labeled, split.unlabeled)
+    pool = labeled if _probes(trainer) else np.union1d(labeled, split.unlabeled)
     known = Known(
         features=trainer.features.take(torch.from_numpy(pool).to(trainer.device)),
         labeled=torch.from_numpy(np.searchsorted(pool, labeled)).to(trainer.device),
@@ -61,9 +71,26 @@ def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
         classes=trainer.model.classes,
         seed=trainer.config.seed,
     )
-    fitted = trainer.algorithm.fit(known)
+    fitted = probe(known, trainer.algorithm.temperature) if _probes(trainer) else trainer.algorithm.fit(known)
     assert fitted is not None, "a configuration that fits makes an algorithm that does"
-    trainer.model.set_head(fitted.weight, fitted.bias)
+    weight, bias = parallel.from_first((fitted.weight.cpu(), fitted.bias.cpu()))
+    trainer.model.set_head(weight, bias)
     trainer.average.update(trainer.model, 0.0)
     trainer.fitted = fitted.facts
     return fitted.notes
+
+
+def probe(known: Known, temperature: float) -> Fitted:
+    """Logistic regression on the features of the labeled images alone, as `frozen` has it for the labels (there on
+    their directions): the features are centred, and scaled to a mean square of 1.
+
+    temperature: by which the algorithm divides the logits in its losses; the layer is made for the quotient.
+    """
+    x = known.features[known.labeled]
+    basis = Basis.of(x, AXES)
+    y = one_hot(known.y, known.classes)
+    layer = logistic(basis(x), y, DECAY)
+    right = 100 * float((layer(basis(x)).argmax(1) == known.y).float().mean())
+    weight, bias = basis.undone(layer)
+    note = f"the head starts as a logistic regression on {len(x):,} labels, of which it has {right:.1f} % right"
+    return Fitted(temperature * weight, temperature * bias, (note,))

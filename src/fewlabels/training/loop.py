@@ -296,7 +296,7 @@ def resume(
             mean, std = tuple(data["mean"]), tuple(data["std"])
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std, blank=True)
             check_body(run, trainer.model)
-            fitting.prepare(trainer, source, split, output.progress)
+            fitting.prepare(trainer, source, split, output.progress, resumed=True)
             teaching.recall(trainer, run)
         _restore(trainer, checkpoint)
         parallel.barrier()  # every rank has chosen the checkpoint

@@ -18,7 +18,9 @@ M = TypeVar("M", bound=nn.Module)
 
 def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
-    groups = nets.parameter_groups(module, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
+    groups = nets.parameter_groups(
+        module, weight_decay=config.weight_decay, layer_decay=config.layer_decay, body=config.body
+    )
     fused = device.type == "cuda"
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0

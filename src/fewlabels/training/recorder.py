@@ -152,6 +152,8 @@ class RunRecorder:
         for found in findings:
             self.run.write(found.name + TABLE, table(found, self.source, self.split))
             self.run.write(found.name + SHEET, sheet(found, self.source, self.split))
+        average = self.trainer.average.model
+        whole = {} if average.fixed or not average.frozen else {"whole": self.run.write_whole(average.merged())}
         evals = self.run.metrics("eval")
         part, config = self.evaluator.main, self.trainer.config
         last = evals[-1][part]
@@ -177,6 +179,7 @@ class RunRecorder:
                 "device": device_name(self.trainer.device),
                 **{found.name: found.result for found in findings},
                 "records": self.writer.mark,
+                **whole,
                 "versions": {
                     "fewlabels": fewlabels.__version__,
                     "torch": torch.__version__,

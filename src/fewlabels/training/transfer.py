@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fewlabels.config.settings import Net, Train
+from fewlabels.inference.body import held
 from fewlabels.runs.checkpoint import Checkpoint
-from fewlabels.runs.run import Run
+from fewlabels.runs.run import WHOLE, Run, RunError
 from fewlabels.runtime.regular import expanded
 
 
@@ -28,9 +29,19 @@ def weights_file(config: Train) -> Train:
     given = config.net.pretrained
     if not isinstance(given, str) or not expanded(given).is_dir():
         return config
-    checkpoint = Run(expanded(given)).checkpoint("last")
+    run = Run(expanded(given))
+    checkpoint = run.checkpoint("last")
     checkpoint.meta()
-    return replace(config, net=replace(config.net, pretrained=str(checkpoint.path / "weights.safetensors")))
+    file = checkpoint.path / WHOLE
+    if run.config.net.train != "all":
+        file = run.path / WHOLE
+        if run.whole() is None:
+            place = run.data.get("body", {}).get("weights")
+            raise RunError(
+                f"{run.path} holds {held(run.config)} of its net only, which is nothing to start from; the weights of "
+                f"its body are had with Net.pretrained {place}"
+            )
+    return replace(config, net=replace(config.net, pretrained=str(file)))
 
 
 def origin(net: Net) -> Origin | None:
@@ -38,6 +49,9 @@ def origin(net: Net) -> Origin | None:
     if not isinstance(net.pretrained, str):
         return None
     file = expanded(net.pretrained)
+    if file.name == WHOLE and (file.parent / "config.json").is_file():
+        run = Run(file.parent)
+        return Origin(run, run.checkpoint("last")) if run.whole() is not None else None
     folder = file.parent.parent.parent
     if file.parent.parent.name != "checkpoints" or not (folder / "config.json").is_file():
         return None
