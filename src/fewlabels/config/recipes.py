@@ -220,10 +220,20 @@ FIVE: Settings = {**NET, "net.stages": 5}  # as many as --scales=0 makes of 96 p
 MASKED: Settings = {**COPIES, "algorithm.percent_mask": 0.1}  # no share is published
 
 VPET: Settings = {
-    **{"net.name": "timm:vit_small_patch14_dinov2.lvd142m", "net.pretrained": True, "net.train": "lora"},
-    **{"data.image_size": 224, "batch": 32, "uratio": 1, "steps": 3420},
-    **{"ema.decay": 0.0, "ema.warmup": False, "net.bn_momentum": None},
-    **{"optim.name": "adamw", "optim.lr": 1e-4, "optim.weight_decay": 5e-4, "optim.warmup": 86},
+    "net.name": "timm:vit_small_patch14_dinov2.lvd142m",
+    "net.pretrained": True,
+    "net.train": "lora",
+    "data.image_size": 224,
+    "batch": 32,
+    "uratio": 1,
+    "steps": 3420,
+    "ema.decay": 0.0,
+    "ema.warmup": False,
+    "net.bn_momentum": None,
+    "optim.name": "adamw",
+    "optim.lr": 1e-4,
+    "optim.weight_decay": 5e-4,
+    "optim.warmup": 86,
 }
 """30 passes over the unlabeled images of its smallest set, of which 2.5 % are warm-up; of its nets the small one."""
 
