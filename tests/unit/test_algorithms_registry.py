@@ -27,6 +27,7 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "__init__",
         "base",
         "composed",
+        "imbalance",
         "missing",
         "openset",
         "mixing",

@@ -336,7 +336,7 @@ def test_each_rank_and_step_has_noise_of_its_own(short: Callable[..., Train], mo
     """torch's generator (dropout) is seeded from seed, step and rank: equal masks on all ranks would be a loss."""
     seeds: list[int] = []
     t = trainer(short)
-    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    monkeypatch.setattr("fewlabels.training.step.seed_torch", lambda seed, device: seeds.append(seed))
     t.world = 2
     for step, rank in ((0, 0), (0, 1), (1, 0), (0, 0)):
         t.rank = rank
