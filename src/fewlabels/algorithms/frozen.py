@@ -88,8 +88,10 @@ class FrozenFeatures(Algorithm):
         wanted: list[Method] = list(NAMES) if self.config.method == "auto" else [self.config.method]
         right = cross_validated(methods, wanted, self.config.cv, known)
         best = supported(right) if right else wanted[0]
-        layer = methods.layer(best, torch.arange(len(known.labeled), device=known.y.device))
-        return Fitted(layer.weight, layer.bias, *report(best, right, known))
+        told = torch.arange(len(known.labeled), device=known.y.device)
+        layer = methods.layer(best, told)
+        plain = layer if best == "labels" else methods.layer("labels", told)
+        return Fitted(layer.weight, layer.bias, *report(best, right, known), plain=plain)
 
 
 class Methods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -17,11 +18,12 @@ import tyro
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config.recipes import RECIPES, hint, recipe
+from fewlabels.config.choice import Choice, choose, has_gpu, look
+from fewlabels.config.recipes import RECIPES, changed, hint, recipe
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
-from fewlabels.data.names import is_folder
+from fewlabels.data.names import is_folder, is_pictures
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
@@ -91,7 +93,11 @@ def main(args: list[str]) -> int:
         raise UsageError(f"--baseline is for trainings in steps; {name} compares itself with the labels alone")
     if not command.dry_run:
         streams.aside()
-    budget = _budget(command, args)
+    budget, chosen = _budget(command, args), _chosen(command, args)
+    if chosen is not None and command.train.fits:
+        budget = None  # which the size of the pictures was chosen by
+    if chosen is not None and lead and not command.json:
+        print("\n".join(said_of(chosen)))
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
         kind: Kind = "seed" if command.seeds is not None else "fold"
@@ -111,6 +117,12 @@ def main(args: list[str]) -> int:
         names = (algorithm_name(runs[0].config.algorithm), "supervised")
         print(table(dict(zip(names, runs, strict=False))))
     return 0
+
+
+def said_of(chosen: Choice) -> list[str]:
+    """Which recipe was chosen and why; what would be better."""
+    first = f"recipe: {chosen.algorithm}; {chosen.reason}"
+    return [first, *([chosen.better] if chosen.better else [])]
 
 
 def show(cost: Estimate, as_json: bool) -> None:
@@ -176,15 +188,59 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
     name, pretrained = (net.name, net.pretrained) if net else (None, False)
-    base = recipe(first.recipe or algorithm_name(algorithm), data, net=name, pretrained=pretrained)
+    chosen = _chosen(first, args)
+    base = recipe(
+        first.recipe or (chosen.algorithm if chosen else algorithm_name(algorithm)),
+        data,
+        net=name or (chosen.settings.get("net.name") if chosen else None),
+        pretrained=pretrained or (chosen.settings.get("net.pretrained", False) if chosen else False),
+    )
+    if chosen:
+        base = changed(base, chosen.settings)
     if file:
         try:
             base = from_dict(file, base)
         except ValueError as error:
             raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
-    shown = parse_name(data).base == "digits" and not isinstance(algorithm, Supervised) and base.steps > 0
-    return Command(train=base, baseline=shown)
+    shown = (chosen or parse_name(data).base == "digits") and not isinstance(algorithm, Supervised) and base.steps > 0
+    return Command(train=base, baseline=bool(shown))
+
+
+OPEN = frozenset(
+    (
+        *("--out", "--overwrite", "--seed", "--seeds", "--folds", "--time", "--device", "--dry-run", "--json"),
+        *("--baseline", "--no-baseline", "--progress", "--no-progress", "--net", "--net.name", "--net.pretrained"),
+        *("--help", "-h"),
+    )
+)
+"""Options that leave open what is trained, beside those of the data."""
+
+
+def _chosen(command: Command, args: list[str]) -> Choice | None:
+    """The recipe for a folder of own pictures; None where the command line says by other options what is trained."""
+    given = {a.partition("=")[0].replace("_", "-") for a in args if a.startswith("-") and len(a) > 1}
+    config = command.train
+    named = bool({"--net", "--net.name"} & given)
+    learnt = config.net.pretrained if "--net.pretrained" in given else False
+    if _names_algorithm(args) or not is_pictures(config.data.name) or (named and not learnt):
+        return None
+    if not all(word in OPEN or word == "--data" or word.startswith("--data.") for word in given):
+        return None
+    if "--data.split" in given or (there := look(config.data)) is None:
+        return None
+    seconds = None
+    if command.time is not None:
+        with contextlib.suppress(ValueError):  # `_budget` says so
+            seconds = seconds_of(command.time)
+    return choose(
+        there,
+        gpu=has_gpu(config.device),
+        labels=config.data.labels,
+        net=config.net.name if named else None,
+        pretrained=learnt,
+        seconds=seconds,
+    )
 
 
 def _recipe_of(args: list[str]) -> str | None:
@@ -313,7 +369,8 @@ def _run(command: Command, output: Output, budget: Budget | None) -> Run:
 
 def table(results: dict[str, Run]) -> str:
     """The closing lines: accuracy of each run."""
-    width = max(map(len, results))
+    compares = any(run.result.get("compared") for run in results.values())
+    width = max(map(len, [*results, *(["labels only"] if compares else [])]))
     lines = []
     for name, run in results.items():
         result = run.result
@@ -324,6 +381,12 @@ def table(results: dict[str, Run]) -> str:
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
             f"({said}, {result['seconds']:.0f} s, {run.path})"
+        )
+    compared = next((c for run in results.values() if (c := run.result.get("compared"))), {})
+    if (labels_only := compared.get("labels_only")) is not None:
+        lines.append(
+            f"{'labels only':{width}}  {labels_only:6.2f} % {result['measured_on']} accuracy  (logistic regression on "
+            "the features of a learned net, of the same labels)"
         )
     if any(run.result["steps"] for run in results.values()):
         lines.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fewlabels.algorithms.linear import Layer, unit
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -47,7 +48,7 @@ def prepare(trainer: Trainer, source: Source, split: Split, progress: Progressin
 
 
 @torch.no_grad()
-def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
+def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
     """Fit what the algorithm fits before the first step; sentences about it."""
     if not trainer.config.fits:
         return ()
@@ -66,4 +67,19 @@ def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
     trainer.model.set_head(fitted.weight, fitted.bias)
     trainer.average.update(trainer.model, 0.0)
     trainer.fitted = fitted.facts
+    if fitted.plain is not None and trainer.model.frozen:
+        trainer.compared = {"labels_only": _plain_accuracy(trainer, source, split, Layer(*fitted.plain))}
     return fitted.notes
+
+
+def _plain_accuracy(trainer: Trainer, source: Source, split: Split, layer: Layer) -> float:
+    """Accuracy in percent of a layer on the direction of the features, on the images that the training is measured on."""
+    if trainer.test_features is not None and len(source.test_labels):
+        store, rows, truth = trainer.test_features, np.arange(len(source.test_labels)), source.test_labels
+    elif len(split.validation):
+        store, rows, truth = trainer.features, split.validation, source.labels[split.validation]
+    else:
+        store, rows, truth = trainer.features, split.labeled, split.targets
+    assert store is not None
+    answers = layer(unit(store.take(torch.from_numpy(rows).to(trainer.device)))).argmax(1)
+    return 100 * float((answers.cpu().numpy() == truth).mean())
