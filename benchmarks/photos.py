@@ -6,9 +6,9 @@
 
 `make` writes one of the sets below as FOLDER/labeled/CLASS and FOLDER/test/CLASS: it clones the repository, or reads a
 clone that is there (a bare one will do). No picture is part of this project. `run` is `fewlabels train --data FOLDER`
-with 10 labels of each class, and, with --from-scratch, FixMatch and its supervised baseline for so long; each
-finished training adds a line to results/photos.jsonl, and what is there is not done again. The first draw of a size reads
-and decodes everything anew; the others find features on the disk.
+with 10 labels of each class, and, with --from-scratch, FixMatch and its supervised baseline for so long; each finished
+training adds a line to results/photos.jsonl, and what is there is not done again. The first draw of a size reads and
+decodes everything anew; the others find features on the disk.
 """
 
 from __future__ import annotations

@@ -240,6 +240,7 @@ def _chosen(command: Command, args: list[str]) -> Choice | None:
         net=config.net.name if named else None,
         pretrained=learnt,
         seconds=seconds,
+        size=config.data.image_size if "--data.image-size" in given else None,
     )
 
 

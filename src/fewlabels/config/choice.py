@@ -93,6 +93,7 @@ def choose(
     net: str | None = None,
     pretrained: bool | str = False,
     seconds: float | None = None,
+    size: int | None = None,
 ) -> Choice:
     """The recipe for what is there.
 
@@ -102,6 +103,7 @@ def choose(
         net: the name of the net that was asked for.
         pretrained: the weights that were asked for, as `Net.pretrained`.
         seconds: a time that the training shall end within.
+        size: of the pictures, as `Data.image_size`, where it was asked for.
     """
     if there.side < TINY:
         return Choice(
@@ -121,7 +123,8 @@ def choose(
     count = f"{there.pictures:,} pictures, labels of {known:,} in {len(there.labels)} classes"
     if gpu:
         return tuned(given, count)
-    side, spent = _side(there, PATIENCE if seconds is None else seconds, SIDES[:1] if net else SIDES)
+    sides = (size,) if size else SIDES[:1] if net else SIDES
+    side, spent = _side(there, PATIENCE if seconds is None else seconds, sides)
     reason = (
         f"{count}, no GPU, learned weights at hand: features of a net that stays as it is, at {side} pixels, in about "
         f"{about(spent)} of one core"

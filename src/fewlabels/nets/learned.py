@@ -52,7 +52,7 @@ NETS = (
     Learned("vit_small_plus_patch16_dinov3.lvd1689m", 28.7, 115, DINO, "terms of its own: read them before you use it"),
     Learned("convnext_tiny.dinov3_lvd1689m", 27.8, 111, DINO, "terms of its own: read them before you use it"),
 )
-"""Small ones whose weights may be used for more than research, and DINOv3's, which are never taken without being named."""
+"""Small ones whose weights may be used for more than research, and DINOv3's, which are taken only when named."""
 
 
 def named(word: str) -> Learned | None:

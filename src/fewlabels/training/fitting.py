@@ -73,7 +73,7 @@ def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
 
 
 def _plain_accuracy(trainer: Trainer, source: Source, split: Split, layer: Layer) -> float:
-    """Accuracy in percent of a layer on the direction of the features, on the images that the training is measured on."""
+    """Accuracy in percent of a layer on the direction of the features, on what the training is measured on."""
     if trainer.test_features is not None and len(source.test_labels):
         store, rows, truth = trainer.test_features, np.arange(len(source.test_labels)), source.test_labels
     elif len(split.validation):
