@@ -14,6 +14,7 @@ from fewlabels.commands.tables import print_whole, table
 from fewlabels.nets.complaints import offline_if_so
 from fewlabels.nets.learned import DINO, NETS, at_hand, named
 from fewlabels.runs.run import NotWritten
+from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import nearest, unknown
 
 HELP = """\
@@ -62,7 +63,7 @@ def run_list(command: List) -> int:
         for net, place in found
     ]
     shown = table(heads, lines, left=(heads[0], *heads[3:]))
-    print_whole(shown)
+    print_whole(Screen(), shown)
     print("fetch one with `fewlabels weights fetch NAME`; take it with --net timm:NAME --net.pretrained True")
     return 0
 
