@@ -8,7 +8,7 @@
 clone that is there (a bare one will do). No picture is part of this project. `run` is `fewlabels train --data FOLDER`
 with 10 labels of each class, and, with --from-scratch, FixMatch and its supervised baseline for so long; each finished
 training adds a line to results/photos.jsonl, and what is there is not done again. The first draw of a size reads and
-decodes everything anew; the others find features on the disk.
+decodes everything anew, the others find features on the disk; with --cache FOLDER all draws do, if they are there.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def listed(clone: str, photographs: Photographs) -> Iterator[tuple[PurePosixPath
             yield PurePosixPath(path), facts.split()[2]
 
 
-def run(name: str, data: str, sizes: list[int], draws: list[int], scratch: str | None, results: Path) -> None:
+def run(
+    name: str, data: str, sizes: list[int], draws: list[int], scratch: str | None, kept: str | None, results: Path
+) -> None:
     """Train what has no line in the results yet."""
     file = results / "photos.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
@@ -106,7 +108,8 @@ def run(name: str, data: str, sizes: list[int], draws: list[int], scratch: str |
     classes = len([path for path in (Path(data) / "labeled").iterdir() if path.is_dir()])
     split = ["--data.labels", str(PER_CLASS * classes), "--data.rule", "balanced", "--data.skip-corrupt"]
     for size in sizes:
-        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as cache:
+        with tempfile.TemporaryDirectory() as folder:
+            cache = kept or folder
             for draw in draws:
                 kind = "from scratch" if scratch else "default"
                 if (name, kind, size, draw) in done:
@@ -114,7 +117,7 @@ def run(name: str, data: str, sizes: list[int], draws: list[int], scratch: str |
                 algorithm = ["fixmatch", "--baseline", "--time", scratch] if scratch else []
                 words = ["train", *algorithm, "--data", data, *split, "--data.image-size", str(size)]
                 words += ["--data.seed", str(draw)]
-                line = train(words, cache, fresh=draw == draws[0] and not scratch)
+                line = train(words, cache, fresh=draw == draws[0] and not scratch and kept is None)
                 if line is not None:
                     with file.open("a") as out:
                         out.write(json.dumps({"name": name, "kind": kind, "image_size": size, "draw": draw, **line}))
@@ -168,13 +171,15 @@ def main() -> int:
     running.add_argument("--sizes", type=int, nargs="+", default=[128])
     running.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
     running.add_argument("--from-scratch", metavar="TIME", help="FixMatch and its baseline, together in this time")
+    running.add_argument("--cache", metavar="FOLDER", help="where decoded pictures and features are kept")
     running.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the jsonl file")
     options = parser.parse_args()
     if options.command == "make":
         make(options.name, Path(options.folder), options.clone)
     else:
         folder = options.folder.rstrip("/") + "/"
-        run(options.name, folder, options.sizes, options.draws, options.from_scratch, options.results)
+        scratch, cache = options.from_scratch, options.cache
+        run(options.name, folder, options.sizes, options.draws, scratch, cache, options.results)
     return 0
 
 

@@ -130,6 +130,12 @@ def test_the_recipe_of_a_folder(tmp_path: Path) -> None:
         assert plain.train.algorithm.name == "fixmatch" and not plain.train.net.pretrained, others
         assert not plain.baseline
     assert read(["frozen", "--data", data]).train.data.image_size == 128
+    own = read(["--data", data, "--net.pretrained", "w.pth"]).train
+    assert own.algorithm == fl.Frozen() and own.net.pretrained == "w.pth" and own.net.train == "head"
+    zoo = read(["--data", data, "--net", "timm:resnet18", "--net.pretrained", "w.pth"]).train
+    assert zoo.algorithm == fl.Frozen() and zoo.net.name == "timm:resnet18" and zoo.data.image_size == 224
+    wide = read(["--data", data, "--net", "wrn-10-2", "--net.pretrained", "w.pth"]).train
+    assert wide.algorithm.name == "fixmatch" and wide.net.name == "wrn-10-2"
 
 
 @pytest.mark.usefixtures("no_weights")

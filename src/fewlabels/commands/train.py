@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
@@ -223,11 +224,15 @@ def _chosen(command: Command, args: list[str]) -> Choice | None:
     config = command.train
     named = bool({"--net", "--net.name"} & given)
     learnt = config.net.pretrained if "--net.pretrained" in given else False
-    if _names_algorithm(args) or not is_pictures(config.data.name) or (named and not learnt):
+    if _names_algorithm(args) or not is_pictures(config.data.name) or "--data.split" in given:
         return None
+    if named and not (learnt and nets.is_zoo(config.net.name)):
+        return None
+    if isinstance(learnt, str) and expanded(learnt).suffix not in (".pth", ".pt", ".bin", ".safetensors"):
+        return None  # a run, whose net it is
     if not all(word in OPEN or word == "--data" or word.startswith("--data.") for word in given):
         return None
-    if "--data.split" in given or (there := look(config.data)) is None:
+    if (there := look(config.data)) is None:
         return None
     seconds = None
     if command.time is not None:
