@@ -293,7 +293,7 @@ def test_one_label_of_each_class_is_not_judged() -> None:
 
 
 def test_the_student_keeps_the_labels_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Votes of three, of which a third each; a label counts whole."""
+    """Votes of four, of which a quarter each; a label counts whole."""
     x, y = clusters(80, classes=3, spread=2.0)
     targets: list[Any] = []
     original = logistic
@@ -304,10 +304,7 @@ def test_the_student_keeps_the_labels_that_are_known(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(frozen, "logistic", watched)
     fitted(Known(x, torch.arange(12), y[:12], 3, seed=1), method="votes")
-    (target,) = [target for target in targets if len(target) == 80]
+    target = [target for target in targets if len(target) == 80][-1]
     assert torch.equal(target[:12], one_hot(y[:12], 3))
-    votes = 3 * target
-    assert set(votes.round().flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}
-    torch.testing.assert_close(votes, votes.round())
-    torch.testing.assert_close(target.sum(1), torch.ones(80))
+    assert set((4 * target).flatten().tolist()) <= {0.0, 1.0, 2.0, 3.0, 4.0} and ((4 * target).sum(1) == 4).all()
     assert bool(((target[12:] > 0) & (target[12:] < 1)).any())

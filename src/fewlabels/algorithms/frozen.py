@@ -13,7 +13,7 @@ from torch import Tensor
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.graph import equal_mass, graph, spread
-from fewlabels.algorithms.linear import Basis, Layer, logistic, mixture, unit
+from fewlabels.algorithms.linear import Basis, Layer, logistic, means, mixture, ridge, unit
 from fewlabels.runtime.checked import Checked, Range
 from fewlabels.runtime.rng import philox
 from fewlabels.types import Batch, Fitted, Info, Known, Losses, Net, Views
@@ -43,6 +43,9 @@ BROAD = 32
 REPEATS = 3
 """Cross-validations, each with other folds."""
 
+FEW = 3000
+"""Unlabeled images that a student of votes learns from in a cross-validation, at most."""
+
 ERRORS = 1.0
 """Standard errors by which a method has to beat labels only."""
 
@@ -61,7 +64,7 @@ class Frozen(Checked):
     """Before the first step, `FrozenFeatures.fit`: there may be no steps at all."""
 
     method: Literal["auto", "labels", "votes", "spreading", "mixture"] = "auto"
-    """`labels` only, `votes` (a linear teacher, spreading and the mixture, as soft labels for one linear student),
+    """`labels` only, `votes` (three linear teachers and spreading, as soft labels for one linear student),
     `spreading` (over the nearest neighbours, then a linear layer on all), `mixture` (classes as Gaussians, then the
     same); `auto`: the one that does best in a cross-validation over the labels."""
     neighbours: Annotated[int, Range(1, 1000)] = 20
@@ -134,7 +137,16 @@ class Methods:
         rows, y = self._told(told)
         if method == "labels":
             return logistic(self.features[rows], y, DECAY)(self.features[asked]).argmax(1)
-        return self._target(method, rows, y)[asked].argmax(1)
+        target = self._target(method, rows, y)
+        if method != "votes":
+            return target[asked].argmax(1)
+        # four votes of which three are linear say little more than the first; the student does
+        some = torch.arange(0, len(target), -(-len(target) // FEW), device=rows.device)
+        some = torch.cat((some, rows))
+        plain = logistic(self.features[rows], y, DECAY)
+        target[rows] = y
+        student = logistic(self.features[some], target[some], STUDENT * len(some) / len(target), plain)
+        return student(self.features[asked]).argmax(1)
 
     def _told(self, told: Tensor) -> tuple[Tensor, Tensor]:
         return self.known.labeled[told], one_hot(self.known.y[told], self.known.classes)
@@ -146,12 +158,12 @@ class Methods:
         """
         if method == "spreading":
             return one_hot(self._spread(rows, y), self.known.classes)
-        found = mixture(self.features[:, :BROAD], rows, y).argmax(1)
         if method == "mixture":
-            return one_hot(found, self.known.classes)
-        first = logistic(self.features[rows], y, DECAY)(self.features).argmax(1)
-        each = (first, found, self._spread(rows, y))
-        return torch.stack([one_hot(answer, self.known.classes) for answer in each]).mean(0)
+            return one_hot(mixture(self.features[:, :BROAD], rows, y).argmax(1), self.known.classes)
+        x = self.features[rows]
+        teachers = [logistic(x, y, DECAY), ridge(x, y, DECAY), means(x, y)]
+        answers = [teacher(self.features).argmax(1) for teacher in teachers] + [self._spread(rows, y)]
+        return torch.stack([one_hot(answer, self.known.classes) for answer in answers]).mean(0)
 
     def _spread(self, rows: Tensor, y: Tensor) -> Tensor:
         """Class ``[P]`` of each image by spreading, each class taken to be equally common."""
