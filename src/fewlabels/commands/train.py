@@ -388,7 +388,7 @@ def table(results: dict[str, Run]) -> str:
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
             f"({said}, {result['seconds']:.0f} s, {run.path})"
         )
-    compared = next((c for run in results.values() if (c := run.result.get("compared"))), {})
+    compared: dict[str, float] = next((c for run in results.values() if (c := run.result.get("compared"))), {})
     if (labels_only := compared.get("labels_only")) is not None:
         lines.append(
             f"{'labels only':{width}}  {labels_only:6.2f} % {result['measured_on']} accuracy  (logistic regression on "

@@ -68,8 +68,8 @@ def look(data: Data) -> Look | None:
 
 @lru_cache(maxsize=4)
 def _look(name: str, labeled: str | None, unlabeled: str | None, test: str | None, label_from: Any) -> Look:
-    given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
-    found = contents(name, **{k: expanded(v) if v else None for k, v in given.items()}, label_from=label_from)
+    parts = [expanded(part) if part else None for part in (labeled, unlabeled, test)]
+    found = contents(name, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
     paths = [picture.path for picture in found.pictures if picture.part != "test"]
     heads = []
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
@@ -129,9 +129,8 @@ def choose(
         f"{count}, no GPU, learned weights at hand: features of a net that stays as it is, at {side} pixels, in about "
         f"{about(spent)} of one core"
     )
-    better = None
-    if there.grey:
-        better = "grey pictures may be none that the net's features fit; what is printed about the labels says so"
+    odd = "grey pictures may be none that the net's features fit; what is printed about the labels says so"
+    better = odd if there.grey else None
     return Choice("frozen", {"data.image_size": side, **given}, reason, better)
 
 

@@ -74,12 +74,13 @@ def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
 
 def _plain_accuracy(trainer: Trainer, source: Source, split: Split, layer: Layer) -> float:
     """Accuracy in percent of a layer on the direction of the features, on what the training is measured on."""
+    store = trainer.features
     if trainer.test_features is not None and len(source.test_labels):
         store, rows, truth = trainer.test_features, np.arange(len(source.test_labels)), source.test_labels
     elif len(split.validation):
-        store, rows, truth = trainer.features, split.validation, source.labels[split.validation]
+        rows, truth = split.validation, source.labels[split.validation]
     else:
-        store, rows, truth = trainer.features, split.labeled, split.targets
+        rows, truth = split.labeled, split.targets
     assert store is not None
     answers = layer(unit(store.take(torch.from_numpy(rows).to(trainer.device)))).argmax(1)
     return 100 * float((answers.cpu().numpy() == truth).mean())
