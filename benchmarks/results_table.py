@@ -75,7 +75,8 @@ They do not say which method is the best one: that takes the papers' nets and sc
 FROZEN = """\
 [frozen](algorithms/frozen.md) with EfficientNet-Lite0 as its package ships it. What each method reaches on the test
 images; what the judge takes by a cross-validation over the labels, its gain over labels only, and what it expected; and
-how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`.
+how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`. These are
+runs from before the mixture, neighbours by main directions and the repeated cross-validation; they were not made again.
 """
 PHOTOS = """\
 What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe is

@@ -130,8 +130,7 @@ def choose(
         f"{about(spent)} of one core"
     )
     odd = "grey pictures may be none that the net's features fit; what is printed about the labels says so"
-    better = odd if there.grey else None
-    return Choice("frozen", {"data.image_size": side, **given}, reason, better)
+    return Choice("frozen", {"data.image_size": side, **given}, reason, odd if there.grey else None)
 
 
 def tuned(given: Mapping[str, Any], count: str) -> Choice:
