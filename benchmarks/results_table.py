@@ -193,7 +193,9 @@ def photographs(records: Sequence[Record]) -> str:
                 "default": ("labels_only", "labels only, the same features"),
                 "from scratch": ("supervised", "supervised, from scratch"),
             }[kind]
-            title = f"default: {draws[0]['algorithm']}" if kind == "default" else f"{draws[0]['algorithm']}, from scratch"
+            title = (
+                f"default: {draws[0]['algorithm']}" if kind == "default" else f"{draws[0]['algorithm']}, from scratch"
+            )
             fresh = [record for record in draws if record["fresh"]] or draws
             minutes = f"{sum(record['cpu_seconds'] for record in fresh) / len(fresh) / 60:.1f}"
             minutes = minutes if fresh[0]["fresh"] or kind != "default" else f"({minutes})"
