@@ -75,15 +75,17 @@ They do not say which method is the best one: that takes the papers' nets and sc
 FROZEN = """\
 [frozen](algorithms/frozen.md) with EfficientNet-Lite0 as its package ships it. What each method reaches on the test
 images; what the judge takes by a cross-validation over the labels, its gain over labels only, and what it expected; and
-how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`. These are
-runs from before the mixture, neighbours by main directions and the repeated cross-validation; they were not made again.
+how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`. These
+are runs from before the mixture, neighbours by main directions and the repeated cross-validation; they were not made
+again.
 """
 PHOTOS = """\
-What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe is
-[frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each such run
-reports, too; where it was measured, FixMatch and its supervised baseline from scratch, in a time that they share. 10 labels
-of each class, a draw for each n; CPU minutes are those of a run, in brackets with decoded pictures and features on the disk.
-The sets are folders of photographs in public repositories, made by `python benchmarks/photos.py make`.
+What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
+is [frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each
+such run reports, too; where it was measured, FixMatch and its supervised baseline from scratch, in a time that they
+share. 10 labels of each class, a draw for each n; CPU minutes are those of a run, in brackets with decoded pictures and
+features on the disk. The sets are folders of photographs in public repositories, made by
+`python benchmarks/photos.py make`.
 """
 NOTE = """\
 Difference: to the baseline with the same seed, in percentage points. The baseline is the better one of the two
