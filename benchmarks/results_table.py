@@ -75,7 +75,17 @@ They do not say which method is the best one: that takes the papers' nets and sc
 FROZEN = """\
 [frozen](algorithms/frozen.md) with EfficientNet-Lite0 as its package ships it. What each method reaches on the test
 images; what the judge takes by a cross-validation over the labels, its gain over labels only, and what it expected; and
-how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`.
+how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`. These
+are runs from before the mixture, neighbours by main directions and the repeated cross-validation; they were not made
+again.
+"""
+PHOTOS = """\
+What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
+is [frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each
+such run reports, too; where it was measured, FixMatch and its supervised baseline from scratch, in a time that they
+share. 10 labels of each class, a draw for each n; CPU minutes are those of a run, in brackets with decoded pictures and
+features on the disk. The sets are folders of photographs in public repositories, made by
+`python benchmarks/photos.py make`.
 """
 NOTE = """\
 Difference: to the baseline with the same seed, in percentage points. The baseline is the better one of the two
@@ -93,7 +103,10 @@ def render(folder: Path) -> str:
             parts.append(f"## {title}\n\n{about}\n\n{algorithms(task, load(file))}")
     if (file := folder / "frozen.jsonl").is_file():
         parts.append(f"## Frozen features\n\n{FROZEN}\n{frozen(load(file))}")
-    files = [file for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith(("algorithms_", "frozen"))]
+    if (file := folder / "photos.jsonl").is_file():
+        parts.append(f"## Photographs\n\n{PHOTOS}\n{photographs(load(file))}")
+    tables = ("algorithms_", "frozen", "photos")
+    files = [file for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith(tables)]
     others = [(file, load(file)) for file in files]
     if others:
         parts.append("## Single runs\n\nWhat they were made for is in [LOG.md](../LOG.md).\n")
@@ -166,6 +179,43 @@ def frozen(records: Sequence[Record]) -> str:
         )
     head = ("data", "labels", "labels only", "votes", "spreading", "the judge's", "gain", "expected", "taken", "n")
     return markdown(Table(head, rows), left=(0, 8)) + "\n" + "\n".join(facts)
+
+
+def photographs(records: Sequence[Record]) -> str:
+    """Rows for each set and size of the pictures: the default, and what it is compared with."""
+    runs: dict[tuple[str, int], dict[str, dict[int, Record]]] = {}
+    for record in records:
+        kinds = runs.setdefault((record["name"], record["image_size"]), {})
+        kinds.setdefault(record["kind"], {})[record["draw"]] = record
+    rows, commands = [], []
+    for (name, size), kinds in runs.items():
+        for kind, by_draw in kinds.items():
+            draws = [by_draw[draw] for draw in sorted(by_draw)]
+            other, label = {
+                "default": ("labels_only", "labels only, the same features"),
+                "from scratch": ("supervised", "supervised, from scratch"),
+            }[kind]
+            title = (
+                f"default: {draws[0]['algorithm']}" if kind == "default" else f"{draws[0]['algorithm']}, from scratch"
+            )
+            fresh = [record for record in draws if record["fresh"]] or draws
+            minutes = f"{sum(record['cpu_seconds'] for record in fresh) / len(fresh) / 60:.1f}"
+            minutes = minutes if fresh[0]["fresh"] or kind != "default" else f"({minutes})"
+            told = ", ".join(
+                f"{m} {sum((r.get('fit') or {}).get('method') == m for r in draws)}"
+                for m in dict.fromkeys((r.get("fit") or {}).get("method") for r in draws)
+                if m
+            )
+            compared = [{"x": record["compared"][other]} for record in draws]
+            rows.append([name, str(size), title, _text(*_spread(draws, "accuracy"), 1), str(len(draws)), minutes, told])
+            rows.append([name, str(size), label, _text(*_spread(compared, "x"), 1), str(len(draws)), "", ""])
+            commands.append(draws[0]["command"])
+    head = ("data", "pixels", "what", "accuracy", "n", "CPU minutes", "taken")
+    torch = " or ".join(dict.fromkeys(r["versions"]["torch"] for r in records))
+    devices = " or ".join(dict.fromkeys(r["device"] for r in records))
+    commits = ", ".join(dict.fromkeys(r["commit"] for r in records))
+    facts = f"{devices}; torch {torch}; commit {commits}. The first draws:\n"
+    return "\n".join([markdown(Table(head, rows), left=(0, 2, 6)), facts, "```bash", *commands, "```\n"])
 
 
 def _label(record: Record) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ("put runs into one table, with mean and deviation over seeds", "report RUN..."),
     "list": ("list algorithms, recipes, nets, views or data sets", "list [TOPIC]"),
     "split": ("show which images a data name labels", "split NAME"),
+    "weights": ("list small learned nets, and fetch their weights", "weights list|fetch NAME"),
     "data": ("list, fetch, check, show and convert data sets", "data COMMAND"),
 }
 """What each command does, and how it is called."""

@@ -152,6 +152,8 @@ class Fitted(NamedTuple):
     """Sentences for the user."""
     facts: Mapping[str, Any] = MappingProxyType({})
     """What result.json says under `fit`."""
+    plain: tuple[Tensor, Tensor] | None = None
+    """Weight and bias of the layer that the labels alone make, to compare with."""
 
 
 class Net(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,7 +221,7 @@ def test_long_recipes_have_the_published_weights_whatever_the_net() -> None:
             assert other == {"net.name": "timm:resnet18", "net.pretrained": True}
 
 
-def test_a_fitted_algorithm_has_one_recipe_for_all_images() -> None:
+def test_a_fitted_algorithm_has_one_recipe_for_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     for data in ("cifar10.1@40", "digits@40", "photos/"):
         train = recipe("frozen", data, pretrained="w.pth")
         other = difference(train, Train(algorithm=fl.Frozen()))
@@ -232,7 +233,10 @@ def test_a_fitted_algorithm_has_one_recipe_for_all_images() -> None:
             "net.train": "head",
             "steps": 0,
         }
+    monkeypatch.setattr("fewlabels.nets.learned.packaged", lambda: None)
     assert recipe("frozen").net.pretrained is True
+    monkeypatch.setattr("fewlabels.nets.learned.packaged", lambda: Path("lite0.pth"))
+    assert recipe("frozen").net.pretrained == "lite0.pth"
 
 
 SHORT = [("digits@40", 0.1, None), ("photos/", 0.03, 0.01), ("photos/list.csv", 0.03, 0.01)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -14,14 +13,19 @@ from torch import Tensor
 from fewlabels.algorithms.base import Algorithm, log
 from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.graph import equal_mass, graph, spread
-from fewlabels.algorithms.linear import Basis, Layer, logistic, means, ridge, unit
+from fewlabels.algorithms.linear import Basis, Layer, logistic, means, mixture, ridge, unit
 from fewlabels.runtime.checked import Checked, Range
 from fewlabels.runtime.rng import philox
 from fewlabels.types import Batch, Fitted, Info, Known, Losses, Net, Views
 
-Method = Literal["labels", "votes", "spreading"]
+Method = Literal["labels", "votes", "spreading", "mixture"]
 
-NAMES: dict[Method, str] = {"labels": "labels only", "votes": "votes", "spreading": "spreading"}
+NAMES: dict[Method, str] = {
+    "labels": "labels only",
+    "votes": "votes",
+    "spreading": "spreading",
+    "mixture": "mixture",
+}
 """From the plainest on: of two with as many right answers the plainer one is taken."""
 
 DECAY = 0.1
@@ -31,7 +35,19 @@ STUDENT = 3.0
 """Of logistic regression on all images."""
 
 AXES = 256
-"""Directions in which linear layers look at the features, at most: those of the largest variance."""
+"""Directions in which linear layers and neighbours look at the features, at most: those of the largest variance."""
+
+BROAD = 32
+"""Those that the mixture looks at."""
+
+REPEATS = 3
+"""Cross-validations, each with other folds."""
+
+FEW = 3000
+"""Unlabeled images that a student of votes learns from in a cross-validation, at most."""
+
+ERRORS = 1.0
+"""Standard errors by which a method has to beat labels only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +63,10 @@ class Frozen(Checked):
     fits: ClassVar[bool] = True
     """Before the first step, `FrozenFeatures.fit`: there may be no steps at all."""
 
-    method: Literal["auto", "labels", "votes", "spreading"] = "auto"
+    method: Literal["auto", "labels", "votes", "spreading", "mixture"] = "auto"
     """`labels` only, `votes` (three linear teachers and spreading, as soft labels for one linear student),
-    `spreading` (over the nearest neighbours, then a linear layer on all); `auto`: the one that does best in a
-    cross-validation over the labels."""
+    `spreading` (over the nearest neighbours, then a linear layer on all), `mixture` (classes as Gaussians, then the
+    same); `auto`: the one that does best in a cross-validation over the labels."""
     neighbours: Annotated[int, Range(1, 1000)] = 20
     """Nearest images that labels spread to."""
     alpha: Annotated[float, Range(0, 0.999)] = 0.99
@@ -88,8 +104,10 @@ class FrozenFeatures(Algorithm):
         wanted: list[Method] = list(NAMES) if self.config.method == "auto" else [self.config.method]
         right = cross_validated(methods, wanted, self.config.cv, known)
         best = supported(right) if right else wanted[0]
-        layer = methods.layer(best, torch.arange(len(known.labeled), device=known.y.device))
-        return Fitted(layer.weight, layer.bias, *report(best, right, known))
+        told = torch.arange(len(known.labeled), device=known.y.device)
+        layer = methods.layer(best, told)
+        plain = layer if best == "labels" else methods.layer("labels", told)
+        return Fitted(layer.weight, layer.bias, *report(best, right, known), plain=plain)
 
 
 class Methods:
@@ -106,38 +124,51 @@ class Methods:
 
     def layer(self, method: Method, told: Tensor) -> Layer:
         """The linear layer on the features, fitted with the labels at `told`, places ``[n]`` in `Known.labeled`."""
-        makers: dict[Method, Callable[[Tensor, Tensor], Layer]] = {
-            "labels": self._labels,
-            "votes": self._votes,
-            "spreading": self._spreading,
-        }
-        rows, y = self.known.labeled[told], one_hot(self.known.y[told], self.known.classes)
-        return self.basis.undone(makers[method](rows, y))
+        rows, y = self._told(told)
+        plain = logistic(self.features[rows], y, DECAY)
+        if method == "labels":
+            return self.basis.undone(plain)
+        target = self._target(method, rows, y)
+        target[rows] = y
+        return self.basis.undone(logistic(self.features, target, STUDENT, plain))
 
-    def _labels(self, rows: Tensor, y: Tensor) -> Layer:
-        return logistic(self.features[rows], y, DECAY)
+    def answers(self, method: Method, told: Tensor, asked: Tensor) -> Tensor:
+        """The class ``[n]`` of the images at `asked`, which are unlabeled here: rows of all; `told` as in `layer`."""
+        rows, y = self._told(told)
+        if method == "labels":
+            return logistic(self.features[rows], y, DECAY)(self.features[asked]).argmax(1)
+        target = self._target(method, rows, y)
+        if method != "votes":
+            return target[asked].argmax(1)
+        # four votes of which three are linear say little more than the first; the student does
+        some = torch.arange(0, len(target), -(-len(target) // FEW), device=rows.device)
+        some = torch.cat((some, rows))
+        plain = logistic(self.features[rows], y, DECAY)
+        target[rows] = y
+        student = logistic(self.features[some], target[some], STUDENT * len(some) / len(target), plain)
+        return student(self.features[asked]).argmax(1)
 
-    def _votes(self, rows: Tensor, y: Tensor) -> Layer:
-        """One-hots averaged, not probabilities: teachers differ in how sure they are (Zhang et al. 2025)."""
+    def _told(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        return self.known.labeled[told], one_hot(self.known.y[told], self.known.classes)
+
+    def _target(self, method: Method, rows: Tensor, y: Tensor) -> Tensor:
+        """What a student learns of all images, ``[P, K]``: one-hots, or their mean.
+
+        One-hots are averaged, not probabilities: teachers differ in how sure they are (Zhang et al. 2025).
+        """
+        if method == "spreading":
+            return one_hot(self._spread(rows, y), self.known.classes)
+        if method == "mixture":
+            return one_hot(mixture(self.features[:, :BROAD], rows, y).argmax(1), self.known.classes)
         x = self.features[rows]
         teachers = [logistic(x, y, DECAY), ridge(x, y, DECAY), means(x, y)]
         answers = [teacher(self.features).argmax(1) for teacher in teachers] + [self._spread(rows, y)]
-        votes = torch.stack([one_hot(answer, self.known.classes) for answer in answers]).mean(0)
-        return self._student(votes, rows, y, teachers[0])
-
-    def _spreading(self, rows: Tensor, y: Tensor) -> Layer:
-        found = one_hot(self._spread(rows, y), self.known.classes)
-        return self._student(found, rows, y, self._labels(rows, y))
-
-    def _student(self, target: Tensor, rows: Tensor, y: Tensor, start: Layer) -> Layer:
-        """Logistic regression on all images, where the labels are known with these."""
-        target[rows] = y
-        return logistic(self.features, target, STUDENT, start)
+        return torch.stack([one_hot(answer, self.known.classes) for answer in answers]).mean(0)
 
     def _spread(self, rows: Tensor, y: Tensor) -> Tensor:
         """Class ``[P]`` of each image by spreading, each class taken to be equally common."""
         if self._graph is None:  # the labels have no part in it
-            self._graph = graph(self.known.features, self.config.neighbours)
+            self._graph = graph(self.features, self.config.neighbours)
         if (key := rows.tolist()) == self._last[0]:
             return self._last[1]
         start = torch.zeros(len(self.features), self.known.classes, dtype=torch.float64, device=y.device)
@@ -147,9 +178,11 @@ class Methods:
         return found
 
 
-def folds_of(y: np.ndarray[Any, np.dtype[np.int64]], count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def folds_of(
+    y: np.ndarray[Any, np.dtype[np.int64]], count: int, seed: int, repeat: int = 0
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     """A fold 0 .. count-1 for each label, ``[L]``: shuffled, and each class is dealt out evenly."""
-    order = philox(seed, "folds").permutation(len(y))
+    order = philox(seed, f"folds {repeat}" if repeat else "folds").permutation(len(y))
     order = order[np.argsort(y[order], kind="stable")]
     folds = np.empty(len(y), np.int64)
     folds[order] = np.arange(len(y)) % count
@@ -159,23 +192,25 @@ def folds_of(y: np.ndarray[Any, np.dtype[np.int64]], count: int, seed: int) -> n
 def cross_validated(
     methods: Methods, wanted: list[Method], count: int, known: Known
 ) -> dict[Method, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """For each method whether its answer on each label was right, ``[L]``, the label being held back.
+    """For each method whether its answer on each label was right, ``[REPEATS, L]``, the label being held back.
 
-    Empty where no class has two labels: what is held back could not be known.
+    What is held back is an unlabeled image meanwhile, about which the method says something; that is its answer. Empty
+    where no class has two labels: what is held back could not be known.
     """
     y = known.y.cpu().numpy()
     counts = np.bincount(y)
     if counts.max() < 2:
         return {}
-    folds = folds_of(y, min(count, len(y)), known.seed)
-    right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]] = {m: np.zeros(len(y), bool) for m in wanted}
-    for fold in np.unique(folds):
-        told, held = (
-            torch.from_numpy(np.flatnonzero(part)).to(known.y.device) for part in (folds != fold, folds == fold)
-        )
-        for method, answers in right.items():
-            guess = methods.layer(method, told)(unit(known.features[known.labeled[held]])).argmax(1)
-            answers[held.cpu().numpy()] = (guess == known.y[held]).cpu().numpy()
+    right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]] = {m: np.zeros((REPEATS, len(y)), bool) for m in wanted}
+    for repeat in range(REPEATS):
+        folds = folds_of(y, min(count, len(y)), known.seed, repeat)
+        for fold in np.unique(folds):
+            told, held = (
+                torch.from_numpy(np.flatnonzero(part)).to(known.y.device) for part in (folds != fold, folds == fold)
+            )
+            for method, answers in right.items():
+                guess = methods.answers(method, told, known.labeled[held])
+                answers[repeat, held.cpu().numpy()] = (guess == known.y[held]).cpu().numpy()
     return right
 
 
@@ -183,14 +218,16 @@ def supported(right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]]) -> Metho
     """The method with the most right answers, of labels only and of those that beat it by more than a standard error.
 
     The error is that of the difference of two methods on the same labels, the root of the number of answers that only
-    one of them has right (McNemar 1947). The best of three by a few answers would often be none.
+    one of them has right (McNemar 1947), in the mean of the repeated cross-validations. The best of four by a few
+    answers would often be none.
     """
 
     def beats(answers: np.ndarray[Any, np.dtype[np.bool_]], plain: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
-        gained, lost = int((answers & ~plain).sum()), int((plain & ~answers).sum())
-        return gained - lost > math.sqrt(gained + lost)
+        gained, lost = (float(part.sum()) / repeats for part in (answers & ~plain, plain & ~answers))
+        return gained - lost > ERRORS * math.sqrt(gained + lost)
 
     plain = right.get("labels")
+    repeats = len(next(iter(right.values())))
     left = [m for m, answers in right.items() if m == "labels" or plain is None or beats(answers, plain)]
     return max(left, key=lambda method: int(right[method].sum()))
 
@@ -200,7 +237,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: int, count: int, z: float = 1.959964) -> Interval:
+def wilson(right: float, count: int, z: float = 1.959964) -> Interval:
     """The interval of 95 % for a share, of which `right` of `count` trials were (Wilson 1927)."""
     share = right / count
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
@@ -217,7 +254,7 @@ def report(
         said = f"{NAMES[best]} taken: with one label of each class nothing can be held back to judge by"
         return (said,), {"method": best, "expected": None, "interval": None, "judged": {}}
     shares = {method: 100 * float(answers.mean()) for method, answers in right.items()}
-    interval = wilson(int(right[best].sum()), n)
+    interval = wilson(right[best].mean() * n, n)
     low, high = 100 * interval.low, 100 * interval.high
     each = ", ".join(f"{NAMES[method]} {share:.1f} %" for method, share in shares.items())
     notes = [

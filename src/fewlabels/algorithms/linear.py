@@ -100,3 +100,38 @@ def means(features: Tensor, target: Tensor) -> Layer:
     centres = target.T @ features / mass.clamp_min(1e-12)[:, None]
     bias = -centres.square().sum(1) / 2
     return Layer(centres, torch.where(mass > 0, bias, -torch.inf))
+
+
+def mixture(features: Tensor, rows: Tensor, y: Tensor, *, rounds: int = 15, shrink: float = 0.3) -> Tensor:
+    """Classes as Gaussians of one covariance, from labeled and unlabeled examples: ``[N, K]``, rows that sum to 1.
+
+    Expectation maximization with the labels kept (McLachlan 1975, Iterative reclassification procedure for constructing
+    an asymptotically optimal rule of allocation in discriminant analysis), every class taken to be equally common: in
+    each round the shares are scaled to classes of equal mass, five times by class and by example (Sinkhorn 1964). A
+    class without a label gets nothing.
+
+    Args:
+        features: ``[N, D]``, centred.
+        rows: of the examples with a label, ``[L]`` int64.
+        y: their labels, one-hot ``[L, K]``.
+        shrink: share of the covariance that is replaced by its mean variance in all directions.
+    """
+    seen = y.sum(0) > 0
+    known, count, dim = y[:, seen], len(features), features.shape[1]
+    centres = known.T @ features[rows] / known.sum(0)[:, None]
+    square = features.T @ features
+    inside, shares = square / count, features.new_zeros(count, int(seen.sum()))
+    for _ in range(rounds):
+        even = torch.eye(dim, dtype=features.dtype, device=features.device) * (inside.trace() / dim).clamp_min(1e-12)
+        precision = torch.linalg.inv(torch.lerp(inside, even, shrink))
+        shares = (features @ precision @ centres.T - ((centres @ precision) * centres).sum(1) / 2).softmax(1)
+        for _ in range(5):
+            shares = shares / shares.sum(0).clamp_min(1e-12) * (count / shares.shape[1])
+            shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-12)
+        shares[rows] = known
+        mass = shares.sum(0)
+        centres = shares.T @ features / mass[:, None]
+        inside = (square - (centres.T * mass) @ centres) / count
+    out = features.new_zeros(count, y.shape[1])
+    out[:, seen] = shares
+    return out

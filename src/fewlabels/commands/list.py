@@ -20,6 +20,7 @@ from fewlabels.commands import data_look
 from fewlabels.commands.options import parse
 from fewlabels.config.recipes import DATASETS, RECIPES, SMALL, recipe
 from fewlabels.config.settings import Train, algorithm_name, difference
+from fewlabels.nets import learned
 
 VIEWS: Mapping[str, Mapping[str, str]] = {
     "weak": {
@@ -92,6 +93,8 @@ def options(config: Train, data: bool = True) -> str:
     for name, value in difference(config, Train(algorithm=type(config.algorithm)())).items():
         if name == "data.name" and not data:
             continue
+        if name == "net.pretrained" and value == learned.pretrained(config.net.name):
+            value = True  # the file of a package, where it lies on this machine
         group, _, last = name.removeprefix("algorithm.").removesuffix(".name").rpartition(".")
         flag = f"{group}." if group else ""
         if isinstance(value, bool):

@@ -29,6 +29,7 @@ HEADINGS = {
     "mean20": "mean 20",
     "best_on_test": "best on test",
     "geometric_mean": "geom. mean",
+    "labels_only": "labels only",
     "seconds": "seconds",
 }
 LEGEND = """\
@@ -37,6 +38,7 @@ final: after the last step
 last N: median over the last N evaluations (over all, if there are fewer)
 mean N: their mean
 best on test: chosen by the test images that it is measured on"""
+COMPARED = "labels only: logistic regression on the features of a learned net, of the same labels"
 
 WORDS = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured on")
 """Columns that hold no numbers."""
@@ -125,12 +127,14 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
         same.pop("steps", None)
     out = Screen()
     cells = []
+    compares = any(row["labels_only"] is not None for row in rows)
+    shown = [m for m in MEASURES if m != "last1" and (compares or m != "labels_only")]
     for row in rows:
         text = {k: _text(row[k]) for k in ("name", "algorithm", "data", "net", "labels", "device", "measured_on")}
         text |= {"seed": _seed(row), "steps": str(row["steps"])}
         if not row["finished"]:
             text["steps"] = f"{row['steps_done']} of {row['steps']}"
-        cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in MEASURES if m != "last1"}})
+        cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in shown}})
     _print(out, cells, hidden=same)
     if said := ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in same.items()):
         print_line(out, f"{'all runs' if len(rows) > 1 else 'the run'}: {said}")
@@ -138,11 +142,13 @@ def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> No
         print_line(out, f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
     if together:
         print("\nmean ± standard deviation over seeds, of finished runs")
-        _print(out, [_group_cells(group) for group in together], hidden=same)
+        _print(out, [_group_cells(group, compares) for group in together], hidden=same)
     print_line(out, f"\n{LEGEND}")
+    if compares:
+        print_line(out, COMPARED)
 
 
-def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
+def _group_cells(group: Mapping[str, Any], compares: bool) -> dict[str, str]:
     n, repeats = group["n"], group["repeats"]
     every = n + group["unfinished"]
     text = {k: _text(group[k]) for k in ("algorithm", "data", "net", "steps", "labels")}
@@ -152,6 +158,8 @@ def _group_cells(group: Mapping[str, Any]) -> dict[str, str]:
     text["over"] = _text(group["over"]) + (f" ({repeats} repeated)" if repeats else "")
     for measure in MEASURES:
         if measure in ("last1", "last50", "mean10", "mean20"):  # --json has them
+            continue
+        if measure == "labels_only" and not compares:
             continue
         mean, deviation = group["mean"][measure], group["std"][measure]
         text[HEADINGS[measure]] = _number(measure, mean)

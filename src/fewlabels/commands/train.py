@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -14,14 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
 from fewlabels.commands import many
 from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config.recipes import RECIPES, hint, recipe
+from fewlabels.config.choice import Choice, choose, has_gpu, look
+from fewlabels.config.recipes import RECIPES, changed, hint, recipe
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
-from fewlabels.data.names import is_folder
+from fewlabels.data.names import is_folder, is_pictures
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
@@ -102,7 +106,11 @@ def main(args: list[str]) -> int:
     if command.teacher_seeds is not None or command.teacher_nets:
         option = "--teacher-seeds" if command.teacher_seeds is not None else "--teacher-nets"
         raise UsageError(f"{option} is for self-training that trains its teachers itself, without --teachers")
-    budget = _budget(command, args)
+    budget, chosen = _budget(command, args), _chosen(command, args)
+    if chosen is not None and command.train.fits:
+        budget = None  # which the size of the pictures was chosen by
+    if chosen is not None and lead and not command.json:
+        print("\n".join(said_of(chosen)))
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
         kind: Kind = "seed" if command.seeds is not None else "fold"
@@ -122,6 +130,12 @@ def main(args: list[str]) -> int:
         names = (algorithm_name(runs[0].config.algorithm), "supervised")
         print(table(dict(zip(names, runs, strict=False))))
     return 0
+
+
+def said_of(chosen: Choice) -> list[str]:
+    """Which recipe was chosen and why; what would be better."""
+    first = f"recipe: {chosen.algorithm}; {chosen.reason}"
+    return [first, *([chosen.better] if chosen.better else [])]
 
 
 def show(cost: Estimate, as_json: bool) -> None:
@@ -186,8 +200,16 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
             file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
         data = str(file["data"].get("name", data))
-    asked, chosen = first.recipe or algorithm_name(algorithm), net or Net()
-    base = recipe(asked, data, net=net.name if net else None, pretrained=chosen.pretrained, train=chosen.train)
+    own, chosen = net or Net(), _chosen(first, args)
+    suited: Mapping[str, Any] = chosen.settings if chosen else {}
+    base = recipe(
+        first.recipe or (chosen.algorithm if chosen else algorithm_name(algorithm)),
+        data,
+        net=net.name if net else suited.get("net.name"),
+        pretrained=own.pretrained or suited.get("net.pretrained", False),
+        train=own.train,
+    )
+    base = changed(base, suited)
     if file:
         try:
             base = from_dict(file, base)
@@ -195,8 +217,49 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
             raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
     base = replace(base, **_other_views(args))
     alone = isinstance(algorithm, Supervised | SelfTraining)  # whose teachers are the comparison
-    shown = parse_name(data).base == "digits" and not alone and base.steps > 0
-    return Command(train=base, baseline=shown)
+    shown = (chosen or parse_name(data).base == "digits") and not alone and base.steps > 0
+    return Command(train=base, baseline=bool(shown))
+
+
+OPEN = frozenset(
+    (
+        *("--out", "--overwrite", "--seed", "--seeds", "--folds", "--time", "--device", "--dry-run", "--json"),
+        *("--baseline", "--no-baseline", "--progress", "--no-progress", "--net", "--net.name", "--net.pretrained"),
+        *("--help", "-h"),
+    )
+)
+"""Options that leave open what is trained, beside those of the data."""
+
+
+def _chosen(command: Command, args: list[str]) -> Choice | None:
+    """The recipe for a folder of own pictures; None where the command line says by other options what is trained."""
+    given = {a.partition("=")[0].replace("_", "-") for a in args if a.startswith("-") and len(a) > 1}
+    config = command.train
+    named = bool({"--net", "--net.name"} & given)
+    learnt = config.net.pretrained if "--net.pretrained" in given else False
+    if _names_algorithm(args) or not is_pictures(config.data.name) or "--data.split" in given:
+        return None
+    if named and not (learnt and nets.is_zoo(config.net.name)):
+        return None
+    if isinstance(learnt, str) and expanded(learnt).suffix not in (".pth", ".pt", ".bin", ".safetensors"):
+        return None  # a run, whose net it is
+    if not all(word in OPEN or word == "--data" or word.startswith("--data.") for word in given):
+        return None
+    if (there := look(config.data)) is None:
+        return None
+    seconds = None
+    if command.time is not None:
+        with contextlib.suppress(ValueError):  # `_budget` says so
+            seconds = seconds_of(command.time)
+    return choose(
+        there,
+        gpu=has_gpu(config.device),
+        labels=config.data.labels,
+        net=config.net.name if named else None,
+        pretrained=learnt,
+        seconds=seconds,
+        size=config.data.image_size if "--data.image-size" in given else None,
+    )
 
 
 def _recipe_of(args: list[str]) -> str | None:
@@ -353,7 +416,8 @@ def _run(command: Command, output: Output, budget: Budget | None) -> Run:
 
 def table(results: dict[str, Run]) -> str:
     """The closing lines: accuracy of each run."""
-    width = max(map(len, results))
+    compares = any(run.result.get("compared") for run in results.values())
+    width = max(map(len, [*results, *(["labels only"] if compares else [])]))
     lines = []
     for name, run in results.items():
         result = run.result
@@ -364,6 +428,12 @@ def table(results: dict[str, Run]) -> str:
         lines.append(
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
             f"({said}, {result['seconds']:.0f} s, {run.path})"
+        )
+    compared: dict[str, float] = next((c for run in results.values() if (c := run.result.get("compared"))), {})
+    if (labels_only := compared.get("labels_only")) is not None:
+        lines.append(
+            f"{'labels only':{width}}  {labels_only:6.2f} % {result['measured_on']} accuracy  (logistic regression on "
+            "the features of a learned net, of the same labels)"
         )
     if any(run.result["steps"] for run in results.values()):
         lines.append(

@@ -16,7 +16,7 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.config.settings import Optim, Train, from_dict
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.names import DataName, parse
-from fewlabels.nets import Learning
+from fewlabels.nets import Learning, learned
 from fewlabels.runtime.words import nearest
 
 Settings = Mapping[str, Any]
@@ -170,7 +170,9 @@ def settings(
     """The settings of `recipe` that are no defaults of the dataclasses, without `net`, `pretrained` and `train`
     themselves."""
     if algorithm in FITTED:
-        return FITTED[algorithm]
+        fitted = FITTED[algorithm]
+        own = {} if net or pretrained else {"net.pretrained": learned.pretrained(fitted["net.name"])}
+        return {**fitted, **own}
     method = METHODS.get(algorithm, {})
     kind = "a folder" if name.folder else name.base
     if kind in SMALL:
@@ -347,11 +349,16 @@ def recipe(
 
 def _train(algorithm: str, data: str, values: Settings) -> Train:
     """A `Train` with settings by dotted name."""
-    nested: dict[str, Any] = {"algorithm": {"name": algorithm}, "data": {"name": data}}
+    return changed(from_dict({"algorithm": {"name": algorithm}, "data": {"name": data}}), values)
+
+
+def changed(train: Train, values: Settings) -> Train:
+    """`train` with other settings by dotted name."""
+    nested: dict[str, Any] = {}
     for name, value in values.items():
         *parts, last = name.split(".")
         reduce(lambda inside, part: inside.setdefault(part, {}), parts, nested)[last] = value
-    return from_dict(nested)
+    return from_dict(nested, train)
 
 
 PUBLISHED = {"cifar100": "CIFAR-100", "stl10": "STL-10", "mini_imagenet": "mini-ImageNet"}

@@ -29,7 +29,7 @@ def sentence(name: str, shape: tuple[int, int, int], patch: int | None) -> Itera
 def hub(name: str) -> Iterator[None]:
     """Rank 0 fetches what is not in the cache; without network, that is said in one sentence, and at once."""
     try:
-        with parallel.first(), _offline_if_so(name):
+        with parallel.first(), offline_if_so(name):
             yield
     except (OSError, RuntimeError) as error:
         reason = str(getattr(error, "reason", "") or error).strip().splitlines()[0].rstrip(".")
@@ -40,7 +40,7 @@ def hub(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _offline_if_so(name: str) -> Iterator[None]:
+def offline_if_so(name: str) -> Iterator[None]:
     """Tell the hub's client that there is no network, where there is none: it would try again for a minute."""
     if not name.startswith("timm:") or urllib.request.getproxies():
         yield

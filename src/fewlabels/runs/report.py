@@ -31,9 +31,11 @@ MEASURES = (
     "mean20",
     "best_on_test",
     "geometric_mean",
+    "labels_only",
     "seconds",
 )
-"""The numbers of a run: accuracies in percent, of the averaged weights."""
+"""The numbers of a run: accuracies in percent, of the averaged weights; `labels_only` is that of a logistic regression
+on the features of a learned net, where the run has it to compare with."""
 
 SEEDS = ("seed", "data.seed")
 """Settings in which the runs of a group may differ: the seeds of the training and of the split."""
@@ -123,6 +125,8 @@ def read(path: Path) -> Entry:
         if finished:
             row["accuracy"] = row["last1"]
             row["geometric_mean"] = _finite(evaluations[-1][part]["ema"]["geometric_mean"]) if part else None
+            plain = (result.get("compared") or {}).get("labels_only")
+            row["labels_only"] = None if plain is None else _finite(plain)
             row["seconds"] = _finite(result["seconds"]) if not result.get("seconds_from_step") else None
     except RunError as error:
         raise DamagedRun(str(error)) from None

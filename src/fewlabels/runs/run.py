@@ -356,6 +356,13 @@ class Run:
         except OSError as error:
             raise NotWritten(f"could not write {self.path / 'result.json'}: {error.strerror}") from None
 
+    def compare(self, name: str, accuracy: float) -> None:
+        """Add to result.json, under `compared`, what another run came to, in percent. Raises RunError, NotWritten."""
+        content = {k: v for k, v in records.result(self.path).items() if k not in ("run", "seal")}
+        compared = content.get("compared", {})
+        if compared.get(name) != accuracy:
+            self.finish({**content, "compared": {**compared, name: accuracy}})
+
 
 def _is_run(path: Path) -> bool:
     """Whether the folder's config.json is that of a run, however damaged, and not another program's."""

@@ -7,7 +7,7 @@ import torch
 
 from fewlabels.algorithms.frozen import AXES, DECAY
 from fewlabels.algorithms.functional import one_hot
-from fewlabels.algorithms.linear import Basis, logistic
+from fewlabels.algorithms.linear import Basis, Layer, logistic, unit
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -57,7 +57,7 @@ def _probes(trainer: Trainer) -> bool:
 
 
 @torch.no_grad()
-def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
+def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
     """Fit the head before the first step, if it does not start as the net has it; sentences about it."""
     if not trainer.config.fits and not _probes(trainer):
         return ()
@@ -77,6 +77,8 @@ def fit(trainer: Trainer, split: Split) -> tuple[str, ...]:
     trainer.model.set_head(weight, bias)
     trainer.average.update(trainer.model, 0.0)
     trainer.fitted = fitted.facts
+    if fitted.plain is not None and trainer.model.fixed:
+        trainer.compared = {"labels_only": _plain_accuracy(trainer, source, split, Layer(*fitted.plain))}
     return fitted.notes
 
 
@@ -94,3 +96,17 @@ def probe(known: Known, temperature: float) -> Fitted:
     weight, bias = basis.undone(layer)
     note = f"the head starts as a logistic regression on {len(x):,} labels, of which it has {right:.1f} % right"
     return Fitted(temperature * weight, temperature * bias, (note,))
+
+
+def _plain_accuracy(trainer: Trainer, source: Source, split: Split, layer: Layer) -> float:
+    """Accuracy in percent of a layer on the direction of the features, on what the training is measured on."""
+    store = trainer.features
+    if trainer.test_features is not None and len(source.test_labels):
+        store, rows, truth = trainer.test_features, np.arange(len(source.test_labels)), source.test_labels
+    elif len(split.validation):
+        rows, truth = split.validation, source.labels[split.validation]
+    else:
+        rows, truth = split.labeled, split.targets
+    assert store is not None
+    answers = layer(unit(store.take(torch.from_numpy(rows).to(trainer.device)))).argmax(1)
+    return 100 * float((answers.cpu().numpy() == truth).mean())

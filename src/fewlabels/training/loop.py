@@ -37,7 +37,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
-from fewlabels.training import fitting, teaching
+from fewlabels.training import fitting, reference, teaching
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
@@ -154,8 +154,9 @@ def train(
         with own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
-            fitted = fitting.fit(trainer, split)
+            fitted = fitting.fit(trainer, source, split)
             taught = teaching.teach(trainer, split, path, output.progress)
+            compared = trainer.compared or reference.compared(config, source, split, device, output.progress)
         if parallel.rank() == 0:
             known = {
                 "source": source.name,
@@ -170,6 +171,7 @@ def train(
                 **facts_of(config, trainer.model),
                 **({"fit": dict(trainer.fitted)} if trainer.fitted else {}),
                 **(taught.facts if taught else {}),
+                **({"compared": dict(compared)} if compared else {}),
                 **(facts or {}),
             }
             run = Run.create(path, config, split, known, overwrite=overwrite, baseline=baseline)

@@ -172,7 +172,7 @@ class RunRecorder:
                 "geometric_mean": last["ema"]["geometric_mean"],
                 **curve([r[part]["ema"]["accuracy"] for r in evals]),
                 "parameters": parameters(self.trainer.model.net),
-                **({"fit": fit} if (fit := self.run.data.get("fit")) else {}),
+                **{name: self.run.data[name] for name in ("fit", "compared") if self.run.data.get(name)},
                 "seconds": time.perf_counter() - self.start,
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,

@@ -156,6 +156,8 @@ class Trainer:
         self.graph = self._graph() if config.graph else None
         self.fitted: Mapping[str, Any] = {}
         """What result.json says of what was fitted before the first step."""
+        self.compared: Mapping[str, float] = {}
+        """Accuracies in percent of what the training is compared with, for result.json."""
         self.features: FeatureStore | None = None
         """Those of training images, of `training/fitting.py`; of the test images, where the body does not learn:"""
         self.test_features: FeatureStore | None = None

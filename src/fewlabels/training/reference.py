@@ -1,0 +1,73 @@
+"""What the labels alone make of the features of a learned net, on the images that a training is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewlabels.algorithms.frozen import AXES, DECAY
+from fewlabels.algorithms.functional import one_hot
+from fewlabels.algorithms.linear import Basis, logistic, unit
+from fewlabels.augment.pixels import Normalize
+from fewlabels.config.choice import TINY
+from fewlabels.config.resolve import load_source, pixel_statistics
+from fewlabels.config.settings import Net, Train
+from fewlabels.data.names import is_pictures
+from fewlabels.data.source import Source
+from fewlabels.data.split import Split
+from fewlabels.inference.features import Body, features_of
+from fewlabels.inference.model import Model
+from fewlabels.nets import freeze, learned
+from fewlabels.runtime import parallel
+from fewlabels.training.log import Progressing, reading
+
+SIDE = 128
+"""Pixels at which that net looks at pictures."""
+
+
+def compared(
+    config: Train, source: Source, split: Split, device: torch.device, progress: Progressing = None
+) -> Mapping[str, float]:
+    """``{"labels_only": accuracy}`` in percent of a logistic regression on features of the smallest learned net, for a
+    folder of own pictures that are not tiny; nothing where its weights are not at hand, or for other data.
+
+    On labeled pictures and those that are measured on only, which takes seconds.
+    """
+    net = learned.NETS[0]
+    small = min(source.shape[1:]) < TINY
+    if small or not is_pictures(config.data.name) or config.net.train != "all" or learned.at_hand(net) is None:
+        return {}
+    frozen = Net(net.net, pretrained=learned.pretrained(net.net), train="head")
+    data = replace(config.data, image_size=SIDE, residency="stream")
+    pictures = load_source(data)
+    if pictures.name != source.name or len(pictures.images) != len(source.images):
+        return {}  # the folder has just changed
+    shape = pictures.shape
+    built = frozen.build(len(source.classes), shape)
+    model = Model(built, frozen=freeze(built, "head")).to(device)
+    scale = Normalize(shape, *pixel_statistics(replace(config, net=frozen), pictures)).to(device)
+    body = Body(model, scale, shape, device)
+    tests, images = np.arange(len(source.test_labels)), pictures.test_images
+    truth: NDArray[np.int64] = source.test_labels
+    if not len(tests):
+        images = pictures.images
+        tests, truth = split.validation, source.labels[split.validation]
+    if not len(tests):
+        tests, truth = split.labeled, split.targets
+    with (
+        parallel.first(),
+        reading(progress if parallel.rank() == 0 else None, "features to compare with", "done") as show,
+    ):
+        table, whole = body.table(source.name), len(split.labeled) + len(tests)
+        known = features_of(body, pictures.images, split.labeled, table, lambda done, _: show(done, whole))
+        asked = features_of(body, images, tests, table, lambda done, _: show(len(split.labeled) + done, whole))
+    directions = unit(known.float())
+    basis = Basis.of(directions, AXES)
+    targets = one_hot(torch.from_numpy(split.targets).to(device), len(source.classes))
+    layer = basis.undone(logistic(basis(directions), targets, DECAY))
+    answers = layer(unit(asked.float())).argmax(1).cpu().numpy()
+    return {"labels_only": 100 * float((answers == truth).mean())}
