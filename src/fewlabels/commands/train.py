@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -16,16 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
-from fewlabels.commands import many
+from fewlabels.commands import many, own_pictures
 from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config.choice import Choice, choose, has_gpu, look
+from fewlabels.config.choice import Choice
 from fewlabels.config.recipes import RECIPES, changed, hint, recipe
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.imagenets import FOLDERS
-from fewlabels.data.names import is_folder, is_pictures
+from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
@@ -110,7 +108,7 @@ def main(args: list[str]) -> int:
     if chosen is not None and command.train.fits:
         budget = None  # which the size of the pictures was chosen by
     if chosen is not None and lead and not command.json:
-        print("\n".join(said_of(chosen)))
+        print("\n".join(own_pictures.said_of(chosen)))
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
         kind: Kind = "seed" if command.seeds is not None else "fold"
@@ -130,12 +128,6 @@ def main(args: list[str]) -> int:
         names = (algorithm_name(runs[0].config.algorithm), "supervised")
         print(table(dict(zip(names, runs, strict=False))))
     return 0
-
-
-def said_of(chosen: Choice) -> list[str]:
-    """Which recipe was chosen and why; what would be better."""
-    first = f"recipe: {chosen.algorithm}; {chosen.reason}"
-    return [first, *([chosen.better] if chosen.better else [])]
 
 
 def show(cost: Estimate, as_json: bool) -> None:
@@ -221,45 +213,8 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
     return Command(train=base, baseline=bool(shown))
 
 
-OPEN = frozenset(
-    (
-        *("--out", "--overwrite", "--seed", "--seeds", "--folds", "--time", "--device", "--dry-run", "--json"),
-        *("--baseline", "--no-baseline", "--progress", "--no-progress", "--net", "--net.name", "--net.pretrained"),
-        *("--help", "-h"),
-    )
-)
-"""Options that leave open what is trained, beside those of the data."""
-
-
 def _chosen(command: Command, args: list[str]) -> Choice | None:
-    """The recipe for a folder of own pictures; None where the command line says by other options what is trained."""
-    given = {a.partition("=")[0].replace("_", "-") for a in args if a.startswith("-") and len(a) > 1}
-    config = command.train
-    named = bool({"--net", "--net.name"} & given)
-    learnt = config.net.pretrained if "--net.pretrained" in given else False
-    if _names_algorithm(args) or not is_pictures(config.data.name) or "--data.split" in given:
-        return None
-    if named and not (learnt and nets.is_zoo(config.net.name)):
-        return None
-    if isinstance(learnt, str) and expanded(learnt).suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        return None  # a run, whose net it is
-    if not all(word in OPEN or word == "--data" or word.startswith("--data.") for word in given):
-        return None
-    if (there := look(config.data)) is None:
-        return None
-    seconds = None
-    if command.time is not None:
-        with contextlib.suppress(ValueError):  # `_budget` says so
-            seconds = seconds_of(command.time)
-    return choose(
-        there,
-        gpu=has_gpu(config.device),
-        labels=config.data.labels,
-        net=config.net.name if named else None,
-        pretrained=learnt,
-        seconds=seconds,
-        size=config.data.image_size if "--data.image-size" in given else None,
-    )
+    return None if _names_algorithm(args) else own_pictures.chosen(command.train, command.time, args)
 
 
 def _recipe_of(args: list[str]) -> str | None:
