@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -107,22 +107,22 @@ def main(args: list[str]) -> int:
     budget, chosen = _budget(command, args), _chosen(command, args)
     if chosen is not None and command.train.fits:
         budget = None  # which the size of the pictures was chosen by
-    if chosen is not None and lead and not command.json:
-        print("\n".join(own_pictures.said_of(chosen)))
+    reasons = own_pictures.said_of(chosen) if chosen is not None else []
     if command.seeds is not None or command.folds is not None:
         _check_many(command, args)
         kind: Kind = "seed" if command.seeds is not None else "fold"
         which = numbers(f"--{kind}s", command.seeds or command.folds or "")
         jobs = partial(plan, command.train, kind, which, out=command.out, baseline=command.baseline)
         jobs = partial(jobs, overwrite=command.overwrite)
+        print(*reasons, sep="\n", end="\n" if reasons else "")
         return many.main(jobs, kind, dry_run=command.dry_run, progress=command.progress)
     if command.dry_run:
         from fewlabels.training.estimate import estimate
 
-        show(estimate(command.train), command.json)
+        show(estimate(command.train), command.json, reasons)
         return 0
     advise = budget is None and command.resume is None
-    output = Output(command.progress, print, command.recipe, advise) if lead else Output()
+    output = Output(command.progress, print, command.recipe, advise, reasons=reasons) if lead else Output()
     runs = with_baseline(lambda: _run(command, output, budget), command.train, command.baseline, output)
     if lead:
         names = (algorithm_name(runs[0].config.algorithm), "supervised")
@@ -130,8 +130,8 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def show(cost: Estimate, as_json: bool) -> None:
-    """What a training costs: lines, or one JSON object."""
+def show(cost: Estimate, as_json: bool, reasons: Sequence[str] = ()) -> None:
+    """What a training costs: lines, after those that say why it is that training, or one JSON object."""
     lines = dict(cost.lines)
     data = cost.config.data
     base, root = parse_name(data.name).base, expanded(data.root) if data.root else default_root()
@@ -142,7 +142,7 @@ def show(cost: Estimate, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"train": to_dict(cost.config), "cost": lines}, indent=1))
     else:
-        print("\n".join(f"{name:9}{text}" for name, text in lines.items()))
+        print("\n".join([*reasons, *(f"{name:9}{text}" for name, text in lines.items())]))
 
 
 def read(args: list[str]) -> Command:

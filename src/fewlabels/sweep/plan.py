@@ -284,7 +284,7 @@ def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output:
                 f"`fewlabels train --resume {run.path}` goes on with the baseline",
                 signum,
             )
-        plain = baseline(run, changed(run.config, config), output)
+        plain = baseline(run, changed(run.config, config), output._replace(reasons=()))
         if parallel.rank() == 0:
             run.compare("supervised", plain.result["accuracy"])
         return [run, plain]

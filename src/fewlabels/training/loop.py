@@ -6,7 +6,7 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,8 @@ class Output(NamedTuple):
     """Name options of the command that would make a long training shorter."""
     usual: Train | None = None
     """Settings that need no word, of images in memory, which have no recipe."""
+    reasons: Sequence[str] = ()
+    """Sentences on why the settings are what they are."""
 
 
 def train(
@@ -178,6 +180,7 @@ def train(
             if taught:
                 run.write(VOTES, taught.data)
             for line in (
+                *output.reasons,
                 *summary(trainer, source, split, output.recipe, output.usual),
                 *source.notes,
                 *split.remarks,
