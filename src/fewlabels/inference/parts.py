@@ -1,0 +1,490 @@
+"""Predictions of very many pictures, as parts that a killed process leaves whole, by several processes or machines.
+
+A folder holds the parts of all shards. Of each shard there are a manifest (what is predicted, how, and a digest of the
+list of pictures), the parts, each of so many pictures in the order of their paths, and the list of the unreadable ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewlabels import nets
+from fewlabels.data.pictures import About
+from fewlabels.data.predictions import UNSURE
+from fewlabels.data.remarks import sentences
+from fewlabels.data.source import Progress
+from fewlabels.inference.model import Predictor
+from fewlabels.inference.predict import Picture, asked, decoded_chunks
+from fewlabels.inference.tables import Form
+from fewlabels.runtime import files
+from fewlabels.runtime.cells import uncell
+from fewlabels.runtime.regular import read_text
+
+PART_ROWS = 100_000
+"""Pictures of a part."""
+
+FORMAT = 1
+
+OWN = ("shard", "own", "own_digest", "temperature")
+"""What the manifests of a folder need not have in common; temperatures are nearly the same."""
+
+
+class PartsError(Exception):
+    """Parts are missing, or are not what they should be: what can be said in one sentence."""
+
+
+class Shard(NamedTuple):
+    number: int
+    """1 .. of"""
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def name(self) -> str:
+        """How the names of its files begin."""
+        return f"shard-{self.number:0{len(str(self.of))}}-of-{self.of}"
+
+    def has(self, relative: str) -> bool:
+        """Whether a picture is of this shard: the first 8 bytes of the SHA-256 of its relative path, as a big-endian
+        number, leave ``number - 1`` when divided by `of`."""
+        return int.from_bytes(hashlib.sha256(os.fsencode(relative)).digest()[:8], "big") % self.of == self.number - 1
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """``I/N``. Raises ValueError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        if match is None:
+            raise ValueError(f"--shard must be I/N, such as 1/8, got {text!r}")
+        shard = cls(int(match[1]), int(match[2]))
+        if not shard.of:
+            raise ValueError(f"--shard must be of at least 1 shard, got {text!r}")
+        if not 1 <= shard.number <= shard.of:
+            raise ValueError(f"--shard counts from 1: it must be 1/{shard.of} to {shard.of}/{shard.of}, got {text!r}")
+        return shard
+
+
+@dataclass
+class Digest:
+    """Of a set of paths, in any order: how many, and the sum of their SHA-256 modulo 2 ** 256."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        self.total = (self.total + int.from_bytes(hashlib.sha256(os.fsencode(path)).digest(), "big")) % (1 << 256)
+
+    def __str__(self) -> str:
+        return f"{self.total:064x}"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The pictures of a shard."""
+
+    shard: Shard
+    own: Sequence[str]
+    """Their paths, sorted."""
+    every: Digest
+    """Of the pictures of all shards."""
+
+
+def choose(pictures: Iterable[Picture], shard: Shard) -> Chosen:
+    """The pictures of a shard. Raises ValueError where there is none at all, or one twice."""
+    every, own = [], []
+    for picture in pictures:
+        path = str(picture.file)
+        every.append(path)
+        if shard.has(picture.relative):
+            own.append(path)
+    every.sort()
+    digest = Digest()
+    if twice := next((path for path, after in pairwise(every) if path == after), None):
+        raise ValueError(f"{twice} is named twice, and each picture must stand in one part")
+    for path in every:
+        digest.add(path)
+    return Chosen(shard, sorted(own), digest)
+
+
+def facts_of(model: Predictor, form: Form, chosen: Chosen, part_rows: int, temperature: float | None) -> dict[str, Any]:
+    """What a manifest says."""
+    own, state = Digest(), model.model.state_dict()
+    for path in chosen.own:
+        own.add(path)
+    return {
+        "format": FORMAT,
+        "shard": chosen.shard.number,
+        "shards": chosen.shard.of,
+        "part_rows": part_rows,
+        "pictures": chosen.every.count,
+        "digest": str(chosen.every),
+        "own": own.count,
+        "own_digest": str(own),
+        "step": model.step,
+        "weights": model.weights,
+        "model": nets.digest(state, state),
+        "classes": list(form.classes),
+        "probabilities": form.probabilities,
+        "top": form.top,
+        "threshold": form.threshold,
+        "temperature": temperature,
+        "reading": list(model.how),
+    }
+
+
+@dataclass
+class Written:
+    """What came of a shard."""
+
+    parts: int = 0
+    skipped: int = 0
+    """Parts that were there already."""
+    unsure: int = 0
+    unreadable: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def write_shard(
+    model: Predictor,
+    chosen: Chosen,
+    folder: Path,
+    form: Form,
+    *,
+    temperature: float | None = None,
+    part_rows: int = PART_ROWS,
+    progress: Progress | None = None,
+) -> Written:
+    """Classify the pictures of a shard into parts in `folder`, but for the parts that are there.
+
+    A part is written under a hidden name and renamed when it is whole. Of the pictures no more than a chunk is in
+    memory, and of the rows a part.
+
+    Raises:
+        ValueError: the folder was begun with other pictures or settings, holds what is no part of this, or another
+            process writes this shard.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{folder} is a file; --shard writes a folder of parts") from None
+    place = Place(folder, chosen.shard)
+    with place.locked():
+        facts = place.begin(facts_of(model, form, chosen, part_rows, temperature))
+        by = facts["temperature"] or 1.0
+        broken = place.unreadable()
+        out, own = Written(), chosen.own
+        for number, start in enumerate(range(0, len(own), part_rows), 1):
+            some = own[start : start + part_rows]
+            path = place.part(number)
+            out.parts += 1
+            if path.exists():
+                out.unsure += _check_part(path, form, some, broken.get(number, []))
+                out.skipped += 1
+            else:
+                broken.pop(number, None)
+
+                def show(done: int, total: int, start: int = start) -> None:
+                    if progress is not None:
+                        progress(start + done, len(own))
+
+                bad, notes, unsure = place.write(model, number, some, form, by, show, broken)
+                out.unsure += unsure
+                out.notes += [f"part {number}: {note}" for note in notes]
+                if bad:
+                    broken[number] = bad
+            if progress is not None:
+                progress(start + len(some), len(own))
+        out.unreadable = sum(map(len, broken.values()))
+    return out
+
+
+Broken = dict[int, list[tuple[str, str]]]
+"""Path and reason of the unreadable pictures, by part."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of a shard in a folder."""
+
+    folder: Path
+    shard: Shard
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"{self.shard.name}.json"
+
+    @property
+    def faulty(self) -> Path:
+        """The list of the unreadable pictures."""
+        return self.folder / f"{self.shard.name}-unreadable.csv"
+
+    def part(self, number: int) -> Path:
+        return self.folder / f"{self.shard.name}-part-{number:05}.csv"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the shard, where the file system has locks. Raises ValueError where one is in."""
+        path = self.folder / f".{self.shard.name}.lock"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"shard {self.shard} in {self.folder} is being written by another process") from None
+            except OSError:
+                pass
+            yield
+            path.unlink(missing_ok=True)  # all parts are whole: whoever comes now writes none
+        finally:
+            os.close(handle)
+
+    def begin(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, which is written if there is none. Raises ValueError where it, or another shard's, does not
+        agree."""
+        mine = None
+        for other in manifests(self.folder):
+            if difference := _difference(facts, other):
+                raise ValueError(f"{self.folder} was begun otherwise: {difference}; name another folder")
+            if other["shard"] == facts["shard"]:
+                mine = other
+        if mine is not None:
+            return mine
+        if stray := sorted(self.folder.glob(f"{self.shard.name}-*.csv")):
+            raise ValueError(
+                f"{stray[0]} is there without {self.manifest.name}, which says what it is: name another folder"
+            )
+        files.write_json(self.manifest, facts)
+        return facts
+
+    def unreadable(self) -> Broken:
+        """The list of the unreadable pictures of the parts that are whole."""
+        found: Broken = {}
+        if self.faulty.exists():
+            for _, (number, path, reason) in _rows(self.faulty, ["part", "path", "reason"]):
+                if not number.isdecimal():
+                    raise PartsError(f"{self.faulty} names a part {number!r}, which is none")
+                if self.part(int(number)).exists():
+                    found.setdefault(int(number), []).append((path, reason))
+        return found
+
+    def write(
+        self,
+        model: Predictor,
+        number: int,
+        paths: Sequence[str],
+        form: Form,
+        temperature: float,
+        progress: Callable[[int, int], None],
+        broken: Broken,
+    ) -> tuple[list[tuple[str, str]], tuple[str, ...], int]:
+        """Write a part; returns the unreadable pictures, notes, and how many are unsure."""
+        path = self.part(number)
+        temporary = path.with_name(f".{path.name}.tmp")
+        abouts: dict[int, About] = {}
+        corrupt: dict[int, str] = {}
+        unsure = 0
+        try:
+            with temporary.open("wb") as file:
+                file.write(_csv([form.head]))
+                for rows, images, done in decoded_chunks(model, [Path(p) for p in paths], abouts, corrupt):
+                    ids, probabilities = asked(model, images, temperature)
+                    found = list(zip((paths[i] for i in rows), ids.tolist(), probabilities, strict=True))
+                    file.write(_csv([form.cells(*row) for row in found]))
+                    unsure += sum(not form.sure(row[i]) for _, i, row in found)
+                    progress(done, len(paths))
+                file.flush()
+                os.fsync(file.fileno())
+            bad = [(paths[i], reason) for i, reason in sorted(corrupt.items())]
+            if (
+                bad or self.faulty.exists()
+            ):  # before the part is whole, and without what a killed process left of others
+                every = sorted({**broken, number: bad}.items())
+                lines = [[str(n), *one] for n, some in every for one in some]
+                files.write_file(self.faulty, _csv([["part", "path", "reason"], *lines]))
+            temporary.rename(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            error.filename = error.filename or str(path)
+            raise
+        files.sync_folder(self.folder)
+        return bad, sentences(abouts, paths, model.how.bits), unsure
+
+
+def manifests(folder: Path) -> list[dict[str, Any]]:
+    """The manifests in a folder, by shard. Raises ValueError for one that is none."""
+    found = []
+    for path in sorted(folder.glob("shard-*-of-*.json")):
+        try:
+            facts = json.loads(read_text(path))
+            shard = Shard(int(facts["shard"]), int(facts["shards"]))
+            if facts["format"] != FORMAT or path.name != f"{shard.name}.json" or facts["part_rows"] < 1:
+                raise ValueError
+            Form(tuple(facts["classes"]), facts["probabilities"], facts["top"], facts["threshold"])
+            int(facts["pictures"]), int(facts["own"]), facts["own_digest"], facts["temperature"], facts["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is no manifest of a shard: name another folder") from None
+        found.append(facts)
+    return sorted(found, key=lambda facts: int(facts["shard"]))
+
+
+NAMES = {
+    "shards": "the number of shards",
+    "part_rows": "--part-rows",
+    "step": "the step of the checkpoint",
+    "weights": "--weights",
+    "probabilities": "--probabilities",
+    "top": "--top",
+    "threshold": "--threshold",
+    "reading": "how pictures are read (--max-pixels)",
+}
+
+
+def _difference(now: dict[str, Any], was: dict[str, Any]) -> str | None:
+    """What two manifests of a folder must have in common, and have not: a clause."""
+    keys = [key for key in now if key not in OWN and now[key] != was.get(key)]
+    if {"pictures", "digest"} & set(keys):
+        same = now["pictures"] == was["pictures"]
+        counts = f"{now['pictures']} as then" if same else f"{now['pictures']} now, and {was['pictures']} then"
+        return f"the list of pictures is another one ({counts})"
+    for key in keys:
+        if key in NAMES:
+            return f"{NAMES[key]} is {now[key]} now, and was {was.get(key)}"
+        return f"the {key} {'are others' if key == 'classes' else 'is another one'}"
+    a, b = now["temperature"], was["temperature"]
+    if (a is None) != (b is None):
+        return f"confidences are {'calibrated now, and were not' if b is None else 'not calibrated now, and were'}"
+    if a is not None and not math.isclose(a, b, rel_tol=1e-3):
+        return f"the temperature is {a:.4f} now, and was {b:.4f}"
+    return None
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+    return files.csv_text(rows).encode("utf-8", "surrogateescape")
+
+
+def _rows(path: Path, head: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file of ours without its head, each with the line that it ends on. Raises PartsError where it
+    has another head or a row of another length, or is no text."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            if [uncell(text) for text in next(reader, [])] != head:
+                raise PartsError(f"{path} has other columns than it should")
+            for row in reader:
+                if len(row) != len(head):
+                    raise PartsError(f"{path}, line {reader.line_num}: {len(row)} cells in place of {len(head)}")
+                yield reader.line_num, [uncell(text) for text in row]
+        except csv.Error as error:
+            raise PartsError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _predicted(path: Path, form: Form) -> Iterator[tuple[int, str, str]]:
+    """Line, path and class of the rows of a part. Raises PartsError where one is none."""
+    known = {*form.classes, *([] if form.threshold is None else [UNSURE])}
+    for line, (name, label, confidence, *_) in _rows(path, form.head):
+        if label not in known or not re.fullmatch(r"[01]\.\d{6}", confidence):
+            raise PartsError(f"{path}, line {line}: {label!r} with the confidence {confidence!r} is no prediction")
+        yield line, name, label
+
+
+def _check_part(path: Path, form: Form, paths: Sequence[str], broken: Sequence[tuple[str, str]]) -> int:
+    """How many of a part that is there are unsure. Raises ValueError where its pictures are not `paths`."""
+    missing = {name for name, _ in broken}
+    wanted = iter(name for name in paths if name not in missing)
+    unsure = 0
+    try:
+        for line, name, label in _predicted(path, form):
+            if name != next(wanted, None):
+                raise PartsError(f"{path}, line {line}: {name} should not stand there")
+            unsure += form.threshold is not None and label == UNSURE
+        if (left := next(wanted, None)) is not None:
+            raise PartsError(f"{path} lacks {left}")
+    except PartsError as error:
+        raise ValueError(f"{error}; remove the file to have it written again") from None
+    return unsure
+
+
+class Checked(NamedTuple):
+    """What a whole folder of parts holds."""
+
+    shards: int
+    parts: int
+    pictures: int
+    unreadable: int
+    unsure: int | None
+    """None without a threshold."""
+
+
+def check(folder: Path) -> Checked:
+    """Whether every picture stands in exactly one part, or in a list of unreadable ones, once.
+
+    Memory does not grow with the number of pictures.
+
+    Raises:
+        ValueError: the folder holds no shard.
+        PartsError: something is missing, or is there twice, or is not what it should be.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    found = manifests(folder)
+    if not found:
+        raise ValueError(f"{folder} holds no parts of predictions, which predict --shard writes")
+    first = found[0]
+    for facts in found[1:]:
+        if difference := _difference(facts, first):
+            raise PartsError(f"shards {first['shard']} and {facts['shard']} of {folder} do not fit: {difference}")
+    if absent := sorted(set(range(1, first["shards"] + 1)) - {facts["shard"] for facts in found}):
+        more = f" and {len(absent) - 1} more" if absent[1:] else ""
+        raise PartsError(f"shard {absent[0]}/{first['shards']}{more} has not begun in {folder}")
+    every, parts, unreadable, unsure = Digest(), 0, 0, 0
+    for facts in found:
+        place = Place(folder, Shard(facts["shard"], facts["shards"]))
+        counts = _check_shard(place, facts, every)
+        parts, unreadable, unsure = parts + counts[0], unreadable + counts[1], unsure + counts[2]
+    if every.count != first["pictures"] or str(every) != first["digest"]:
+        raise PartsError(f"the pictures of all shards of {folder} together are not those of the list")
+    return Checked(len(found), parts, every.count, unreadable, unsure if first["threshold"] is not None else None)
+
+
+def _check_shard(place: Place, facts: dict[str, Any], every: Digest) -> tuple[int, int, int]:
+    """How many parts, unreadable pictures and unsure ones a shard has; its pictures are added to `every`."""
+    form = Form(tuple(facts["classes"]), facts["probabilities"], facts["top"], facts["threshold"])
+    count, own = -(-facts["own"] // facts["part_rows"]), Digest()
+    there = {path.name for path in place.folder.glob(f"{place.shard.name}-part-*.csv")}
+    expected = [place.part(number) for number in range(1, count + 1)]
+    if lacking := [path.name for path in expected if path.name not in there]:
+        raise PartsError(
+            f"shard {place.shard} lacks {len(lacking)} of its {count} parts ({lacking[0]}): run the same command again"
+        )
+    if stray := sorted(there - {path.name for path in expected}):
+        raise PartsError(f"{place.folder / stray[0]} is no part of shard {place.shard}, which has {count}")
+    broken, unsure = place.unreadable(), 0
+    for number, path in enumerate(expected, 1):
+        before = own.count
+        for _, name, label in _predicted(path, form):
+            own.add(name)
+            every.add(name)
+            unsure += form.threshold is not None and label == UNSURE
+        for name, _ in broken.get(number, []):
+            own.add(name)
+            every.add(name)
+        if own.count - before != (size := min(facts["part_rows"], facts["own"] - (number - 1) * facts["part_rows"])):
+            raise PartsError(f"{path} and the list of unreadable pictures hold {own.count - before} of {size} pictures")
+    if str(own) != facts["own_digest"]:
+        raise PartsError(f"the pictures of shard {place.shard} in {place.folder} are not those of its list")
+    return count, sum(map(len, broken.values())), unsure
