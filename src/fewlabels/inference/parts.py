@@ -101,14 +101,17 @@ class Chosen:
     """Their paths, sorted."""
     every: Digest
     """Of the pictures of all shards."""
+    named: Digest
+    """The same with the relative paths, by which they are divided."""
 
 
 def choose(pictures: Iterable[Picture], shard: Shard) -> Chosen:
     """The pictures of a shard. Raises ValueError where there is none at all, or one twice."""
-    every, own = [], []
+    every, own, named = [], [], Digest()
     for picture in pictures:
         path = str(picture.file)
         every.append(path)
+        named.add(f"{path}\0{picture.relative}")
         if shard.has(picture.relative):
             own.append(path)
     every.sort()
@@ -117,7 +120,7 @@ def choose(pictures: Iterable[Picture], shard: Shard) -> Chosen:
         raise ValueError(f"{twice} is named twice, and each picture must stand in one part")
     for path in every:
         digest.add(path)
-    return Chosen(shard, sorted(own), digest)
+    return Chosen(shard, sorted(own), digest, named)
 
 
 def facts_of(model: Predictor, form: Form, chosen: Chosen, part_rows: int, temperature: float | None) -> dict[str, Any]:
@@ -132,6 +135,7 @@ def facts_of(model: Predictor, form: Form, chosen: Chosen, part_rows: int, tempe
         "part_rows": part_rows,
         "pictures": chosen.every.count,
         "digest": str(chosen.every),
+        "named": str(chosen.named),
         "own": own.count,
         "own_digest": str(own),
         "step": model.step,
@@ -177,13 +181,15 @@ def write_shard(
         ValueError: the folder was begun with other pictures or settings, holds what is no part of this, or another
             process writes this shard.
     """
+    place = Place(folder, chosen.shard)
+    mine = facts_of(model, form, chosen, part_rows, temperature)
+    place.begun(mine)
     try:
         folder.mkdir(exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder} is a file; --shard writes a folder of parts") from None
-    place = Place(folder, chosen.shard)
     with place.locked():
-        facts = place.begin(facts_of(model, form, chosen, part_rows, temperature))
+        facts = place.begin(mine)
         by = facts["temperature"] or 1.0
         broken = place.unreadable()
         out, own = Written(), chosen.own
@@ -239,36 +245,49 @@ class Place:
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the shard, where the file system has locks. Raises ValueError where one is in."""
         path = self.folder / f".{self.shard.name}.lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = -1
+        while handle < 0:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(handle)
+                    raise ValueError(
+                        f"shard {self.shard} in {self.folder} is being written by another process"
+                    ) from None
+            if not _is_at(handle, path):  # who had it has taken it away
+                os.close(handle)
+                handle = -1
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"shard {self.shard} in {self.folder} is being written by another process") from None
-            except OSError:
-                pass
             yield
-            path.unlink(missing_ok=True)  # all parts are whole: whoever comes now writes none
         finally:
+            path.unlink(missing_ok=True)
             os.close(handle)
 
-    def begin(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """The manifest, which is written if there is none. Raises ValueError where it, or another shard's, does not
-        agree."""
+    def begun(self, facts: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest, if there is one. Raises ValueError where it, or another shard's, does not agree."""
         mine = None
         for other in manifests(self.folder):
             if difference := _difference(facts, other):
                 raise ValueError(f"{self.folder} was begun otherwise: {difference}; name another folder")
             if other["shard"] == facts["shard"]:
                 mine = other
-        if mine is not None:
-            return mine
-        if stray := sorted(self.folder.glob(f"{self.shard.name}-*.csv")):
+        if mine is None and (stray := sorted(self.folder.glob(f"{self.shard.name}-*.csv"))):
             raise ValueError(
                 f"{stray[0]} is there without {self.manifest.name}, which says what it is: name another folder"
             )
-        files.write_json(self.manifest, facts)
-        return facts
+        return mine
+
+    def begin(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, which is written if there is none; the halves of parts that a killed process left are removed.
+        Errors as `begun`."""
+        mine = self.begun(facts)
+        if mine is None:
+            files.write_json(self.manifest, facts)
+        for half in self.folder.glob(f".{self.shard.name}-part-*.tmp"):
+            half.unlink(missing_ok=True)
+        return mine or facts
 
     def unreadable(self) -> Broken:
         """The list of the unreadable pictures of the parts that are whole."""
@@ -293,7 +312,8 @@ class Place:
     ) -> tuple[list[tuple[str, str]], tuple[str, ...], int]:
         """Write a part; returns the unreadable pictures, notes, and how many are unsure."""
         path = self.part(number)
-        temporary = path.with_name(f".{path.name}.tmp")
+        # where nothing keeps a second process out, neither writes into what the other one renames
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         abouts: dict[int, About] = {}
         corrupt: dict[int, str] = {}
         unsure = 0
@@ -323,6 +343,13 @@ class Place:
             raise
         files.sync_folder(self.folder)
         return bad, sentences(abouts, paths, model.how.bits), unsure
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def manifests(folder: Path) -> list[dict[str, Any]]:
@@ -361,6 +388,8 @@ def _difference(now: dict[str, Any], was: dict[str, Any]) -> str | None:
         same = now["pictures"] == was["pictures"]
         counts = f"{now['pictures']} as then" if same else f"{now['pictures']} now, and {was['pictures']} then"
         return f"the list of pictures is another one ({counts})"
+    if "named" in keys:
+        return "the same pictures are named by other folders, and so divided otherwise"
     for key in keys:
         if key in NAMES:
             return f"{NAMES[key]} is {now[key]} now, and was {was.get(key)}"
