@@ -91,6 +91,7 @@ def test_names_with_newlines_in_a_list(
         (b"\0\0", "standard input names no picture: it must hold one path on each line"),
         (b"\nnothere.png\n", "standard input, line 2: nothere.png is not there"),
         (b"/\0", "standard input, entry 1: / is a folder, and no picture"),
+        (b"/dev/null", "standard input, line 1: /dev/null is no file"),
         (b"~/x.png", "standard input, line 1: ~/x.png is not there"),
     ],
 )

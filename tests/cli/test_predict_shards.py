@@ -226,6 +226,12 @@ def test_a_part_that_was_changed(
         assert path.read_text() == changed
     path.write_bytes(whole)
     assert command("predict", "--check", out).code == 0
+    path.unlink()
+    os.mkfifo(path)
+    assert command("predict", "--check", out).sentence == f"{path} is no regular file"
+    assert "is no regular file; remove" in shard("1/1", out, pictures=(many / "a",)).sentence
+    path.unlink()
+    path.write_bytes(whole)
     shutil.copy(path, out / "shard-1-of-1-part-00009.csv")
     assert "is no part of shard 1/1, which has 3" in command("predict", "--check", out).sentence
 

@@ -247,7 +247,7 @@ class Place:
         path = self.folder / f".{self.shard.name}.lock"
         handle = -1
         while handle < 0:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             with contextlib.suppress(OSError):  # a file system without locks
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -408,7 +408,9 @@ def _csv(rows: Iterable[Sequence[str]]) -> bytes:
 
 def _rows(path: Path, head: list[str]) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file of ours without its head, each with the line that it ends on. Raises PartsError where it
-    has another head or a row of another length, or is no text."""
+    another head or a row of another length, or is no text or no file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise PartsError(f"{path} is no regular file")
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:

@@ -130,7 +130,7 @@ def listed(data: bytes, name: str) -> Iterator[Picture]:
     for number, line in enumerate(lines, 1):
         file = Path(os.fsdecode(line))
         if line and not file.is_file():
-            what = "is a folder, and no picture" if file.is_dir() else "is not there"
+            what = "is a folder, and no picture" if file.is_dir() else "is no file" if file.exists() else "is not there"
             raise ValueError(f"{name}, {'entry' if zeros else 'line'} {number}: {os.fsdecode(line)} {what}")
         if line:
             yield Picture(file, str(file))
