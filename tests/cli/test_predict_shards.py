@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fewlabels.inference.parts import Shard
+from fewlabels.inference.shards import Shard
 
 
 @pytest.fixture(scope="module")

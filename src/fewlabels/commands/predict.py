@@ -16,6 +16,7 @@ from fewlabels.inference import parts
 from fewlabels.inference.calibration import calibrate
 from fewlabels.inference.model import Predictor, load_predictor
 from fewlabels.inference.predict import Picture, Predictions, classify, listed, pictures
+from fewlabels.inference.shards import Shard, choose
 from fewlabels.inference.tables import SUFFIXES, Form, check_text, targets
 from fewlabels.runs.run import Run
 from fewlabels.runtime import streams
@@ -90,7 +91,7 @@ def main(args: list[str]) -> int:
     if command.max_pixels is not None and command.max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, got {command.max_pixels}")
     if command.shard is not None:
-        return _shard(command, parts.Shard.read(command.shard))
+        return _shard(command, Shard.read(command.shard))
     if command.part_rows is not None:
         raise UsageError("--part-rows is for --shard, which writes parts")
     return _whole(command)
@@ -194,7 +195,7 @@ def _say_unsure(form: Form, unsure: int, n: int) -> None:
         print(f"{unsure} of {n} pictures {what}", file=sys.stderr)
 
 
-def _shard(command: Command, shard: parts.Shard) -> int:
+def _shard(command: Command, shard: Shard) -> int:
     """The pictures of a shard, in parts."""
     if command.output is None:
         raise UsageError("--shard writes a folder of parts: name it with -o DIR")
@@ -212,7 +213,7 @@ def _shard(command: Command, shard: parts.Shard) -> int:
         raise UsageError(f"--part-rows must be at least 1, got {command.part_rows}")
     run, model, form = _model(command)
     _ = form.head  # complains before the work
-    chosen = parts.choose(_pictures(command), shard)
+    chosen = choose(_pictures(command), shard)
     temperature = _temperature(command, model, run)
     streams.aside()
     try:
