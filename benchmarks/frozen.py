@@ -75,7 +75,7 @@ def main() -> int:
             known = Known(every, torch.from_numpy(split.labeled), y, len(source.classes), config.seed)
             methods = Methods(fl.Frozen(), known)
             right = cross_validated(methods, list(NAMES), fl.Frozen().cv, known)
-            best = supported(right)
+            best = supported(right, known.classes)
             layers = {method: methods.layer(method, torch.arange(labels)) for method in NAMES}
             found = {m: 100 * float((layer(tests).argmax(1).numpy() == truth).mean()) for m, layer in layers.items()}
             line = {

@@ -139,6 +139,8 @@ class Known(NamedTuple):
     """Their labels, ``[L]`` int64."""
     classes: int
     seed: int
+    show: Callable[[int, int], None] = lambda done, total: None
+    """Told how much of a long fit is done."""
 
 
 class Fitted(NamedTuple):

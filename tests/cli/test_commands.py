@@ -28,7 +28,7 @@ from fewlabels.inference.predict import _named, predict
 EVALUATE_KEYS = {
     *("accuracy", "loss", "step", "top5", "per_class", "geometric_mean", "confusion", "n", "weights", "measured_on"),
     *("macro_precision", "macro_recall", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1"),
-    *("last1", "last10", "last20", "last50", "mean10", "mean20", "best"),
+    *("last1", "last10", "last20", "last50", "mean10", "mean20", "best", "ece"),
 }
 
 

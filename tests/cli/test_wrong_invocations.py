@@ -319,11 +319,65 @@ there is no image in empty
 predict nothere ok
 there is no run folder nothere
 predict run ok -o out.txt
-predictions can be written as .csv, .json or .npy, not as 'out.txt'
+predictions can be written as .csv, .json, .npy or .parquet, not as 'out.txt'
 predict run ok -o taken.csv
 taken.csv exists; name another file, or add --overwrite
 predict run ok -o no/such/out.csv
 there is no folder no/such to write out.csv to
+predict run - ok -
+- stands for standard input, and can be named once
+predict run ok --top 0
+--top must be from 1 to 10, the number of classes, got 0
+predict run ok --top 11
+--top must be from 1 to 10, the number of classes, got 11
+predict run ok --top many
+--top must be a whole number, got 'many'
+predict run ok -o out.npy --top 2
+--top is for .csv, .json and .parquet: .npy holds class numbers (or --probabilities)
+predict run ok --threshold 80
+--threshold must be a number from 0 to 1, got 80
+predict run ok --threshold nan
+--threshold must be a number from 0 to 1, got nan
+predict run ok --shard 0/8 -o parts
+--shard counts from 1: it must be 1/8 to 8/8, got '0/8'
+predict run ok --shard 9/8 -o parts
+--shard counts from 1: it must be 1/8 to 8/8, got '9/8'
+predict run ok --shard 0/0 -o parts
+--shard must be of at least 1 shard, got '0/0'
+predict run ok --shard 3 -o parts
+--shard must be I/N, such as 1/8, got '3'
+predict run ok --shard -1/8 -o parts
+--shard must be I/N, such as 1/8, got '-1/8'
+predict run ok --shard 1/8
+--shard writes a folder of parts: name it with -o DIR
+predict run ok --shard 1/8 -o out.csv
+--shard writes a folder of parts, and -o out.csv is called as a file is
+predict run ok --shard 1/8 -o no/such/parts
+there is no folder no/such to make parts in
+predict run ok --shard 1/8 -o file.txt
+file.txt is a file; --shard writes a folder of parts
+predict run ok --shard 1/8 -o parts --npy a.npy
+--npy does not go with --shard, whose parts are CSV files without an accuracy
+predict run ok --shard 1/8 -o parts --label-from suffix
+--label-from does not go with --shard, whose parts are CSV files without an accuracy
+predict run ok --shard 1/8 -o parts --overwrite
+--overwrite does not go with --shard, which goes on with the parts that are there
+predict run ok --shard 1/8 -o parts --part-rows 0
+--part-rows must be at least 1, got 0
+predict run ok --shard 1/8 -o parts --top 11
+--top must be from 1 to 10, the number of classes, got 11
+predict run ok --part-rows 5
+--part-rows is for --shard, which writes parts
+predict --check
+--check needs a value
+predict --check nothere
+there is no folder nothere
+predict --check ok
+ok holds no parts of predictions, which predict --shard writes
+predict run --check ok
+predict has no argument 'run'
+evaluate run --calibrate --recompute-bn 2
+--calibrate measures the run as it is, and --recompute-bn another one: leave one of them out
 split cifar11
 unknown data set 'cifar11'; did you mean cifar10 or cifar100? (known: DATA; a folder is written with a path separator, such as photos/)
 split digits@40 --labels 50

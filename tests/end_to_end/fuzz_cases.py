@@ -265,6 +265,7 @@ predict | 8 | predict photorun photos/test --no-progress | photorun photos | | |
 predict to a file | 4 | predict photorun photos --no-progress -o out.csv | photorun photos | out.csv | | out.csv
 predict to a file | 3 | predict photorun photos --probabilities -o out.json | photorun photos | out.json | | out.json
 predict to a file | 3 | predict photorun photos -o out.npy | photorun photos | out.npy out.json | | out.npy out.json
+predict in parts | 4 | predict photorun photos PARTS | photorun photos | parts | | parts/shard-1-of-2.json
 list | 3 | list nets
 split | 4 | split digits@40 --out new.json | | new.json | | new.json
 split a folder | 4 | split photos/ --labels 4 --out new.json | photos | new.json | | new.json
@@ -288,6 +289,7 @@ LONG = {
     "NEW": "--out new",
     "TINY": " ".join(TINY),
     "SKIP": "--data.skip-corrupt",
+    "PARTS": "--no-progress --shard 1/2 --part-rows 5 -o parts",
     "LABELS": "SSL2/photos.1@8-label.tfrecord",
     "RENAMED": "renamed renamed-renamed.json",
 }

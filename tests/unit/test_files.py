@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import stat
@@ -107,3 +109,9 @@ def test_what_a_killed_program_left_is_no_obstacle(tmp_path: Path) -> None:
         (folder / "a").write_text("1")
     files.write_file(tmp_path / "a", b"whole")
     assert names(path) == ["a"] and names(tmp_path) == ["a", "step-1"]
+
+
+def test_a_carriage_return_in_a_cell_ends_no_row() -> None:
+    rows = [["a\rb", "c"], ["d\ne", 'f"g,'], ["h\r\n", ""]]
+    assert list(csv.reader(io.StringIO(files.csv_text(rows), newline=""))) == rows
+    assert files.csv_text([["a", 1, None]]) == "a,1,\n"

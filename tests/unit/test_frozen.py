@@ -236,14 +236,17 @@ def test_labels_alone_are_taken_where_the_others_mislead() -> None:
         ("1111000000", "0001111110", "1111100000", "labels"),  # five gained, three lost: 2 more, and the error is 2.8
         ("1100000000", "1111000000", "1111110000", "spreading"),
         ("1110000000", "1111100000", "0001111110", "votes"),  # spreading has 6 right, and 9 answers differ
+        ("1111100000", "1111110000", "1111100000", "labels"),  # 4 of 9 of what guessing leaves
+        ("1111110000", "1111111000", "1111110000", "votes"),  # 5 of 9: the features fit, and one more is enough
+        ("1111110000", "1111100000", "1111100000", "labels"),
     ],
 )
 def test_who_beats_labels_only(labels: str, votes: str, spreading: str, taken: str) -> None:
     words: dict[frozen.Method, str] = {"labels": labels, "votes": votes, "spreading": spreading}
     right = {method: np.array([[c == "1" for c in word]]) for method, word in words.items()}
-    assert frozen.supported(right) == taken
+    assert frozen.supported(right, 10) == taken
     thrice = {method: answers.repeat(3, 0) for method, answers in right.items()}
-    assert frozen.supported(thrice) == taken  # the same answers again say no more
+    assert frozen.supported(thrice, 10) == taken  # the same answers again say no more
 
 
 def test_what_is_held_back_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

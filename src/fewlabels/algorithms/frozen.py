@@ -46,8 +46,9 @@ REPEATS = 3
 FEW = 3000
 """Unlabeled images that a student of votes learns from in a cross-validation, at most."""
 
-ERRORS = 1.0
-"""Standard errors by which a method has to beat labels only."""
+FIT = 0.5
+"""Share of what guessing leaves that labels only have right, from which the features fit the pictures. Where they do, the
+unlabeled pictures mostly help; where not, they harm as often, and have to show first that they help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class FrozenFeatures(Algorithm):
         methods = Methods(self.config, known)
         wanted: list[Method] = list(NAMES) if self.config.method == "auto" else [self.config.method]
         right = cross_validated(methods, wanted, self.config.cv, known)
-        best = supported(right) if right else wanted[0]
+        best = supported(right, known.classes) if right else wanted[0]
         told = torch.arange(len(known.labeled), device=known.y.device)
         layer = methods.layer(best, told)
         plain = layer if best == "labels" else methods.layer("labels", told)
@@ -202,29 +203,32 @@ def cross_validated(
     if counts.max() < 2:
         return {}
     right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]] = {m: np.zeros((REPEATS, len(y)), bool) for m in wanted}
+    count = min(count, len(y))
     for repeat in range(REPEATS):
-        folds = folds_of(y, min(count, len(y)), known.seed, repeat)
+        folds = folds_of(y, count, known.seed, repeat)
         for fold in np.unique(folds):
             told, held = (
                 torch.from_numpy(np.flatnonzero(part)).to(known.y.device) for part in (folds != fold, folds == fold)
             )
+            known.show(repeat * count + int(fold), REPEATS * count)
             for method, answers in right.items():
                 guess = methods.answers(method, told, known.labeled[held])
                 answers[repeat, held.cpu().numpy()] = (guess == known.y[held]).cpu().numpy()
     return right
 
 
-def supported(right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]]) -> Method:
-    """The method with the most right answers, of labels only and of those that beat it by more than a standard error.
+def supported(right: dict[Method, np.ndarray[Any, np.dtype[np.bool_]]], classes: int) -> Method:
+    """The method with the most right answers, of labels only and of those that beat it: by more than a standard error
+    where the features do not fit (`FIT`), as the best of four by a few answers would often be none.
 
     The error is that of the difference of two methods on the same labels, the root of the number of answers that only
-    one of them has right (McNemar 1947), in the mean of the repeated cross-validations. The best of four by a few
-    answers would often be none.
+    one of them has right (McNemar 1947), in the mean of the repeated cross-validations.
     """
 
     def beats(answers: np.ndarray[Any, np.dtype[np.bool_]], plain: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
         gained, lost = (float(part.sum()) / repeats for part in (answers & ~plain, plain & ~answers))
-        return gained - lost > ERRORS * math.sqrt(gained + lost)
+        fits = classes * plain.mean() - 1 >= FIT * (classes - 1)
+        return gained - lost > (0.0 if fits else math.sqrt(gained + lost))
 
     plain = right.get("labels")
     repeats = len(next(iter(right.values())))
@@ -262,6 +266,7 @@ def report(
         f"{NAMES[best]} taken; expected accuracy {shares[best]:.1f} % (between {low:.1f} and {high:.1f} with 95 %)",
     ]
     if best == "labels" and len(right) > 1:
-        notes.append("the unlabeled pictures did not help here")
+        sure = max(shares.values()) == shares[best]
+        notes.append(f"the unlabeled pictures did not {'help' if sure else 'surely help'} here")
     facts = {"method": best, "expected": shares[best], "interval": [low, high], "judged": shares}
     return tuple(notes), facts

@@ -48,6 +48,8 @@ class Command:
     recompute_bn: int | None = None
     """Measure with batch-norm statistics estimated anew on this many batches of the run's labeled images; the run stays
     as it is."""
+    calibrate: bool = False
+    """Measure the confidences too with the temperature that `fewlabels predict --calibrate` divides the logits by."""
     json: bool = False
     """Print one JSON object instead of tables."""
     list: bool = False
@@ -71,6 +73,8 @@ def main(args: list[str]) -> int:
         data = replace(data, root=command.root)
     if command.recompute_bn is not None and command.recompute_bn < 1:
         raise UsageError(f"--recompute-bn must be at least 1, got {command.recompute_bn}")
+    if command.calibrate and command.recompute_bn is not None:
+        raise UsageError("--calibrate measures the run as it is, and --recompute-bn another one: leave one of them out")
     run.checkpoint(command.checkpoint)  # complain about the run before the data are read
     source = load_source(data, size=size)
     own = command.data is None
@@ -78,7 +82,8 @@ def main(args: list[str]) -> int:
         raise ValueError(f"{source.name} has no test images now, which {run.path} was measured on")
     device = pick_device(command.device)
     if command.recompute_bn is None:
-        result = evaluate(run, source, checkpoint=command.checkpoint, weights=command.weights, device=device)
+        which = {"checkpoint": command.checkpoint, "weights": command.weights}
+        result = evaluate(run, source, **which, device=device, calibration=command.calibrate)
     else:
         result = _recomputed(run, source, command, device, source if own else _own_source(run, command.root))
     if own and (clause := run.split.difference(source)):
@@ -151,6 +156,10 @@ def _show(run: Run, result: dict[str, Any]) -> None:
     top5 = "-" if result["top5"] is None else f"{result['top5']:.2f}"
     top = [f"{result['accuracy']:.2f}", top5, f"{result['loss']:.4f}", f"{result['geometric_mean']:.2f}"]
     out.print(table(("accuracy %", "top-5 %", "loss", "geometric mean %"), [top]), "")
+    print(f"expected calibration error {result['ece']:.2f} %")
+    if (after := result.get("calibrated")) is not None:
+        by = f"temperature {after['temperature']:.4f} of {after['images']} validation images"
+        print(f"  with the {by}: {after['ece']:.2f} %, loss {after['loss']:.4f}")
     averages = [
         [name, *(f"{result[f'{name}_{m}']:.2f}" for m in ("precision", "recall", "f1"))]
         for name in ("macro", "weighted")

@@ -20,6 +20,9 @@ from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first, nearest
 
+UNSURE = "unsure"
+"""What stands in place of a class whose probability is below a threshold."""
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -34,7 +37,8 @@ class Guess:
 def with_predictions(split: Split, source: Source, path: Path | str, *, least: float, each: int | None = None) -> Split:
     """`split` with the labels that a CSV file with the columns path, label and confidence gives to unlabeled images.
 
-    Images that are labeled or validation ones are passed over, and counted in a note. Paths are looked for from the
+    Images that are labeled or validation ones, and predictions that are `UNSURE` (unless a class is called so), are
+    passed over, and counted in a note. Paths are looked for from the
     folder that one is in, then from the file's own. RealMix's ``--pseudolabel`` takes every prediction, and its
     ``--prediction_balance`` as many of each class (scripts/create_datasets.py).
 
@@ -56,7 +60,7 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
         raise ValueError(f"labels from predictions are for pictures in files, and {source.name} has none")
     try:
         text = read_text(file)
-        guesses = _read(text, source, file.parent, least > 0 or each is not None)
+        guesses, unsure = _read(text, source, file.parent, least > 0 or each is not None)
     except OSError as error:
         raise ValueError(f"the predictions {str(path)!r} cannot be read: {error.strerror}") from None
     except (csv.Error, ValueError) as error:
@@ -64,10 +68,11 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
     free = set(np.setdiff1d(split.unlabeled, np.append(split.labeled, split.validation)).tolist())
     unlabeled = [guess for guess in guesses if guess.row in free]
     sure = [guess for guess in unlabeled if guess.confidence >= least]
+    total = len(guesses) + unsure
     taken = sure if each is None else _balanced(sure, source.classes, each, least)
     if not taken:
         raise ValueError(
-            f"{path}: none of its {len(guesses)} predictions is of an unlabeled picture with a confidence of at least "
+            f"{path}: none of its {total} predictions is of an unlabeled picture with a confidence of at least "
             f"{least:g}"
         )
     rule = f"confidence at least {least:g}"
@@ -80,12 +85,13 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
         lineage={"predictions": str(path), "sha256": digest, "rule": rule},
     )
     left = {
+        f"are {UNSURE}": unsure,
         "are not of unlabeled pictures": len(guesses) - len(unlabeled),
         f"have a confidence below {least:g}": len(unlabeled) - len(sure),
         "are less confident than those of their class": len(sure) - len(taken),
     }
     others = "".join(f", {n} {what}" for what, n in left.items() if n)
-    note = f"of the {len(guesses)} predictions in {path} {len(taken)} are taken{others}"
+    note = f"of the {total} predictions in {path} {len(taken)} are taken{others}"
     return replace(new, notes=(*new.notes, note))
 
 
@@ -101,13 +107,15 @@ def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: 
     return [guess for group in groups for guess in group[: each or fewest]]
 
 
-def _read(text: str, source: Source, folder: Path, confident: bool) -> list[Guess]:
+def _read(text: str, source: Source, folder: Path, confident: bool) -> tuple[list[Guess], int]:
+    """The predictions that name a class, and how many do not."""
     if confident and not has_column(text, "confidence"):
         raise ValueError("it has no column confidence, by which predictions are chosen")
     rows = {os.path.abspath(name): row for row, name in enumerate(source.files)}
     numbers = {name: c for c, name in enumerate(source.folders)} | {name: c for c, name in enumerate(source.classes)}
     real: dict[str, int] = {}
     seen: dict[int, Guess] = {}
+    unsure = 0
     for line, (name, label, confidence) in rows_of(text, "path", "label", "confidence"):
         row = _row(name, rows, folder)
         if row is None:  # perhaps through a link
@@ -115,13 +123,16 @@ def _read(text: str, source: Source, folder: Path, confident: bool) -> list[Gues
             row = _row(name, real, folder, resolve=True)
         if row is None:
             raise ValueError(f"line {line}: {short(name)} is none of the training pictures of {source.name}")
+        if label == UNSURE and label not in numbers:
+            unsure += 1
+            continue
         if label not in numbers:
             known = first(source.classes)
             raise ValueError(f"line {line}: there is no class {label!r}{nearest(label, numbers)} (known: {known})")
         if row in seen:
             raise ValueError(f"lines {seen[row].line} and {line} are both of {short(name)}")
         seen[row] = Guess(line, row, numbers[label], _number(line, confidence) if confident else 1.0)
-    return list(seen.values())
+    return list(seen.values()), unsure
 
 
 def _row(name: str, rows: Mapping[str, int], folder: Path, *, resolve: bool = False) -> int | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from fewlabels.data.contents import LabelFrom, class_in_name
 from fewlabels.data.pictures import About, Unreadable, decode, find_images
 from fewlabels.data.remarks import sentences
+from fewlabels.data.source import Progress
 from fewlabels.data.workers import count
+from fewlabels.inference import tables
 from fewlabels.inference.model import Predictor
-from fewlabels.runtime import files
+from fewlabels.inference.tables import Form, Rows
 from fewlabels.runtime.allocator import keep_freed_memory
 
 CHUNK = 256
@@ -67,55 +68,21 @@ class Predictions:
         right = [t == label for t, label in zip(self.truth, self.labels, strict=True) if t in self.classes]
         return 100 * sum(right) / len(right) if right else None
 
-    def write(self, path: Path, *, probabilities: bool = False) -> list[Path]:
-        """Write .csv, .json or .npy, and return the files written.
+    def csv(self, form: Form | None = None) -> str:
+        """The .csv text."""
+        return tables.csv(self.rows, form or Form(self.classes))
 
-        .csv has the columns ``path,label,confidence`` and, with `probabilities`, one per class; .json an object
-        per image; .npy int64 class numbers, with a .json of class names and paths beside it.
-        """
-        if path.suffix == ".csv":
-            # a name that is not UTF-8 stays the bytes that it is on the disk
-            return [_write(path, self.csv(probabilities).encode("utf-8", "surrogateescape"))]
-        if path.suffix == ".json":
-            return [_write(path, (json.dumps(self.records(probabilities), indent=1) + "\n").encode())]
-        buffer = io.BytesIO()
-        np.save(buffer, self.probabilities if probabilities else self.ids)
-        names = {"classes": self.classes, "paths": self.paths}
-        beside = path.with_suffix(".json")
-        return [
-            _write(path, buffer.getvalue()),
-            _write(beside, (json.dumps(names, indent=1) + "\n").encode()),
-        ]
+    def write(self, path: Path, form: Form | None = None) -> list[Path]:
+        """Write .csv, .json, .npy or .parquet, and return the files written (`tables.write`)."""
+        return tables.write(path, self.rows, form or Form(self.classes))
 
-    def records(self, probabilities: bool = False) -> list[dict[str, Any]]:
-        """One object per image: path, label, confidence and perhaps the probabilities by class."""
-        out = []
-        for path, label, sure, row in zip(self.paths, self.labels, self.confidence, self.probabilities, strict=True):
-            record: dict[str, Any] = {"path": path, "label": label, "confidence": round(float(sure), 6)}
-            if probabilities:
-                record["probabilities"] = {c: round(float(p), 6) for c, p in zip(self.classes, row, strict=True)}
-            out.append(record)
-        return out
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.paths, self.ids, self.probabilities)
 
-    def csv(self, probabilities: bool = False) -> str:
-        """The .csv text; `cells.cell` says what is done about formulas."""
-        rows: list[list[str]] = [["path", "label", "confidence", *(self.classes if probabilities else ())]]
-        for path, label, row in zip(self.paths, self.labels, self.probabilities, strict=True):
-            extra = [f"{p:.6f}" for p in row] if probabilities else []
-            rows.append([path, label, f"{row.max():.6f}", *extra])
-        return files.csv_text(rows)
-
-
-def _write(path: Path, data: bytes) -> Path:
-    files.write_file(path, data)
-    return path
-
-
-def targets(path: Path, *, probabilities: bool = False) -> list[Path]:
-    """The files that `Predictions.write` makes for `path`. Raises ValueError for an unknown suffix."""
-    if path.suffix not in (".csv", ".json", ".npy"):
-        raise ValueError(f"predictions can be written as .csv, .json or .npy, not as {path.name!r}")
-    return [path, path.with_suffix(".json")] if path.suffix == ".npy" else [path]
+    def unsure(self, form: Form) -> int:
+        """How many pictures have no class in that form."""
+        return sum(not form.sure(p) for p in self.confidence.tolist())
 
 
 def _named(file: Path, ends: Sequence[str]) -> str | None:
@@ -123,52 +90,115 @@ def _named(file: Path, ends: Sequence[str]) -> str | None:
     return next((name for name in ends if file.stem.endswith(f"_{name}")), class_in_name(file))
 
 
-def predict(
-    model: Predictor,
-    paths: Sequence[Path | str],
-    *,
-    label_from: LabelFrom = "folder",
-    progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
-    """Classify image files and all images under folders.
+class Picture(NamedTuple):
+    file: Path
+    relative: str
+    """Its path below the folder that was named; the path of a file that was named itself."""
+    folder: str | None = None
+    """The first folder on that path."""
 
-    Images are brought to the model's channels and size as own training images are. What the truth is said by is
-    `label_from`: the folder in a folder that a picture lies in, or the end of its name. Raises ValueError for a path
-    that does not exist and for folders without any image; files that cannot be read are listed in the result.
+
+def pictures(paths: Iterable[Path | str]) -> Iterator[Picture]:
+    """The image files, and all images under the folders, in this order and sorted by relative path within a folder.
+
+    Raises ValueError for a path that does not exist and for folders without any image.
     """
-    found: list[tuple[Path, str | None]] = []
-    ends = sorted((*model.classes, *model.folders), key=len, reverse=True)
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}")
         inside = find_images(path)
         if not inside:
             raise ValueError(f"there is no image in {path}")
+        if not path.is_dir():
+            yield Picture(path, str(path))
+            continue
         for file in inside:
-            parts = file.relative_to(path).parts if path.is_dir() else ()
-            folder = parts[0] if len(parts) > 1 else None
-            found.append((file, _named(file, ends) if label_from == "suffix" else folder))
+            relative = file.relative_to(path)
+            yield Picture(file, str(relative), relative.parts[0] if len(relative.parts) > 1 else None)
+
+
+def listed(data: bytes, name: str) -> Iterator[Picture]:
+    """The pictures of a list: one path on each line, or ended by a NUL if there are any; empty ones are passed over.
+
+    data: the list, which is called `name` in errors. Raises ValueError for an empty list and for a path that is no
+    file; the lines count from 1.
+    """
+    zeros = b"\0" in data
+    lines = data.split(b"\0") if zeros else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    if not any(lines):
+        raise ValueError(f"{name} names no picture: it must hold one path on each line")
+    for number, line in enumerate(lines, 1):
+        file = Path(os.fsdecode(line))
+        if line and not file.is_file():
+            what = "is a folder, and no picture" if file.is_dir() else "is no file" if file.exists() else "is not there"
+            raise ValueError(f"{name}, {'entry' if zeros else 'line'} {number}: {os.fsdecode(line)} {what}")
+        if line:
+            yield Picture(file, str(file))
+
+
+def predict(
+    model: Predictor,
+    paths: Sequence[Path | str],
+    *,
+    label_from: LabelFrom = "folder",
+    progress: Progress | None = None,
+) -> Predictions:
+    """`classify` the `pictures` at these paths."""
+    return classify(model, list(pictures(paths)), label_from=label_from, progress=progress)
+
+
+def classify(
+    model: Predictor,
+    found: Sequence[Picture],
+    *,
+    temperature: float = 1.0,
+    label_from: LabelFrom = "folder",
+    progress: Progress | None = None,
+) -> Predictions:
+    """Classify pictures; files that cannot be read are listed in the result.
+
+    Images are brought to the model's channels and size as own training images are.
+
+    Args:
+        temperature: divides the logits, which changes no class.
+        label_from: what the truth is said by, the folder in a folder that a picture lies in, or the end of its name.
+    """
+    ends = sorted((*model.classes, *model.folders), key=len, reverse=True)
     kept: list[int] = []
     abouts: dict[int, About] = {}
     corrupt: dict[int, str] = {}
-    probabilities = []
-    for rows, images, done in decoded_chunks(model, [file for file, _ in found], abouts, corrupt):
+    numbers = [np.empty(0, np.int64)]
+    probabilities = [np.empty((0, len(model.classes)), np.float32)]
+    for rows, images, done in decoded_chunks(model, [picture.file for picture in found], abouts, corrupt):
         kept += rows
-        if rows:
-            probabilities.append(model.logits(images).softmax(1).numpy())
+        ids, probs = asked(model, images, temperature)
+        numbers.append(ids)
+        probabilities.append(probs)
         if progress:
             progress(done, len(found))
-    k = len(model.classes)
-    probs = np.concatenate(probabilities) if probabilities else np.empty((0, k), np.float32)
+    told = [_named(one.file, ends) if label_from == "suffix" else one.folder for one in (found[i] for i in kept)]
     return Predictions(
-        paths=tuple(str(found[i][0]) for i in kept),
-        ids=probs.argmax(1).astype(np.int64),
-        probabilities=probs,
+        paths=tuple(str(found[i].file) for i in kept),
+        ids=np.concatenate(numbers),
+        probabilities=np.concatenate(probabilities),
         classes=model.classes,
-        corrupt=tuple((str(found[i][0]), reason) for i, reason in corrupt.items()),
-        notes=sentences(abouts, [str(file) for file, _ in found], model.how.bits),
-        truth=tuple(None if t is None else model.folders.get(t, t) for t in (found[i][1] for i in kept)),
+        corrupt=tuple((str(found[i].file), reason) for i, reason in corrupt.items()),
+        notes=sentences(abouts, [str(picture.file) for picture in found], model.how.bits),
+        truth=tuple(None if t is None else model.folders.get(t, t) for t in told),
     )
+
+
+def asked(
+    model: Predictor, images: NDArray[np.uint8], temperature: float = 1.0
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Class numbers ``[N]`` and probabilities ``[N, K]`` of images ``[N, H, W, C]``, the logits divided by the
+    temperature."""
+    logits = model.logits(images)
+    if temperature != 1:
+        probabilities = (logits.double() / temperature).softmax(1).float()
+    else:
+        probabilities = logits.softmax(1)
+    return logits.argmax(1).numpy(), probabilities.numpy()
 
 
 def decoded_chunks(

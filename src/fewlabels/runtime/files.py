@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import os
 import shutil
@@ -53,9 +52,24 @@ def write_json(path: Path, value: Any) -> None:
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """CSV in which no cell is a formula for a spreadsheet; see `cells.cell`. None is empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([map(cell, row) for row in rows])
-    return text.getvalue()
+    lines: list[str] = []
+    _writer(lines).writerows([map(cell, row) for row in rows])
+    return "".join(lines)
+
+
+class _Lines:
+    """Takes what csv.writer writes, a row at a time, and ends it as a text file ends its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def write(self, row: str) -> None:
+        self.lines.append(row.removesuffix("\r\n") + "\n")
+
+
+def _writer(lines: list[str]) -> Any:
+    # before Python 3.13 it quotes a carriage return, which ends a row for a reader, only where it is in its own ends
+    return csv.writer(_Lines(lines), lineterminator="\r\n")
 
 
 @contextlib.contextmanager

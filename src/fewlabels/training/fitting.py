@@ -57,7 +57,7 @@ def _probes(trainer: Trainer) -> bool:
 
 
 @torch.no_grad()
-def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
+def fit(trainer: Trainer, source: Source, split: Split, progress: Progressing = None) -> tuple[str, ...]:
     """Fit the head before the first step, if it does not start as the net has it; sentences about it."""
     if not trainer.config.fits and not _probes(trainer):
         return ()
@@ -71,7 +71,11 @@ def fit(trainer: Trainer, source: Source, split: Split) -> tuple[str, ...]:
         classes=trainer.model.classes,
         seed=trainer.config.seed,
     )
-    fitted = probe(known, trainer.algorithm.temperature) if _probes(trainer) else trainer.algorithm.fit(known)
+    if _probes(trainer):
+        fitted: Fitted | None = probe(known, trainer.algorithm.temperature)
+    else:
+        with reading(progress if parallel.rank() == 0 else None, "judging the methods", "done", "fit") as show:
+            fitted = trainer.algorithm.fit(known._replace(show=show))
     assert fitted is not None, "a configuration that fits makes an algorithm that does"
     weight, bias = parallel.from_first((fitted.weight.cpu(), fitted.bias.cpu()))
     trainer.model.set_head(weight, bias)

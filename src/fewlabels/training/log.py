@@ -268,14 +268,15 @@ def display(title: str, steps: int, step: int, *, progress: Progressing, what: s
 
 @contextlib.contextmanager
 def reading(
-    progress: Progressing, title: str = "reading pictures", done_with: str = "read"
+    progress: Progressing, title: str = "reading pictures", done_with: str = "read", what: str = "picture"
 ) -> Iterator[Callable[[int, int], None]]:
-    """A function ``show(done, total)`` of the pictures that are read, with a `display` from its first call on."""
+    """A function ``show(done, total)`` of the pictures that are read, or of `what` is done with, with a `display` from
+    its first call on."""
     shown: list[Display] = []
 
     def show(done: int, total: int) -> None:
         if not shown and done < total:  # those from the cache come all at once
-            shown.append(display(title, total, 0, progress=progress, what="picture"))
+            shown.append(display(title, total, 0, progress=progress, what=what))
         for one in shown:
             one.update(done, done_with)
 

@@ -156,7 +156,7 @@ def train(
         with own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
-            fitted = fitting.fit(trainer, source, split)
+            fitted = fitting.fit(trainer, source, split, output.progress)
             taught = teaching.teach(trainer, split, path, output.progress)
             compared = trainer.compared or reference.compared(config, source, split, device, output.progress)
         if parallel.rank() == 0:
