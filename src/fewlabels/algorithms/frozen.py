@@ -47,8 +47,8 @@ FEW = 3000
 """Unlabeled images that a student of votes learns from in a cross-validation, at most."""
 
 FIT = 0.5
-"""Share of what guessing leaves that labels only have right, from which the features fit the pictures. Where they do, the
-unlabeled pictures mostly help; where not, they harm as often, and have to show first that they help."""
+"""Share of what guessing leaves that labels only have right, from which the features fit the pictures. Where they do,
+the unlabeled pictures mostly help; where not, they harm as often, and have to show first that they help."""
 
 
 @dataclass(frozen=True, kw_only=True)
