@@ -110,7 +110,7 @@ class RunRecorder:
         self.writer.evaluation(step, record)
         self.accuracy = log.shown({"kind": "eval", **record})
         steps = self.trainer.config.steps
-        self.display.line(f"step {step}/{steps}  {self.text}")
+        self.display.line(f"step {step}/{steps}  {self.text}" if steps else self.text)
         for remark in self.trainer.remarks() if step == steps else ():
             self.display.line(f"note: {remark}")
         if record["score"] > self.best:
