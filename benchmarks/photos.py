@@ -117,7 +117,7 @@ def run(
                 algorithm = ["fixmatch", "--baseline", "--time", scratch] if scratch else []
                 words = ["train", *algorithm, "--data", data, *split, "--data.image-size", str(size)]
                 words += ["--data.seed", str(draw)]
-                line = train(words, cache, fresh=draw == draws[0] and not scratch and kept is None)
+                line = train(words, data, cache, fresh=draw == draws[0] and not scratch and kept is None)
                 if line is not None:
                     with file.open("a") as out:
                         out.write(json.dumps({"name": name, "kind": kind, "image_size": size, "draw": draw, **line}))
@@ -125,8 +125,8 @@ def run(
                     print(name, kind, size, draw, line["accuracy"], line["compared"], line["cpu_seconds"], flush=True)
 
 
-def train(words: list[str], cache: str, fresh: bool) -> dict[str, Any] | None:
-    """What a run has come to; None after a complaint, which is printed."""
+def train(words: list[str], data: str, cache: str, fresh: bool) -> dict[str, Any] | None:
+    """What a run on the folder `data` has come to; None after a complaint, which is printed."""
     import torch
 
     import fewlabels
@@ -156,7 +156,7 @@ def train(words: list[str], cache: str, fresh: bool) -> dict[str, Any] | None:
         "device": result["device"],
         "versions": {"fewlabels": fewlabels.__version__, "torch": torch.__version__},
         "commit": commit(),
-        "command": shlex.join(["fewlabels", *words]),
+        "command": shlex.join(["fewlabels", *words]).replace(f"--data {data} ", f"--data {Path(data).name}/ "),
     }
 
 

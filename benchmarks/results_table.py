@@ -75,9 +75,7 @@ They do not say which method is the best one: that takes the papers' nets and sc
 FROZEN = """\
 [frozen](algorithms/frozen.md) with EfficientNet-Lite0 as its package ships it. What each method reaches on the test
 images; what the judge takes by a cross-validation over the labels, its gain over labels only, and what it expected; and
-how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`. These
-are runs from before the mixture, neighbours by main directions and the repeated cross-validation; they were not made
-again.
+how often it took which. A draw of the labels for each n, as many of each class. By `python benchmarks/frozen.py`.
 """
 PHOTOS = """\
 What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
@@ -155,6 +153,10 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
     )
 
 
+METHODS = ("labels", "votes", "spreading", "mixture")
+"""Of `frozen`."""
+
+
 def frozen(records: Sequence[Record]) -> str:
     """A row for each data set and number of labels."""
     draws: dict[tuple[str, int], dict[int, Record]] = {}
@@ -163,11 +165,9 @@ def frozen(records: Sequence[Record]) -> str:
     rows, facts = [], []
     for (name, labels), by_draw in draws.items():
         runs = list(by_draw.values())
-        cells = [
-            _text(*_spread(({"x": r["methods"][m]} for r in runs), "x"), 1) for m in ("labels", "votes", "spreading")
-        ]
+        cells = [_text(*_spread(({"x": r["methods"][m]} for r in runs), "x"), 1) for m in METHODS]
         gain = _text(*_spread(({"x": r["accuracy"] - r["methods"]["labels"]} for r in runs), "x"), 1, sign="+")
-        taken = ", ".join(f"{m} {sum(r['method'] == m for r in runs)}" for m in ("labels", "votes", "spreading"))
+        taken = ", ".join(f"{m} {n}" for m in METHODS if (n := sum(r["method"] == m for r in runs)))
         told = [_text(*_spread(runs, key), 1) for key in ("accuracy", "expected")]
         rows.append([name, str(labels), *cells, told[0], gain, told[1], taken, str(len(runs))])
     for name in dict.fromkeys(record["name"] for record in records):
@@ -177,8 +177,8 @@ def frozen(records: Sequence[Record]) -> str:
             f"{name}: {own[0]['pictures']:,} unlabeled and {own[0]['tests']:,} test images; {own[0]['device']}; torch "
             f"{own[0]['versions']['torch']}; commit {commits}. The first draw:\n\n```bash\n{own[0]['command']}\n```\n"
         )
-    head = ("data", "labels", "labels only", "votes", "spreading", "the judge's", "gain", "expected", "taken", "n")
-    return markdown(Table(head, rows), left=(0, 8)) + "\n" + "\n".join(facts)
+    head = ("data", "labels", "labels only", *METHODS[1:], "the judge's", "gain", "expected", "taken", "n")
+    return markdown(Table(head, rows), left=(0, 9)) + "\n" + "\n".join(facts)
 
 
 def photographs(records: Sequence[Record]) -> str:
