@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
+from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS, Algorithm, Imbalance, Missing, OpenSet
 from fewlabels.config.settings import Train
 from fewlabels.inference.model import Model
@@ -51,7 +52,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"temperature": 0.3, "loss_temperature": 0.4},
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
         {"imbalance": Imbalance("adjust")},
-        {"imbalance": Imbalance("reweight", scale="largest"), "missing": Missing("cadr")},
+        {"imbalance": Imbalance("reweight", scale="largest"), "missing": Missing("cadr", weighting="weighted")},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
@@ -205,9 +206,13 @@ def toy() -> fl.Source:
     return fl.from_arrays(*draw(300), *draw(150))
 
 
-@functools.cache
 def toy_teacher() -> str:
-    """A run on the labels of `toy` alone."""
+    """A run on the labels of `toy` alone, of the net that is built at present."""
+    return _toy_teacher(nets.build)
+
+
+@functools.cache
+def _toy_teacher(build: Any) -> str:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     train = toy_training(fl.Supervised(), steps=60, log_every=60)

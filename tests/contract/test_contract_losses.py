@@ -90,7 +90,7 @@ def test_what_is_trained_is_part_of_the_model(case: Case) -> None:
         logits, own = net.predict(batch.x[0]), net(batch.x[0])
     assert logits.shape == own.shape
     otherwise = ("balanced", "frozen")  # the example, by another head; by the direction of the features; or divided
-    assert torch.equal(logits, own) == (case.config.name not in otherwise and algorithm.temperature == 1)
+    assert torch.equal(logits, own) == (case.config.name not in otherwise and algorithm.loss_temperature == 1)
 
 
 @every_case

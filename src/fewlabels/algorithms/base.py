@@ -38,7 +38,7 @@ class Algorithm(nn.Module):
     rule: Rule = staticmethod(by_head)
     """How the model predicts; what it needs, such as a second head or a prior, is one of the `heads`."""
 
-    temperature: float = 1.0
+    loss_temperature: float = 1.0
     """By which `forward` divides the logits in its losses, and `rule` those that it predicts."""
 
     draws: ClassVar[bool] = False

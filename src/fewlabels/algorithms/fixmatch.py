@@ -65,5 +65,5 @@ class FixMatch(Composed):
             teacher=self.teacher,
             bn=self.bn,
         )
-        step.temperature = self.loss_temperature
+        step.loss_temperature = self.loss_temperature
         return step

@@ -65,10 +65,10 @@ class Missing(Checked):
         """Make it part of a step of the algorithm `owner`. Raises ValueError where that cannot be."""
         if not self.parts:
             return
-        if step.temperature != 1:
+        if step.loss_temperature != 1:
             raise ValueError(
                 f"Missing.name {self.name} goes by the probabilities of the logits as they are, and "
-                f"{owner}.loss_temperature {step.temperature:g} trains others: set one of them otherwise"
+                f"{owner}.loss_temperature {step.loss_temperature:g} trains others: set one of them otherwise"
             )
         tau = 0.0
         if self.parts & {"cai", "dr"}:

@@ -72,7 +72,7 @@ def fit(trainer: Trainer, source: Source, split: Split, progress: Progressing = 
         seed=trainer.config.seed,
     )
     if _probes(trainer):
-        fitted: Fitted | None = probe(known, trainer.algorithm.temperature)
+        fitted: Fitted | None = probe(known, trainer.algorithm.loss_temperature)
     else:
         with reading(progress if parallel.rank() == 0 else None, "judging the methods", "done", "fit") as show:
             fitted = trainer.algorithm.fit(known._replace(show=show))
