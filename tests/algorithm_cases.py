@@ -9,9 +9,11 @@ import atexit
 import copy
 import dataclasses
 import functools
+import os
 import tempfile
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from unittest import mock
 
 import numpy as np
 import torch
@@ -216,7 +218,10 @@ def _toy_teacher(build: Any) -> str:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     train = toy_training(fl.Supervised(), steps=60, log_every=60)
-    return str(fl.train(train, out=f"{folder.name}/teacher", source=toy()).path)
+    with mock.patch.dict(os.environ):
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # each rank makes its own
+            os.environ.pop(name, None)
+        return str(fl.train(train, out=f"{folder.name}/teacher", source=toy()).path)
 
 
 def toy_training(config: Any, **changes: Any) -> Train:
