@@ -371,8 +371,9 @@ def _run(command: Command, output: Output, budget: Budget | None) -> Run:
 
 def table(results: dict[str, Run]) -> str:
     """The closing lines: accuracy of each run."""
-    compares = any(run.result.get("compared") for run in results.values())
-    width = max(map(len, [*results, *(["labels only"] if compares else [])]))
+    compared: dict[str, float] = next((c for run in results.values() if (c := run.result.get("compared"))), {})
+    labels_only = compared.get("labels_only")
+    width = max(map(len, [*results, *(["labels only"] if labels_only is not None else [])]))
     lines = []
     for name, run in results.items():
         result = run.result
@@ -384,8 +385,7 @@ def table(results: dict[str, Run]) -> str:
             f"{name:{width}}  {result['accuracy']:6.2f} % {result['measured_on']} accuracy  "
             f"({said}, {result['seconds']:.0f} s, {run.path})"
         )
-    compared: dict[str, float] = next((c for run in results.values() if (c := run.result.get("compared"))), {})
-    if (labels_only := compared.get("labels_only")) is not None:
+    if labels_only is not None:
         lines.append(
             f"{'labels only':{width}}  {labels_only:6.2f} % {result['measured_on']} accuracy  (logistic regression on "
             "the features of a learned net, of the same labels)"
