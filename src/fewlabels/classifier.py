@@ -21,11 +21,11 @@ from fewlabels.config.settings import Data, Net, Train, algorithm_name
 from fewlabels.data.arrays import are_paths, are_pictures, as_images, from_arrays, hardly_differ, in_channels
 from fewlabels.data.labels import as_classes
 from fewlabels.data.names import is_pictures
-from fewlabels.data.pictures import find_images, pixels_of
+from fewlabels.data.pictures import pixels_of
 from fewlabels.data.remarks import About
 from fewlabels.data.source import Images
 from fewlabels.inference.model import Predictor, decoding_of, load_predictor
-from fewlabels.inference.predict import decoded_chunks
+from fewlabels.inference.predict import decoded_chunks, pictures
 from fewlabels.runs.extract import Extract
 from fewlabels.runs.run import Run
 from fewlabels.runtime import streams
@@ -130,12 +130,7 @@ class Classifier:
         """Images of any form, as the model's, in chunks; at least one, which may have none."""
         images = listed(images)
         if isinstance(images, str | os.PathLike):
-            path = expanded(os.fspath(images))
-            if not path.exists():
-                raise ValueError(f"there is no file or folder {path}")
-            images = find_images(path)
-            if not images:
-                raise ValueError(f"there is no image in {path}")
+            images = [picture.file for picture in pictures([expanded(os.fspath(images))])]
         if isinstance(images, Image.Image):
             images = [images]
         if are_paths(images):

@@ -84,6 +84,13 @@ def by_direction(net: Net, features: Tensor) -> Tensor:
     return net.head(unit(features))
 
 
+def on_labels(features: Tensor, y: Tensor, classes: int) -> Layer:
+    """Logistic regression on the labels ``[L]`` alone, in the main directions of the features ``[L, D]`` of their
+    images: a layer on the features."""
+    basis = Basis.of(features, AXES)
+    return basis.undone(logistic(basis(features), one_hot(y, classes), DECAY))
+
+
 class FrozenFeatures(Algorithm):
     """Fitted before the first step; steps, where there are any, go on with the labels alone."""
 

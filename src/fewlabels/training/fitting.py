@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fewlabels.algorithms.frozen import AXES, DECAY
-from fewlabels.algorithms.functional import one_hot
-from fewlabels.algorithms.linear import Basis, Layer, logistic, unit
+from fewlabels.algorithms.frozen import on_labels
+from fewlabels.algorithms.linear import Layer, unit
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.features import Body, features_of
 from fewlabels.runtime import parallel
 from fewlabels.training.log import Progressing, reading
+from fewlabels.training.reference import measured
 from fewlabels.training.step import Trainer
 from fewlabels.types import Fitted, Known
 
@@ -93,24 +93,16 @@ def probe(known: Known, temperature: float) -> Fitted:
     temperature: by which the algorithm divides the logits in its losses; the layer is made for the quotient.
     """
     x = known.features[known.labeled]
-    basis = Basis.of(x, AXES)
-    y = one_hot(known.y, known.classes)
-    layer = logistic(basis(x), y, DECAY)
-    right = 100 * float((layer(basis(x)).argmax(1) == known.y).float().mean())
-    weight, bias = basis.undone(layer)
+    layer = on_labels(x, known.y, known.classes)
+    right = 100 * float((layer(x).argmax(1) == known.y).float().mean())
     note = f"the head starts as a logistic regression on {len(x):,} labels, of which it has {right:.1f} % right"
-    return Fitted(temperature * weight, temperature * bias, (note,))
+    return Fitted(temperature * layer.weight, temperature * layer.bias, (note,))
 
 
 def _plain_accuracy(trainer: Trainer, source: Source, split: Split, layer: Layer) -> float:
     """Accuracy in percent of a layer on the direction of the features, on what the training is measured on."""
-    store = trainer.features
-    if trainer.test_features is not None and len(source.test_labels):
-        store, rows, truth = trainer.test_features, np.arange(len(source.test_labels)), source.test_labels
-    elif len(split.validation):
-        rows, truth = split.validation, source.labels[split.validation]
-    else:
-        rows, truth = split.labeled, split.targets
+    part = measured(source, split)
+    store = trainer.test_features if part.test else trainer.features
     assert store is not None
-    answers = layer(unit(store.take(torch.from_numpy(rows).to(trainer.device)))).argmax(1)
-    return 100 * float((answers.cpu().numpy() == truth).mean())
+    answers = layer(unit(store.take(torch.from_numpy(part.rows).to(trainer.device)))).argmax(1)
+    return 100 * float((answers.cpu().numpy() == part.truth).mean())

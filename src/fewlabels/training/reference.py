@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewlabels.algorithms.frozen import AXES, DECAY
-from fewlabels.algorithms.functional import one_hot
-from fewlabels.algorithms.linear import Basis, logistic, unit
+from fewlabels.algorithms.frozen import on_labels
+from fewlabels.algorithms.linear import unit
 from fewlabels.augment.pixels import Normalize
 from fewlabels.config.choice import TINY
 from fewlabels.config.resolve import load_source, pixel_statistics
@@ -27,6 +27,24 @@ from fewlabels.training.log import Progressing, reading
 
 SIDE = 128
 """Pixels at which that net looks at pictures."""
+
+
+class Measured(NamedTuple):
+    """What the reported accuracy of a training is measured on."""
+
+    test: bool
+    """Whether the images are the test images; else they are among the training images."""
+    rows: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+
+def measured(source: Source, split: Split) -> Measured:
+    """The test images, else the validation images, else the labeled ones, as `Evaluator.main` has it."""
+    if len(source.test_labels):
+        return Measured(True, np.arange(len(source.test_labels)), source.test_labels)
+    if len(split.validation):
+        return Measured(False, split.validation, source.labels[split.validation])
+    return Measured(False, split.labeled, split.targets)
 
 
 def compared(
@@ -51,23 +69,15 @@ def compared(
     model = Model(built, frozen=freeze(built, "head")).to(device)
     scale = Normalize(shape, *pixel_statistics(replace(config, net=frozen), pictures)).to(device)
     body = Body(model, scale, shape, device)
-    tests, images = np.arange(len(source.test_labels)), pictures.test_images
-    truth: NDArray[np.int64] = source.test_labels
-    if not len(tests):
-        images = pictures.images
-        tests, truth = split.validation, source.labels[split.validation]
-    if not len(tests):
-        tests, truth = split.labeled, split.targets
+    part = measured(source, split)
+    images = pictures.test_images if part.test else pictures.images
     with (
         parallel.first(),
         reading(progress if parallel.rank() == 0 else None, "features to compare with", "done") as show,
     ):
-        table, whole = body.table(source.name), len(split.labeled) + len(tests)
+        table, whole = body.table(source.name), len(split.labeled) + len(part.rows)
         known = features_of(body, pictures.images, split.labeled, table, lambda done, _: show(done, whole))
-        asked = features_of(body, images, tests, table, lambda done, _: show(len(split.labeled) + done, whole))
-    directions = unit(known.float())
-    basis = Basis.of(directions, AXES)
-    targets = one_hot(torch.from_numpy(split.targets).to(device), len(source.classes))
-    layer = basis.undone(logistic(basis(directions), targets, DECAY))
+        asked = features_of(body, images, part.rows, table, lambda done, _: show(len(split.labeled) + done, whole))
+    layer = on_labels(unit(known.float()), torch.from_numpy(split.targets).to(device), len(source.classes))
     answers = layer(unit(asked.float())).argmax(1).cpu().numpy()
-    return {"labels_only": 100 * float((answers == truth).mean())}
+    return {"labels_only": 100 * float((answers == part.truth).mean())}
