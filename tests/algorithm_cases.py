@@ -12,10 +12,12 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from fewlabels.algorithms import ALGORITHMS, Algorithm, Imbalance, Missing, Open
 from fewlabels.config.settings import Train
 from fewlabels.inference.model import Model
 from fewlabels.runtime.rng import Rng
+from fewlabels.training.step import Trainer
 from fewlabels.types import Batch, Info
 
 K = 3
@@ -222,6 +225,24 @@ def _toy_teacher(build: Any) -> str:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # each rank makes its own
             os.environ.pop(name, None)
         return str(fl.train(train, out=f"{folder.name}/teacher", source=toy()).path)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_in(step: int, train: Train, out: Path) -> fl.Run:
+    """A training on `toy` that dies when it begins that step, counted from 0."""
+    original = Trainer.step
+
+    def step_or_die(self: Trainer, number: int) -> None:
+        if number == step:
+            raise Killed
+        original(self, number)
+
+    with mock.patch.object(Trainer, "step", step_or_die), pytest.raises(Killed):
+        fl.train(train, out=out, source=toy())
+    return fl.Run(out)
 
 
 def toy_training(config: Any, **changes: Any) -> Train:

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import fewlabels as fl
-from algorithm_cases import COMBINED, MAIN, Case, toy, toy_training
+from algorithm_cases import COMBINED, MAIN, Case, killed_in, toy, toy_training
 from fewlabels.runs.run import Run
-from fewlabels.training.step import Trainer
 
 LEARNING: dict[str, dict[str, Any]] = {"mixmatch": {"w_match": 10.0}, "realmix": {"w_match": 10.0}}
 """A consistency loss of 100 times the labeled one, as for a million steps, does not let 60 steps begin."""
@@ -28,10 +27,6 @@ def test_learns_stripes_from_twelve_labels(case: Case, tmp_path: Path) -> None:
     assert fl.train(train, out=tmp_path / "run", source=toy()).result["accuracy"] >= 95
 
 
-class Killed(Exception):
-    pass
-
-
 def remains(run: Run) -> dict[str, Any]:
     """All that a run leaves, but for what a clock wrote."""
     checkpoint = run.checkpoint()
@@ -40,24 +35,13 @@ def remains(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", MAIN + COMBINED, ids=[case.name for case in MAIN + COMBINED])
-def test_interrupted_and_resumed_is_uninterrupted(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(case: Case, tmp_path: Path) -> None:
     """Bit for bit; killed in step 6 of 7, resumed at step 4, in the middle of a log window, with dropout."""
     train = toy_training(
         case.config, steps=7, save_every=4, log_every=3, eval_every=7, net=fl.Net("small-4", dropout=0.3)
     )
     whole = fl.train(train, out=tmp_path / "whole", source=toy())
-    step = Trainer.step
-
-    def killed(self: Trainer, number: int) -> None:
-        if number == 5:
-            raise Killed
-        step(self, number)
-
-    monkeypatch.setattr(Trainer, "step", killed)
-    with pytest.raises(Killed):
-        fl.train(train, out=tmp_path / "run", source=toy())
-    monkeypatch.undo()
-    run = Run(tmp_path / "run")
+    run = killed_in(5, train, tmp_path / "run")
     assert run.checkpoint().step == 4 and len(run.metrics("log")) == 1
     fl.resume(run.path, source=toy())
     assert remains(run) == remains(whole)

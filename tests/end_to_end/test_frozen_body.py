@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import fewlabels as fl
-from algorithm_cases import SHAPE, K, toy, toy_training
+from algorithm_cases import SHAPE, K, killed_in, toy, toy_training
 from fewlabels import nets
 from fewlabels.config.resolve import pixel_statistics
 from fewlabels.inference.evaluate import evaluate
@@ -92,22 +92,10 @@ def test_only_the_head_and_the_heads_learn(
     assert not torch.equal(raw["raw.net.linear.weight"], raw["ema.net.linear.weight"])
 
 
-def test_interrupted_and_resumed_is_uninterrupted(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path) -> None:
     config = head_only(fl.FixMatch(), weights, steps=6, save_every=3)
     whole = fl.train(config, out=tmp_path / "whole", source=toy())
-    step = Trainer.step
-
-    def killed(self: Trainer, number: int) -> None:
-        if number == 4:
-            raise RuntimeError
-        step(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", killed)
-        with pytest.raises(RuntimeError):
-            fl.train(config, out=tmp_path / "run", source=toy())
+    killed_in(4, config, tmp_path / "run")
     fl.resume(tmp_path / "run", source=toy())
     one, two = (wide(Run(tmp_path / name)) for name in ("whole", "run"))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)

@@ -14,7 +14,7 @@ import timm
 import torch
 
 import fewlabels as fl
-from algorithm_cases import SHAPE, toy, toy_training
+from algorithm_cases import SHAPE, killed_in, toy, toy_training
 from fewlabels import nets
 from fewlabels.config.resolve import pixel_statistics
 from fewlabels.inference.evaluate import evaluate
@@ -90,22 +90,10 @@ def test_the_head_and_the_bypasses_learn(weights: Path, tmp_path: Path, monkeypa
     assert size < 4 * 4 * trained + 150_000 < 4 * sum(v.numel() for v in given.values()) + 150_000
 
 
-def test_interrupted_and_resumed_is_uninterrupted(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path) -> None:
     config = lora(weights, steps=6, save_every=3, net={"drop_path": 0.3, "head": "probe"})
     whole = fl.train(config, out=tmp_path / "whole", source=toy())
-    step = Trainer.step
-
-    def killed(self: Trainer, number: int) -> None:
-        if number == 4:
-            raise RuntimeError
-        step(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", killed)
-        with pytest.raises(RuntimeError):
-            fl.train(config, out=tmp_path / "run", source=toy())
+    killed_in(4, config, tmp_path / "run")
     assert not (tmp_path / "run" / "weights.safetensors").exists()
     run = fl.resume(tmp_path / "run", source=toy())
     for one, two in ((whole.checkpoint().path, run.checkpoint().path), (whole.path, run.path)):

@@ -13,10 +13,20 @@ import pytest
 import torch
 
 import fewlabels as fl
-from algorithm_cases import K, build, info, make_batch, opinionated, toy, toy_teacher, toy_training, with_heads
+from algorithm_cases import (
+    K,
+    build,
+    info,
+    killed_in,
+    make_batch,
+    opinionated,
+    toy,
+    toy_teacher,
+    toy_training,
+    with_heads,
+)
 from fewlabels.algorithms.self_training import soft_labels
 from fewlabels.runs.run import Run, RunError
-from fewlabels.training.step import Trainer
 
 SHORT: dict[str, Any] = {"steps": 6, "save_every": 3, "eval_every": 6, "log_every": 6}
 
@@ -109,22 +119,12 @@ def test_votes_of_a_training(teachers: list[str], tmp_path: Path) -> None:
     assert all(each["step"] == 6 and len(each["weights"]) == 64 for each in told)
 
 
-def test_it_goes_on_without_its_teachers(teachers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_on_without_its_teachers(teachers: list[str], tmp_path: Path) -> None:
     """Bit for bit, when they are gone; and not with other votes."""
     copies = [shutil.copytree(teacher, tmp_path / f"teacher-{i}") for i, teacher in enumerate(teachers)]
     config = learner(map(str, copies))
     whole = fl.train(config, out=tmp_path / "whole", source=toy())
-    step = Trainer.step
-
-    def killed(self: Trainer, number: int) -> None:
-        if number == 4:
-            raise KeyboardInterrupt
-        step(self, number)
-
-    monkeypatch.setattr(Trainer, "step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fl.train(config, out=tmp_path / "run", source=toy())
-    monkeypatch.undo()
+    killed_in(4, config, tmp_path / "run")
     for folder in copies:
         shutil.rmtree(folder)
     votes = tmp_path / "run" / "votes.npy"
