@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Table, markdown
+from fewlabels.algorithms.frozen import NAMES
 from fewlabels.runs.report import mean_and_deviation
 
 ROOT = Path(__file__).parents[1]
@@ -153,10 +154,6 @@ def algorithms(task: str, records: Sequence[Record]) -> str:
     )
 
 
-METHODS = ("labels", "votes", "spreading", "mixture")
-"""Of `frozen`."""
-
-
 def frozen(records: Sequence[Record]) -> str:
     """A row for each data set and number of labels."""
     draws: dict[tuple[str, int], dict[int, Record]] = {}
@@ -165,9 +162,9 @@ def frozen(records: Sequence[Record]) -> str:
     rows, facts = [], []
     for (name, labels), by_draw in draws.items():
         runs = list(by_draw.values())
-        cells = [_text(*_spread(({"x": r["methods"][m]} for r in runs), "x"), 1) for m in METHODS]
+        cells = [_text(*_spread(({"x": r["methods"][m]} for r in runs), "x"), 1) for m in NAMES]
         gain = _text(*_spread(({"x": r["accuracy"] - r["methods"]["labels"]} for r in runs), "x"), 1, sign="+")
-        taken = ", ".join(f"{m} {n}" for m in METHODS if (n := sum(r["method"] == m for r in runs)))
+        taken = ", ".join(f"{m} {n}" for m in NAMES if (n := sum(r["method"] == m for r in runs)))
         told = [_text(*_spread(runs, key), 1) for key in ("accuracy", "expected")]
         rows.append([name, str(labels), *cells, told[0], gain, told[1], taken, str(len(runs))])
     for name in dict.fromkeys(record["name"] for record in records):
@@ -177,7 +174,7 @@ def frozen(records: Sequence[Record]) -> str:
             f"{name}: {own[0]['pictures']:,} unlabeled and {own[0]['tests']:,} test images; {own[0]['device']}; torch "
             f"{own[0]['versions']['torch']}; commit {commits}. The first draw:\n\n```bash\n{own[0]['command']}\n```\n"
         )
-    head = ("data", "labels", "labels only", *METHODS[1:], "the judge's", "gain", "expected", "taken", "n")
+    head = ("data", "labels", "labels only", *list(NAMES)[1:], "the judge's", "gain", "expected", "taken", "n")
     return markdown(Table(head, rows), left=(0, 9)) + "\n" + "\n".join(facts)
 
 
