@@ -44,7 +44,7 @@ from typing import Any
 
 from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.commands.train import read
+from fewlabels.commands.train_options import read
 from fewlabels.config.recipes import METHODS, short
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, to_dict

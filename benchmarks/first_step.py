@@ -19,7 +19,7 @@ import timm  # noqa: E402, F401
 import torchvision  # noqa: E402, F401
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402, F401
 
-from fewlabels.commands.train import read  # noqa: E402
+from fewlabels.commands.train_options import read  # noqa: E402
 from fewlabels.training.loop import train  # noqa: E402
 from fewlabels.training.step import Trainer  # noqa: E402
 

@@ -17,7 +17,7 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.cli import COMMANDS, run
 from fewlabels.commands.list import VIEWS, main, options, paper
-from fewlabels.commands.train import read
+from fewlabels.commands.train_options import read
 from fewlabels.config.recipes import RECIPES, recipe
 from fewlabels.config.settings import Train
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import fewlabels as fl
-from fewlabels.commands import train
+from fewlabels.commands import train_options
 from fewlabels.commands.data_probe import sentences
 from fewlabels.datatools import probe as probing
 
@@ -121,7 +121,7 @@ def test_known_strangers_are_set_aside_by_their_share(share: float, more: str) -
     assert probing.remedy("strangers", share) == f"--openset energy{more}"
     if more:
         words = probing.remedy("strangers", share).split()
-        assert train.read(words).train.algorithm.openset.by == "percentile"  # type: ignore[union-attr]
+        assert train_options.read(words).train.algorithm.openset.by == "percentile"  # type: ignore[union-attr]
 
 
 def test_doubt_is_said() -> None:

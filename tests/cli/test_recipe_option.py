@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fewlabels as fl
-from fewlabels.commands.train import read
+from fewlabels.commands.options import parse
+from fewlabels.commands.train_options import Command, read
 from fewlabels.config.recipes import recipe
+from fewlabels.config.settings import algorithm_name
 
 
 def test_the_recipe_is_the_default() -> None:
@@ -65,3 +68,20 @@ def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.M
     assert said.code == 0 and said.err == "note: published CIFAR-100 numbers use wrn-28-8, weight decay 0.001\n"
     assert json.loads(said.out)["train"]["net"]["name"] == "small-2"
     assert command("train", "--data", "cifar10@40", "--net", "small-2", "--dry-run").err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fixmatch --data cifar10.2@250 --tau 0.7 --optim.lr 0.1 --optim.lr=0.2 --no-baseline",
+        "vat --data=digits.1@20 --xi 0.5 --steps 9 --data.keep-labeled 0,1 --no-compile",
+        "uda --data stl10.1@1000 --missing cadr --missing.momentum 0.5 --openset energy --openset.use weight",
+        "--data svhn.1@250 --lambda_u 2 --net wrn-28-2 --net.bn_momentum 0.01 --seed 3",
+    ],
+)
+def test_options_over_defaults_are_what_parsing_over_them_gives(words: str) -> None:
+    args = words.split()
+    command = read(args)
+    algorithm, data = algorithm_name(command.train.algorithm), command.train.data.name
+    default = Command(train=recipe(algorithm, data, net=command.train.net.name))
+    assert command == parse(Command, args, prog="fewlabels train", default=replace(default, baseline=command.baseline))

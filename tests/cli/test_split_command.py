@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fewlabels import cli
-from fewlabels.commands.train import read
+from fewlabels.commands.train_options import read
 from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.split import read_split

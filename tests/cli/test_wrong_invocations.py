@@ -782,7 +782,7 @@ def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encodin
 
 def test_options_in_place_of_fields() -> None:
     from fewlabels.commands.options import last_ones, spelled
-    from fewlabels.commands.train import Command
+    from fewlabels.commands.train_options import Command
 
     assert spelled("Net.bn_momentum 2 and (Data.name is x), Train.sync_bn.", "train") == (
         "--net.bn-momentum 2 and (--data is x), --sync-bn."
@@ -814,7 +814,7 @@ def test_options_in_place_of_fields() -> None:
     "line", ["--steps 3 --tau 0.9 --steps 4", "--eval-every=3 fixmatch --tau 0.1 --eval-every 5 --tau 0.9 --steps 4"]
 )
 def test_the_last_of_two_counts(line: str) -> None:
-    from fewlabels.commands.train import read
+    from fewlabels.commands.train_options import read
 
     found = read(line.split()).train
     assert (found.steps, found.algorithm.tau) == (4, 0.9)  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ import pytest
 
 from algorithm_cases import K
 from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet
-from fewlabels.commands.train import read
+from fewlabels.commands.train_options import read
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.runtime.checked import Range
 

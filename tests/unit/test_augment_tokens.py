@@ -17,7 +17,7 @@ import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.augment import AutoAugment, CTAugment, Identity, RandAugment, ViewSet, Weak, make_views
 from fewlabels.augment.tokens import parse
-from fewlabels.commands.train import read
+from fewlabels.commands.train_options import read
 from fewlabels.config.resolve import resolve
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.data.source import Source, Style

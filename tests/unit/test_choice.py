@@ -120,7 +120,7 @@ def test_weights_in_the_hub_s_cache_are_at_hand(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("weights")
 def test_the_recipe_of_a_folder(tmp_path: Path) -> None:
     data = f"{pictures(tmp_path / 'photos', 40)}/"
-    from fewlabels.commands.train import read
+    from fewlabels.commands.train_options import read
 
     config = read(["--data", data]).train
     assert config.algorithm == fl.Frozen() and config.net.pretrained == str(PLACE) and config.data.image_size == 128
@@ -140,7 +140,7 @@ def test_the_recipe_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_weights")
 def test_without_weights_the_folder_is_compared_with_its_baseline(tmp_path: Path) -> None:
-    from fewlabels.commands.train import read
+    from fewlabels.commands.train_options import read
 
     data = f"{pictures(tmp_path / 'photos', 40)}/"
     assert read(["--data", data]).baseline and not read(["--data", data, "--no-baseline"]).baseline

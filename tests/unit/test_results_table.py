@@ -86,7 +86,7 @@ def test_table_of_algorithms(tmp_path: Path) -> None:
 
 def test_every_algorithm_is_run_and_told_apart() -> None:
     from fewlabels.algorithms import ALGORITHMS
-    from fewlabels.commands.train import read
+    from fewlabels.commands.train_options import read
 
     benchmark = script("algorithms")
     assert {*benchmark.TASKS} == {*script("results_table").TASKS}
@@ -110,7 +110,7 @@ def test_every_algorithm_is_run_and_told_apart() -> None:
 
 @pytest.mark.parametrize("algorithm", ["supervised", "mixmatch", "fixmatch"])
 def test_the_three_classes_are_one_training_for_all(algorithm: str) -> None:
-    from fewlabels.commands.train import read
+    from fewlabels.commands.train_options import read
 
     benchmark = script("algorithms")
     options = next(own for name, own in benchmark.variants("cifar3") if name == algorithm)

@@ -9,8 +9,9 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import pairwise
-from typing import Any, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -94,7 +95,7 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
 
 def _check_filled(args: list[str], classes: Iterable[type]) -> None:
     """Raises UsageError for an empty word, as a variable of the shell leaves it: it would mean the default, or here."""
-    words = {name: count for cls in classes for _, names, count in _options(cls) for name in names}
+    words = {name: option.words for cls in classes for option in _options(cls) for name in option.names}
     for before, word in pairwise(["", *args]):
         name, equals, value = word.partition("=")
         if word and not (word.startswith("--") and equals and not value):
@@ -106,17 +107,39 @@ def _check_filled(args: list[str], classes: Iterable[type]) -> None:
 def last_ones(args: list[str], classes: Iterable[type]) -> list[str]:
     """The arguments without the options of `classes` that a later one replaces: tyro itself takes the last one too,
     but not where an option of the algorithm stands between them."""
-    known = {name: (option, values) for cls in classes for option, names, values in _options(cls) for name in names}
+    known = {name: option for cls in classes for option in _options(cls) for name in option.names}
     at = [i for i, word in enumerate(args) if word.startswith("--")]
-    given = [(i, *known[name]) for i in at if (name := args[i].partition("=")[0].replace("_", "-")) in known]
-    newest = {option: i for i, option, _ in given}
+    given = [(i, known[name]) for i in at if (name := _name_in(args[i])) in known]
+    newest = {option: i for i, option in given}
     gone: set[int] = set()
-    for i, option, values in given:
+    for i, option in given:
         if i < newest[option]:
             after = next((j for j in at if j > i), len(args))
-            count = 0 if "=" in args[i] else after - i - 1 if values is None else values
+            count = 0 if "=" in args[i] else after - i - 1 if option.words is None else option.words
             gone |= set(range(i, i + 1 + count))
     return [word for i, word in enumerate(args) if i not in gone]
+
+
+def _name_in(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+def given(args: Iterable[str], cls: type) -> list[tuple[str, ...]]:
+    """The fields of `cls` that the arguments say, each as the names on the way to it: ``("optim", "lr")``."""
+    words = set(map(_name_in, args))
+    return [option.field for option in _options(cls) if words.intersection(option.names)]
+
+
+def replaced(default: T, parsed: T, fields: Iterable[tuple[str, ...]]) -> T:
+    """The dataclass `default` with the `fields` of `parsed`, as `given` names them."""
+    inside: dict[str, list[tuple[str, ...]]] = {}
+    for first, *rest in fields:
+        inside.setdefault(first, []).append(tuple(rest))
+    values = {
+        name: getattr(parsed, name) if () in rest else replaced(getattr(default, name), getattr(parsed, name), rest)
+        for name, rest in inside.items()
+    }
+    return dataclasses.replace(default, **values)  # type: ignore[type-var]
 
 
 @_REGISTRY.struct_rule
@@ -195,26 +218,39 @@ def _is_data(word: str) -> bool:
 
 def options(cls: type) -> list[str]:
     """The options that tyro makes of a dataclass (not those of a union's members)."""
-    return [name for _, names, _ in _options(cls) for name in names]
+    return [name for option in _options(cls) for name in option.names]
 
 
-def _options(cls: type, prefix: str = "") -> Iterator[tuple[str, list[str], int | None]]:
-    """Each option with its names (a switch has two) and how many words follow it, None for any number."""
+class _Option(NamedTuple):
+    names: tuple[str, ...]
+    """A switch has two."""
+    words: int | None
+    """How many words follow it; None: any number."""
+    field: tuple[str, ...]
+    """Names of the fields on the way to its own."""
+
+
+@cache
+def _options(cls: type) -> tuple[_Option, ...]:
+    return tuple(_options_in(cls, "", ()))
+
+
+def _options_in(cls: type, prefix: str, way: tuple[str, ...]) -> Iterator[_Option]:
     hints = get_type_hints(cls, include_extras=True)
     for f in dataclasses.fields(cls):
-        hint = hints[f.name]
+        hint, field = hints[f.name], (*way, f.name)
         marks = getattr(hint, "__metadata__", ())
         unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
         plain = get_args(hint)[0] if marks else hint
         name = f.name.replace("_", "-")
         option = f"--{prefix.rstrip('.')}" if unnamed else f"--{prefix}{name}"
         if dataclasses.is_dataclass(plain):
-            yield from _options(plain, prefix if unnamed else f"{prefix}{name}.")  # type: ignore[arg-type]
+            yield from _options_in(cast(type, plain), prefix if unnamed else f"{prefix}{name}.", field)
         elif plain is bool:
-            yield option, [option, f"--{prefix}no-{name}"], 0
+            yield _Option((option, f"--{prefix}no-{name}"), 0, field)
         else:
             own = any(isinstance(mark, PrimitiveConstructorSpec) for mark in marks)
-            yield option, [option], None if get_origin(plain) is tuple and not own else 1
+            yield _Option((option,), None if get_origin(plain) is tuple and not own else 1, field)
 
 
 def spelled(sentence: str, command: str) -> str:

@@ -6,82 +6,32 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import tyro
-
-from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
+from fewlabels.algorithms import SelfTraining
 from fewlabels.commands import many, own_pictures
-from fewlabels.commands.options import UsageError, parse, spelled
-from fewlabels.config.choice import Choice
-from fewlabels.config.recipes import RECIPES, changed, hint, recipe
+from fewlabels.commands.options import UsageError
+from fewlabels.commands.train_options import Command, read, recipe_for
+from fewlabels.config.recipes import hint, recipe
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config.settings import algorithm_name, to_dict
 from fewlabels.data.imagenets import FOLDERS
-from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
-from fewlabels.data.split import source_in
 from fewlabels.datatools.listing import present
-from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import Run, RunError
-from fewlabels.runtime import parallel, regular, streams
+from fewlabels.runs.run import Run
+from fewlabels.runtime import parallel, streams
 from fewlabels.runtime.regular import expanded
-from fewlabels.runtime.words import nearest, seconds_of
+from fewlabels.runtime.words import seconds_of
 from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
 from fewlabels.sweep.stages import stages
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
-from fewlabels.training.transfer import weights_file
 
 if TYPE_CHECKING:
     from fewlabels.training.estimate import Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """Train a classifier from few labels and many unlabeled images.
-
-    The defaults shown here are those of the recipe for the algorithm and the data set that were named.
-    """
-
-    train: Annotated[Train, tyro.conf.arg(name="")]
-    out: str | None = None
-    """Run folder; default: runs/DATA-ALGORITHM-sSEED, then -2, -3."""
-    overwrite: bool = False
-    """Replace the run that the folder holds."""
-    resume: str | None = None
-    """Go on with this run folder."""
-    recipe: str | None = None
-    """What a published project trained with (`fewlabels list recipes`), weaker than --config and options; default:
-    the recipe for the algorithm and the data set."""
-    config: str | None = None
-    """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
-    baseline: bool = False
-    """Train the supervised baseline too: the same labels, views and steps without the unlabeled images."""
-    seeds: Annotated[str | None, tyro.conf.arg(metavar="0..4|1,3,5")] = None
-    """Train once with each of these seeds and show mean and standard deviation; one after another, or one on each
-    visible GPU. The same command goes on after a stop."""
-    folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
-    """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
-    teacher_seeds: Annotated[str | None, tyro.conf.arg(metavar="1..3|1,3,5")] = None
-    """For self-training without --teachers: train teachers on the labels alone first, one with each of these seeds;
-    default: 1..3, or --seed with each of --teacher-nets. The same command goes on after a stop."""
-    teacher_nets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NET...")] = ()
-    """Networks of these teachers, with the other settings of the student's; default: its own."""
-    time: Annotated[str | None, tyro.conf.arg(metavar="90s|10m|1h30m")] = None
-    """End within this time: measure the speed of this machine and take as many steps as fit, in place of --steps."""
-    dry_run: bool = False
-    """Show what the training will cost on this machine, and stop."""
-    json: bool = False
-    """With --dry-run: print all settings and the costs as one JSON object, which --config takes."""
-    progress: bool = True
-    """Show a progress bar."""
 
 
 def main(args: list[str]) -> int:
@@ -104,7 +54,7 @@ def main(args: list[str]) -> int:
     if command.teacher_seeds is not None or command.teacher_nets:
         option = "--teacher-seeds" if command.teacher_seeds is not None else "--teacher-nets"
         raise UsageError(f"{option} is for self-training that trains its teachers itself, without --teachers")
-    budget, chosen = _budget(command, args), _chosen(command, args)
+    budget, chosen = _budget(command, args), recipe_for(command, args)
     if chosen is not None and command.train.fits:
         budget = None  # which the size of the pictures was chosen by
     reasons = own_pictures.said_of(chosen) if chosen is not None else []
@@ -145,120 +95,6 @@ def show(cost: Estimate, as_json: bool, reasons: Sequence[str] = ()) -> None:
         print("\n".join([*reasons, *(f"{name:9}{text}" for name, text in lines.items())]))
 
 
-def read(args: list[str]) -> Command:
-    """The command with its defaults from recipe and --config; `--resume` takes them from the run."""
-    prog, names = "fewlabels train", list(ALGORITHMS)
-    named = _recipe_of(args)
-    plain = Command(train=replace(recipe(named) if named else Train(), **_other_views(args)))
-
-    def settled(words: list[str]) -> tuple[Command, Command]:
-        """The command, and its defaults; those of the net wait for the net that file and options name."""
-        first = parse(Command, words, prog=prog, default=plain, positional=names)
-        default = _defaults(first, words)
-        command = parse(Command, words, prog=prog, default=default, positional=names)
-        final = _defaults(command, words, command.train.net)
-        if final != default:
-            command = parse(Command, words, prog=prog, default=final, positional=names)
-        return command, final
-
-    if any(a in ("-h", "--help") for a in args):
-        rest = [a for a in args if a not in ("-h", "--help")]
-        parse(Command, args, prog=prog, default=settled(rest)[1], positional=names)
-    command, _ = settled(args)
-    if command.resume is not None:
-        _check_resume(command)
-        return command
-    return replace(command, train=weights_file(command.train))
-
-
-def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:
-    """What the options that were not given mean, once algorithm, data, --config, --resume and `net` are known."""
-    if first.resume is not None:
-        run = Run(first.resume)
-        return Command(train=run.config, baseline=run.wants_baseline)
-    file = _read_config(first.config) if first.config else {}
-    algorithm, data = first.train.algorithm, first.train.data.name
-    if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
-        raise UsageError(
-            f"the recipe {first.recipe} is one of {RECIPES[first.recipe].algorithm}, not of {algorithm.name}"
-        )
-    if first.train.data.split is not None and data == Data().name:
-        data = source_in(first.train.data.split)
-    named = file.get("algorithm")
-    if named and not _names_algorithm(args):
-        named = named.get("name") if isinstance(named, dict) else named
-        algorithm = ALGORITHMS.get(str(named), type(algorithm))()
-    if isinstance(file.get("data"), dict):
-        if any(a == "--data" or a.startswith("--data=") for a in args):  # the file's split is that of the file's name
-            file["data"] = {k: v for k, v in file["data"].items() if k not in ("name", "labels", "seed", "valid")}
-        data = str(file["data"].get("name", data))
-    own, chosen = net or Net(), _chosen(first, args)
-    suited: Mapping[str, Any] = chosen.settings if chosen else {}
-    base = recipe(
-        first.recipe or (chosen.algorithm if chosen else algorithm_name(algorithm)),
-        data,
-        net=net.name if net else suited.get("net.name"),
-        pretrained=own.pretrained or suited.get("net.pretrained", False),
-        train=own.train,
-    )
-    base = changed(base, suited)
-    if file:
-        try:
-            base = from_dict(file, base)
-        except ValueError as error:
-            raise UsageError(f"--config {first.config}: {spelled(str(error), '')}") from None
-    base = replace(base, **_other_views(args))
-    alone = isinstance(algorithm, Supervised | SelfTraining)  # whose teachers are the comparison
-    shown = (chosen or parse_name(data).base == "digits") and not alone and base.steps > 0
-    return Command(train=base, baseline=bool(shown))
-
-
-def _chosen(command: Command, args: list[str]) -> Choice | None:
-    return None if _names_algorithm(args) else own_pictures.chosen(command.train, command.time, args)
-
-
-def _recipe_of(args: list[str]) -> str | None:
-    """The name after --recipe: its algorithm has to be known before the algorithm's options can be read."""
-    given = [after for word, after in pairwise([*args, "--"]) if word == "--recipe"]
-    given += [a.removeprefix("--recipe=") for a in args if a.startswith("--recipe=")]
-    if not given or given[-1].startswith("--"):
-        return None
-    if given[-1] not in RECIPES:
-        raise UsageError(
-            f"there is no recipe {given[-1]!r}{nearest(given[-1], RECIPES)} (`fewlabels list recipes` prints them)"
-        )
-    return given[-1]
-
-
-def _other_views(args: list[str]) -> dict[str, Any]:
-    """What recipe and file say of the views in the words that the command line does not use."""
-    given = {a.partition("=")[0] for a in args}
-    if "--augment" in given:
-        return {"weak": "auto", "strong": "auto", "cutout": True}
-    return {"augment": None} if "--strong" in given else {}
-
-
-def _names_algorithm(args: list[str]) -> bool:
-    """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
-    free = ("--out", "--resume", "--recipe", "--config", "--data", "--data.root", "--net", "--device")
-    return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))
-
-
-def _read_config(name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(regular.read_text(Path(name)))
-    except OSError as error:
-        raise UsageError(f"--config {name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"--config {name} is not a JSON file") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {name} must hold an object of settings")
-    inner = content.get("train", content)
-    if not isinstance(inner, dict):
-        raise UsageError(f"--config {name} must hold an object of settings under 'train'")
-    return dict(inner)
-
-
 def _check_many(command: Command, args: list[str]) -> None:
     """Raises UsageError where the options do not say clearly what the runs are."""
     option, given = ("--seeds" if command.seeds is not None else "--folds"), {a.partition("=")[0] for a in args}
@@ -285,23 +121,6 @@ def _check_many(command: Command, args: list[str]) -> None:
         raise UsageError(
             f"--folds draws other labels for each seed, and here all labels of {data.name} are used: add --data.labels"
         )
-
-
-def _check_resume(command: Command) -> None:
-    if command.out is not None or command.overwrite or command.recipe is not None or command.config is not None:
-        raise UsageError(
-            "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe "
-            "and --config"
-        )
-    run = Run(str(command.resume))
-    old, new = difference(run.config, command.train), difference(command.train, run.config)
-    for name, value in new.items():
-        place = name.removeprefix("data.") in PLACES and is_folder(command.train.data.name) and run.split.pictures
-        if name not in FREE_TO_CHANGE and not place:
-            raise RunError(
-                f"{run.path} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
-                "start a new run"
-            )
 
 
 def _stages(command: Command, args: list[str]) -> int:
