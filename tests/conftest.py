@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 torch.set_num_threads(1)  # the same bits on every machine, and no fork or busy machine in the way
@@ -74,6 +75,26 @@ def bench() -> Callable[..., Said]:
     from fewlabels import cli
 
     return partial(answer, partial(cli.run, command=main))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that is filled once for all workers of a test run: ``once(name, fill)``; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        path = base / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():  # not even after a failure: the next one would fail as slowly
+                path.mkdir()
+                fill(path)
+                (path / "filled").touch()
+        assert (path / "filled").exists(), f"{name} failed in another test"
+        return path
+
+    return folder
 
 
 def short_training(name: str = "fixmatch", /, **changes: Any) -> Any:

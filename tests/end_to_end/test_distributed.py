@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Worlds(NamedTuple):
     """Runs of one process."""
     two: Path
     """Runs of two ranks, and what each of them said."""
-    output: tuple[str, str]
+    output: list[str]
     """Everything else that the ranks printed."""
 
     def answers(self, what: str) -> list[dict[str, Any]]:
@@ -44,9 +45,10 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+def fill(folder: Path) -> None:
+    """What one process and two ranks make of the same trainings."""
+    one, two = folder / "one", folder / "two"
+    two.mkdir()
     program = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(two)]
     environment = {
         **os.environ,
@@ -58,6 +60,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     train_without_norm(one)
+    torch.save(step_without_norm(), folder / "stepped.pt")
     torch.manual_seed(0)
     body = nets.build("timm:test_vit", classes=3, shape=SHAPE, patch=4)
     safetensors.torch.save_file(body.state_dict(), two / "body.safetensors")
@@ -75,12 +78,18 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
         for r in (0, 1)
     ]
     try:
-        output = tuple(rank.communicate(timeout=TIMEOUT)[0] for rank in ranks)
+        output = [rank.communicate(timeout=TIMEOUT)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(output)
-    return Worlds(one, two, output)  # type: ignore[arg-type]
+    (folder / "output.json").write_text(json.dumps(output))
+
+
+@pytest.fixture(scope="module")
+def worlds(once: Callable[[str, Callable[[Path], None]], Path]) -> Worlds:
+    folder = once("worlds", fill)
+    return Worlds(folder / "one", folder / "two", json.loads((folder / "output.json").read_text()))
 
 
 def numbers(log: dict[str, Any]) -> dict[str, float]:
@@ -132,8 +141,8 @@ def test_rank_0_lists_what_is_foreign(worlds: Worlds) -> None:
 @pytest.fixture(scope="module")
 def stepped(worlds: Worlds) -> list[Any]:
     """Of one process and of each of two ranks."""
-    ranks = [torch.load(worlds.two / f"stepped{rank}.pt", weights_only=True) for rank in (0, 1)]
-    return [step_without_norm(), *ranks]
+    files = (worlds.one.parent / "stepped.pt", *(worlds.two / f"stepped{rank}.pt" for rank in (0, 1)))
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 @pytest.mark.parametrize("name", [*STEPPED, *MISSING])

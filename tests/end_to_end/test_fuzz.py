@@ -776,19 +776,24 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(once: Callable[[str, Callable[[Path], None]], Path]) -> Ran:
     """The cases of this session, in a process of their own."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    cases, seed = os.environ.get("FEWLABELS_FUZZ", "15"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
-    words = ["--cases", cases, "--seed", seed, "--report", folder / "fuzz.md", "--planted", folder / "planted.json"]
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, words)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert (folder / "fuzz.md").is_file(), done.stderr
-    return Ran(done.returncode, (folder / "fuzz.md").read_text(), json.loads((folder / "planted.json").read_text()))
+
+    def run(folder: Path) -> None:
+        cases, seed = os.environ.get("FEWLABELS_FUZZ", "15"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
+        words = ["--cases", cases, "--seed", seed, "--report", folder / "fuzz.md", "--planted", folder / "planted.json"]
+        done = subprocess.run(
+            [sys.executable, __file__, *map(str, words)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert (folder / "fuzz.md").is_file(), done.stderr
+        (folder / "status").write_text(str(done.returncode))
+
+    folder = once("fuzz", run)
+    status, planted = int((folder / "status").read_text()), json.loads((folder / "planted.json").read_text())
+    return Ran(status, (folder / "fuzz.md").read_text(), planted)
 
 
 @pytest.mark.slow
