@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,11 @@ def _digits() -> Source:
     images, the other 1,437 the training images, both in file order: the sets of scikit-learn's
     ``train_test_split(..., test_size=360, random_state=0)``. The same writers are in both.
     """
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = data.target.astype(np.int64)
+    package = find_spec("sklearn")  # not imported: that takes longer than to train on a thousand of its digits
+    assert package is not None and package.origin is not None, "a dependency"
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images = np.rint(table[:, :64].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = table[:, 64].astype(np.int64)
     order = np.random.RandomState(0).permutation(len(images))
     test, train = np.sort(order[:360]), np.sort(order[360:])
     return Source(
