@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from two_ranks import MISSING, NORM, SAME, STEPPED, STEPS, step_without_norm, train_bypasses, train_without_norm
+from two_ranks import MISSING, SAME, STEPPED, STEPS, step_without_norm, train_bypasses, train_without_norm
 
 import fewlabels as fl
 from algorithm_cases import SHAPE, START_LOW
 from fewlabels import nets
-from fewlabels.runs.run import Run, RunError
+from fewlabels.runs.run import Run
+from forked_ranks import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -37,12 +37,6 @@ class Worlds(NamedTuple):
 
     def answers(self, what: str) -> list[dict[str, Any]]:
         return [json.loads((self.two / f"answers{rank}.json").read_text())[what] for rank in (0, 1)]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def fill(folder: Path) -> None:
@@ -65,8 +59,6 @@ def fill(folder: Path) -> None:
     body = nets.build("timm:test_vit", classes=3, shape=SHAPE, patch=4)
     safetensors.torch.save_file(body.state_dict(), two / "body.safetensors")
     train_bypasses(one, two / "body.safetensors")
-    rewound = fl.train(NORM, out=two / "one").path
-    (rewound / "result.json").unlink()
     ranks = [
         subprocess.Popen(
             program,
@@ -190,15 +182,6 @@ def test_resume_with_as_many_ranks_is_bit_exact(worlds: Worlds) -> None:
         [{k: v for k, v in r.items() if not k.endswith("_ms")} for r in run.metrics()] for run in (whole, resumed)
     ]
     assert records[0] == records[1]
-
-
-def test_resume_with_another_number_of_ranks_is_refused(worlds: Worlds) -> None:
-    path = worlds.two / "for-one-rank"
-    with pytest.raises(RunError) as caught:
-        fl.resume(path)
-    assert str(caught.value) == f"{path} was trained on 2 rank(s) and cannot go on with 1"
-    sentence = f"{worlds.two / 'one'} was trained on 1 rank(s) and cannot go on with 2"
-    assert [answer["error"] for answer in worlds.answers("one rank's run")] == [sentence, sentence]
 
 
 def test_a_run_of_two_ranks_is_used_like_any_other(worlds: Worlds, tmp_path: Path) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import io
-import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,52 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fewlabels import cli
 from fewlabels.runs.run import Run
 from fewlabels.runtime import files, parallel, ranks
 from fewlabels.training import loop as training
 from fewlabels.training.step import Trainer
+from forked_ranks import Rank, free_port
 
 pytestmark = pytest.mark.slow
 
-FORK: Any = multiprocessing.get_context("fork")
 TINY = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 40 --save-every 10 --no-baseline --no-progress"
 ENDED = "fewlabels: rank {} stops, since rank {} has ended, which says why unless it was killed\n"
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
-class Rank:
-    """A rank of two in a process of its own, and what it wrote on standard error."""
-
-    def __init__(self, folder: Path, rank: int, port: int, work: Callable[[], object]) -> None:
-        self.file = folder / f"rank{rank}.err"
-        self.environment = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        self.work = work
-        self.process = FORK.Process(target=self._go)
-        self.process.start()
-
-    def _go(self) -> None:
-        os.environ.update(self.environment, GLOO_SOCKET_IFNAME="lo")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.dup2(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-        sys.stdout, sys.stderr = io.StringIO(), os.fdopen(2, "w", buffering=1)
-        torch.set_num_threads(1)
-        self.work()
-
-    def end(self) -> tuple[int, str]:
-        """Exit status and standard error."""
-        self.process.join(120)
-        assert self.process.exitcode is not None
-        return self.process.exitcode, self.file.read_text()
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Rank]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = free_port()
 
     def begin(rank: int, patch: Patch, *options: object) -> Rank:
         def work() -> None:

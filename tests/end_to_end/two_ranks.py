@@ -126,14 +126,6 @@ def said(*args: object) -> dict[str, Any]:
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
 
 
-def raised(work: Any) -> str:
-    try:
-        work()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def batch_norm(folder: Path) -> None:
     """Leaves both ranks' nets, and a run that was rewound and resumed."""
     trainers: list[Trainer] = []
@@ -151,7 +143,6 @@ def batch_norm(folder: Path) -> None:
         shutil.copytree(folder / "norm", folder / "resumed")
         (folder / "resumed" / "result.json").unlink()
         shutil.rmtree(folder / "resumed" / "checkpoints" / "step-00000008")
-        shutil.copytree(folder / "resumed", folder / "for-one-rank")
     parallel.barrier()
     fl.resume(folder / "resumed")
 
@@ -176,7 +167,6 @@ def commands(folder: Path) -> dict[str, Any]:
     Trainer.step = interrupted  # type: ignore[method-assign]
     answers["stopped"] = said(*options, folder / "stopped")
     Trainer.step = step  # type: ignore[method-assign]
-    answers["one rank's run"] = {"error": raised(lambda: fl.resume(folder / "one"))}
     return answers
 
 

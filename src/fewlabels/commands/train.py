@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,10 @@ from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.datatools.listing import present
 from fewlabels.runs.run import Run
-from fewlabels.runtime import parallel, streams
+from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of
-from fewlabels.sweep.plan import Kind, numbers, plan, with_baseline
+from fewlabels.sweep.plan import Kind, again, go, numbers, plan, with_baseline
 from fewlabels.sweep.stages import stages
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
 
 
 def main(args: list[str]) -> int:
+    resumes = any(word.partition("=")[0] == "--resume" for word in args)
+    with parallel.meeting() if resumes else contextlib.nullcontext():  # the folder may be on rank 0's machine alone
+        return _main(args)
+
+
+def _main(args: list[str]) -> int:
     command = read(args)
     lead = parallel.environment_rank() == 0
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
@@ -178,6 +186,11 @@ def _budget(command: Command, args: list[str]) -> Budget | None:
 def _run(command: Command, output: Output, budget: Budget | None) -> Run:
     if command.resume is not None:
         return resume(command.resume, config=command.train, output=output)
+    if ranks.restarted():
+        begun = parallel.on_first(lambda: again(command.train, command.out, timed=budget is not None))
+        if begun is not None:
+            path, steps = begun
+            return go(path, replace(command.train, steps=steps), output, baseline=command.baseline)
     return train(
         command.train,
         out=command.out,

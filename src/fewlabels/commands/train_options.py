@@ -20,6 +20,7 @@ from fewlabels.config.settings import Data, Net, Train, algorithm_name, differen
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.split import source_in
+from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import regular
@@ -97,7 +98,7 @@ def read(args: list[str]) -> Command:
 def _defaults(first: Command, args: list[str], net: Net | None = None) -> Command:
     """What the options that were not given mean, once algorithm, data, --config, --resume and `net` are known."""
     if first.resume is not None:
-        run = Run(first.resume)
+        run = Run(mirrored(first.resume, weights=False))
         return Command(train=run.config, baseline=run.wants_baseline)
     file = _read_config(first.config) if first.config else {}
     algorithm, data = first.train.algorithm, first.train.data.name
@@ -200,12 +201,12 @@ def _check_resume(command: Command) -> None:
             "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe "
             "and --config"
         )
-    run = Run(str(command.resume))
+    run = Run(mirrored(str(command.resume), weights=False))
     old, new = difference(run.config, command.train), difference(command.train, run.config)
     for name, value in new.items():
         place = name.removeprefix("data.") in PLACES and is_folder(command.train.data.name) and run.split.pictures
         if name not in FREE_TO_CHANGE and not place:
             raise RunError(
-                f"{run.path} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
+                f"{command.resume} was started with {name} {old.get(name)} and cannot be resumed with {value}; "
                 "start a new run"
             )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,10 +18,23 @@ from fewlabels.runtime.ranks import Line, Lost, Place, meet, place, under
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-_line: Line | None = None
-"""The connections of the session that is open."""
-
 T = TypeVar("T")
+
+
+@dataclass
+class _Met:
+    """The ranks that have met."""
+
+    here: Place
+    store: Store
+    line: Line
+    told: int = 0
+    """How many values of rank 0 went through the store."""
+    sessions: int = 0
+
+
+_met: _Met | None = None
+"""Those of the meeting that is open."""
 
 
 def active() -> bool:
@@ -28,10 +43,14 @@ def active() -> bool:
 
 def world() -> int:
     """Number of ranks that train together."""
+    if _met is not None:
+        return _met.here.world
     return dist.get_world_size() if active() else 1
 
 
 def rank() -> int:
+    if _met is not None:
+        return _met.here.rank
     return dist.get_rank() if active() else 0
 
 
@@ -89,8 +108,8 @@ def agree(value: int) -> int:
 
     Raises Lost when a rank is gone.
     """
-    if _line is not None:
-        return _line.agree(value)
+    if _met is not None:
+        return _met.line.agree(value)
     if not active():
         return value
     values = [0] * world()  # a group that the caller's own program has made
@@ -100,12 +119,41 @@ def agree(value: int) -> int:
 
 def from_first(value: T) -> T:
     """Rank 0's value (what can be pickled), on all ranks. Raises Lost when a rank is gone."""
-    if not active():
+    if active():
+        barrier()
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+    if _met is None or world() == 1:
         return value
+    _met.told += 1
+    key = f"value {_met.told}"
+    if rank() == 0:
+        _met.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # bytes do
     barrier()
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
+    if rank() != 0:
+        value = pickle.loads(_met.store.get(key))
+    barrier()
+    if rank() == 0:
+        _met.store.delete_key(key)
+    return value
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """What `work` gives on rank 0 (what can be pickled), on all ranks; what it raises there is raised on all."""
+    if world() == 1:
+        return work()
+    value: T | None = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            value = work()
+        except Exception as caught:
+            error = caught
+    value, error = from_first((value, error))
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
 
 
 def barrier() -> None:
@@ -134,6 +182,27 @@ def first() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def meeting() -> Iterator[None]:
+    """Know the other ranks within the block, if torchrun started this process: before tensors are sent, which takes a
+    `session`. An open meeting is entered by the sessions within it.
+
+    Raises as `session`.
+    """
+    global _met
+    here = place()
+    if here is None or _met is not None or active():
+        yield
+        return
+    store, line = meet(here)
+    try:
+        _met = _Met(here, store, line)
+        yield
+    finally:
+        _met = None
+        line.close()
+
+
+@contextlib.contextmanager
 def session(device: torch.device | str) -> Iterator[None]:
     """Join the other ranks when torchrun started this process; a single process has nothing to do.
 
@@ -143,33 +212,31 @@ def session(device: torch.device | str) -> Iterator[None]:
         ValueError: for an environment that is not as torchrun sets it, or two ranks on one GPU.
         Lost: when another rank does not come or is gone.
     """
-    global _line
-    here = place()
-    if here is None or active():
+    if place() is None or active():
         yield
         return
     device = torch.device(device)
-    store, line = meet(here)
-    try:
-        _line = line
-        if device.type == "cuda":
-            _check_gpus(store, line, here, device)
-            line.watch()
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        group = under("group", store)
-        dist.init_process_group(backend, store=group, rank=here.rank, world_size=here.world)
-        yield
-        line.agree(0)  # none leaves before all have done their work: rank 0 may still write
-    except RuntimeError as error:
-        gone = line.gone(2)
-        if gone is None and not re.search("gloo|NCCL", str(error)):
-            raise
-        raise Lost(line.sentence(gone)) from None
-    finally:
-        _line = None
-        if active():
-            dist.destroy_process_group()
-        line.close()
+    with meeting():
+        assert _met is not None
+        here, store, line = _met.here, _met.store, _met.line
+        _met.sessions += 1
+        try:
+            if device.type == "cuda":
+                _check_gpus(store, line, here, device)
+                line.watch()
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            group = under(f"group {_met.sessions}", store)
+            dist.init_process_group(backend, store=group, rank=here.rank, world_size=here.world)
+            yield
+            line.agree(0)  # none leaves before all have done their work: rank 0 may still write
+        except RuntimeError as error:
+            gone = line.gone(2)
+            if gone is None and not re.search("gloo|NCCL", str(error)):
+                raise
+            raise Lost(line.sentence(gone)) from None
+        finally:
+            if active():
+                dist.destroy_process_group()
 
 
 def _check_gpus(store: Store, line: Line, here: Place, device: torch.device) -> None:

@@ -82,6 +82,19 @@ def local_world() -> int:
     return number("LOCAL_WORLD_SIZE", least, 10**6) if "LOCAL_WORLD_SIZE" in os.environ else least
 
 
+def machines(world: int) -> int:
+    """How many machines the ranks are on, as far as torchrun says. Raises ValueError for what is no number."""
+    if "GROUP_WORLD_SIZE" in os.environ:
+        return number("GROUP_WORLD_SIZE", 1, 10**6)
+    return -(-world // local_world())
+
+
+def restarted() -> bool:
+    """Whether torchrun or Slurm has started this very command before, and starts it again after a failure."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(name, "0").strip("0") for name in names)
+
+
 def place() -> Place | None:
     """The place of this process among the ranks, or None when it trains alone.
 
@@ -180,7 +193,8 @@ class Line:
 
     def watch(self) -> None:
         """From now on, end this process `PATIENCE` seconds after another rank has ended if it is still here."""
-        self._watch.start()
+        if not self._watch.is_alive():
+            self._watch.start()
 
     def _guard(self) -> None:
         poll = select.poll()

@@ -17,6 +17,7 @@ from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, difference
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
+from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE
 from fewlabels.runs.run import Run, RunError, run_name
@@ -231,21 +232,29 @@ def baseline(run: Run, config: Train, output: Output) -> Run:
     config: the run's own, as for `fewlabels.resume`. Raises RunError where the folder holds another run.
     """
     path, own = run.path / "baseline", supervised(config)
+    if not parallel.on_first(lambda: _has_baseline(run, own)):
+        output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
+        output = output._replace(say=lambda text: None)
+    with owning(lambda: Lock(run.path), output.say):
+        return go(path, own, output, split=run.split)
+
+
+def _has_baseline(run: Run, own: Train) -> bool:
+    """Whether the baseline with the settings `own` can be gone on with. Raises RunError where none may begin."""
+    path = run.path / "baseline"
     known = (path / "config.json").is_file()
     if known:
         other = _differing(Run(path).config, own) or ["data.split"] * (not _same_split(Run(path), own, run.split))
         if other:
             raise RunError(f"{path} holds a run with another {other[0]}, which is no baseline of {run.path}: remove it")
-    if not (known and Run(path).states()):
-        if not _same_split(run, own):
-            raise RunError(
-                f"the split file {own.data.split} has changed since {run.path} was started, and the baseline needs the "
-                f"same labels: copy {run.path / 'split.json'} there"
-            )
-        output.say("now the supervised baseline: the same labels, strong views and steps, no unlabeled images")
-        output = output._replace(say=lambda text: None)
-    with owning(lambda: Lock(run.path), output.say):
-        return go(path, own, output, split=run.split)
+    if known and Run(path).states():
+        return True
+    if not _same_split(run, own):
+        raise RunError(
+            f"the split file {own.data.split} has changed since {run.path} was started, and the baseline needs the "
+            f"same labels: copy {run.path / 'split.json'} there"
+        )
+    return False
 
 
 def go(
@@ -261,12 +270,40 @@ def go(
 
     overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`.
     """
-    known = holds(path, config, split)
-    if known:
-        run = Run(path)
-        if run.finished or run.states():
-            return resume(path, config=changed(run.config, config), output=output)
+    config = replace(config, data=resolve_data(config.data))
+    known, begun = parallel.on_first(lambda: _state(path, config, split))
+    if begun:
+        own = Run(mirrored(path, weights=False)).config
+        return resume(path, config=changed(own, config), output=output)
     return train(config, out=path, overwrite=overwrite or known, baseline=baseline, output=output)
+
+
+def again(config: Train, out: Path | str | None, *, timed: bool = False) -> tuple[Path, int] | None:
+    """The folder of the run that this very command began when it was started before, and its steps; or None.
+
+    timed: the number of steps was found by measuring. Without `out` only a run that is not finished is meant.
+    """
+    config = replace(config, data=resolve_data(config.data))
+    if out is not None:
+        folders = [expanded(out)]
+    else:
+        name = re.escape(run_name(config))
+        folders = [p for p in Path("runs").glob("*") if re.fullmatch(rf"{name}(-\d+)?", p.name)]
+        folders = [p for p in folders if (p / "config.json").is_file() and not Run(p).finished]
+        folders.sort(key=lambda p: (p / "config.json").stat().st_mtime)
+    for path in reversed(folders):
+        own = config
+        if timed and (path / "config.json").is_file():
+            own = replace(config, steps=Run(path).config.steps)
+        if holds(path, own):
+            return path, own.steps
+    return None
+
+
+def _state(path: Path, config: Train, split: Split | None) -> tuple[bool, bool]:
+    """Whether the folder holds a run of this configuration, and whether that can be gone on with, or is finished."""
+    known = holds(path, config, split)
+    return known, known and (Run(path).finished or bool(Run(path).states()))
 
 
 def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output: Output) -> list[Run]:
@@ -276,7 +313,7 @@ def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output:
     """
     with interrupt.between() as around, parallel.session(pick_device(config.device)):
         run = begin()
-        if not wanted:
+        if not parallel.from_first(wanted):
             return [run]
         if signum := parallel.agree(around.signum):
             raise Interrupted(

@@ -30,6 +30,7 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
+from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import VOTES, NotWritten, Run, RunError, free_folder, run_name
@@ -191,7 +192,8 @@ def train(
                 output.say(line)
             output.say(f"run folder {run.path}")
         _loop(trainer, source, split, run, 0, output)
-        return run or Run(path, (type(config.algorithm),))
+        seen = mirrored(path, weights=False)
+        return run or Run(seen, (type(config.algorithm),))
 
 
 def _fitted(
@@ -252,34 +254,35 @@ def resume(
         output: what to show; default nothing.
         algorithms: config classes from outside the package that the run's config.json may name.
 
+    It may have been trained on another number of ranks: the images and all draws stay the same.
+
     Raises:
-        RunError: there is no such run, it has no undamaged checkpoint, another process trains in it, it was trained
-            on another number of ranks, or its images, labels or classes have changed.
+        RunError: there is no such run, it has no undamaged checkpoint, another process trains in it, or its images,
+            labels or classes have changed.
         ValueError: the data or the device are not there.
         Interrupted, Diverged, Lost: as `train`.
     """
     output = output or Output()
-    run = Run(path, algorithms)
-    config = config or run.config
-    device = pick_device(config.device)
-    with parallel.session(device), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parallel.meeting())
+        config = config or Run(mirrored(path, weights=False), algorithms).config
+        device = pick_device(config.device)
+        stack.enter_context(parallel.session(device))
+        run = Run(mirrored(path), algorithms)
+        own = stack.enter_context(contextlib.ExitStack())
         if not run.finished:
-            stack.enter_context(owning(lambda: Lock(run.path), output.say))
+            own.enter_context(owning(lambda: Lock(run.path), output.say))
         if run.finished:
             _ = run.result  # whose seal is checked
             output.say(f"{run.path} is finished already")
             return run
         split, data = run.split, run.data  # what is no split and no data says so itself
         if not config.steps and not run.states():  # killed before it was fitted
-            stack.close()
+            own.close()
             facts = {k: v for k, v in run.data.items() if k == "values"}
             return train(config, out=path, source=source, overwrite=True, facts=facts, output=output)
         config = with_body(run, config)
         checkpoint, meta, problems = run.newest_good()
-        if meta["world"] != parallel.world():
-            raise RunError(
-                f"{run.path} was trained on {meta['world']} rank(s) and cannot go on with {parallel.world()}"
-            )
         if source is not None:
             source = restrict(source, options_of(config.data))
         else:
@@ -311,6 +314,11 @@ def resume(
             for problem in problems:
                 output.say(f"{problem}; going on from step {checkpoint.step} instead")
             output.say(f"resuming {run.path} at step {checkpoint.step} of {config.steps}")
+            if (before := meta["world"]) != trainer.world:
+                output.say(
+                    f"{trainer.world} rank(s) in place of {before}: the images and draws stay the same, the numbers to "
+                    "rounding, but batch norm sees other shares of a batch"
+                )
         _loop(trainer, source, split, run if lead else None, checkpoint.step, output)
         return run
 

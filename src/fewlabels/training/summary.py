@@ -15,6 +15,7 @@ from fewlabels.data import names
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.runtime import ranks
 from fewlabels.training.recorder import device_name
 from fewlabels.training.step import Trainer, parameters
 from fewlabels.training.switches import autotunes
@@ -35,10 +36,21 @@ def summary(
         f"{len(split.unlabeled)} unlabeled images of {channels}x{height}x{width}, {len(source.classes)} classes, "
         f"{len(source.test_labels)} test images",
         f"{config.net.name}, {parameters(net):,} parameters, {precision} on {device_name(trainer.device)}; {work}",
+        *([_shares(trainer)] if trainer.world > 1 else []),
         settings(config, source, recipe, usual),
         str(trainer.batches.place),
         *([_switches(trainer)] if trainer.device.type == "cuda" else []),
     ]
+
+
+def _shares(trainer: Trainer) -> str:
+    """How the ranks share a batch."""
+    machines, config = ranks.machines(trainer.world), trainer.config
+    where = f"on {machines} machines" if machines > 1 else "on one machine"
+    batches = [config.batch, *([config.batch * config.uratio] if trainer.algorithm.views.unlabeled else [])]
+    whole, own = (" and ".join(str(n // share) for n in batches) for share in (1, trainer.world))
+    what = "labeled and unlabeled images" if batches[1:] else "labeled images"
+    return f"{trainer.world} processes {where}; a batch of {whole} {what}, {own} in each process"
 
 
 def _switches(trainer: Trainer) -> str:
