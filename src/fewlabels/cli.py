@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
     "evaluate": ("measure a run on its test images or on others", "evaluate RUN"),
     "predict": ("classify your own pictures", "predict RUN PATH... -o FILE"),
+    "export": ("write the model as one file that runs without fewlabels", "export RUN --to onnx"),
     "report": ("put runs into one table, with mean and deviation over seeds", "report RUN..."),
     "list": ("list algorithms, recipes, nets, views or data sets", "list [TOPIC]"),
     "split": ("show which images a data name labels", "split NAME"),
