@@ -29,7 +29,7 @@ from fewlabels.data.sources import default_root
 from fewlabels.data.split import source_in
 from fewlabels.datatools.listing import present
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import Run, RunError
+from fewlabels.runs.run import PAGE, Run, RunError
 from fewlabels.runtime import parallel, regular, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import nearest, seconds_of
@@ -413,4 +413,5 @@ def following(run: Run) -> list[str]:
     path = shlex.quote(str(run.path))
     rest = ("evaluate {}", "predict {} PICTURES... -o out.csv", "report {}")
     lines = [f"fewlabels {words.format(path)}" for words in rest]
-    return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]
+    page = [f"what it has learnt: {run.path / PAGE}"] if (run.path / PAGE).exists() else []
+    return [*page, f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]

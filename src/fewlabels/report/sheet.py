@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fewlabels.augment import View, pack, unpack
+from fewlabels.augment import View, moves_of, pack, strong_view, unpack, weak_view
+from fewlabels.config.settings import Train
 from fewlabels.data.source import Images, Source
 from fewlabels.data.split import Split
 from fewlabels.data.tiles import BLOCK, FAINT, GAP, HEAD, INK, MARGIN, PAPER, clipped, font, paste, tile_shape
@@ -22,6 +23,15 @@ class Columns(NamedTuple):
     labeled: int = 8
     weak: int = 3
     strong: int = 5
+
+
+def views_of(config: Train, source: Source) -> tuple[View, View]:
+    """The weak and the strong view of resolved settings without `augment`, for the images of the source."""
+    shift = config.shift or 0
+    moves = moves_of(config.weak, shift)._asdict()
+    policy = "svhn" if source.name.startswith("svhn") else "cifar"
+    strong = strong_view(config.strong, source.shape, **moves, cutout=config.cutout, policy=policy)
+    return weak_view(config.weak, source.shape, shift=shift), strong
 
 
 def sheet(
