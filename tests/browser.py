@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 """The program, or None where there is none."""
 
 NONE = "there is no chromium here (Debian's package chromium)"

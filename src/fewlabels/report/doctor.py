@@ -187,7 +187,7 @@ def other_shares(case: Case) -> Finding | None:
         return None
     far, own = distance(pool, case.labeled), distance(case.counts.called, case.counts.true)
     noise = 0.4 * sum(math.sqrt(len(pool) / sum(amounts)) for amounts in (pool, case.labeled))
-    if far < max(0.25, 2 * own + noise):
+    if far < max(0.25, own + noise):
         return None
     shares = [
         (p / sum(pool), n / sum(case.labeled), c) for c, (p, n) in enumerate(zip(pool, case.labeled, strict=True))
@@ -220,11 +220,11 @@ def by_heart(case: Case) -> Finding | None:
 
 def not_learned(case: Case) -> Finding | None:
     loss, raw = case.late("loss_x"), case.last("train", "raw")
-    if loss is None or raw is None or raw >= 60 or loss >= 0.45 * math.log(len(case.classes)):
+    if loss is None or raw is None or raw >= 100 * math.exp(-loss) - 25:
         return None
     text = (
-        f"The loss of the labeled pictures is small ({loss:.2f}), and yet only {raw:.0f} % of them are right when they "
-        "are evaluated: the running statistics of batch normalisation are not those of the pictures."
+        f"The labeled pictures are learned in training (a loss of {loss:.2f}), and yet only {raw:.0f} % of them are "
+        "right when they are evaluated: the running statistics of batch normalisation are not those of the pictures."
     )
     how = "a larger --net.bn-momentum such as 0.1; `fewlabels evaluate RUN --recompute-bn 20` shows whether it is that"
     return Finding("labels not learned", text, raw, how)
@@ -242,22 +242,24 @@ def average_lags(case: Case) -> Finding | None:
     return Finding("average lags", text, raw - ema, "--ema.warmup True, a smaller --ema.decay, or more --steps")
 
 
-def learning_rate(case: Case) -> Finding | None:
-    lr, loss = float(case.settings["optim.lr"]), case.late("loss_x")
-    usual, stuck = case.usual_lr, loss is not None and loss > 0.9 * math.log(len(case.classes))
-    odd = usual is not None and not usual / 10 < lr < 10 * usual
-    if not case.settings["steps"] or not (odd or (stuck and case.finished)):
+def stuck(case: Case) -> Finding | None:
+    loss, lr, usual = case.late("loss_x"), float(case.settings["optim.lr"]), case.usual_lr
+    guessing = math.log(len(case.classes))
+    if loss is None or loss <= 0.9 * guessing or not case.finished:
         return None
-    where = "" if usual is None else f"; the recipe has {usual:g}"
-    how = "another --optim.lr" if usual is None or lr == usual else f"--optim.lr {usual:g}, the recipe's"
-    if stuck:
-        text = (
-            f"The labels are not learned: their loss is {loss:.2f} at the end, and guessing gives "
-            f"{math.log(len(case.classes)):.2f}. The learning rate is {lr:g}{where}."
-        )
-        return Finding("learning rate", text, lr, how if usual != lr else f"more --steps, or {how}")
-    text = f"The learning rate {lr:g} is far from what suits such data{where}."
-    return Finding("learning rate", text, lr, how)
+    how = "more --steps, or another --optim.lr"
+    if usual is not None and not usual / 3 <= lr <= 3 * usual:
+        how = f"--optim.lr {usual:g}, which the recipe has (it is {lr:g})"
+    text = f"The labels are not learned: their loss is {loss:.2f} at the end, and guessing gives {guessing:.2f}."
+    return Finding("stuck", text, loss, how)
+
+
+def learning_rate(case: Case) -> Finding | None:
+    lr, usual = float(case.settings["optim.lr"]), case.usual_lr
+    if usual is None or usual / 10 < lr < 10 * usual or not case.settings["steps"]:
+        return None
+    text = f"The learning rate is {lr:g}, and the recipe for such data has {usual:g}."
+    return Finding("learning rate", text, lr, f"--optim.lr {usual:g}")
 
 
 def batch(case: Case) -> Finding | None:
@@ -307,15 +309,27 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     by_heart,
     not_learned,
     average_lags,
+    stuck,
     learning_rate,
     batch,
     few_steps,
 )
 
+BECAUSE: Mapping[str, frozenset[str]] = {
+    "few in use": frozenset({"stuck", "batch"}),
+    "wrong pseudo-labels": frozenset({"stuck"}),
+    "overconfident": frozenset({"stuck", "average lags", "labels not learned", "batch"}),
+    "swallowed": frozenset({"stuck", "average lags", "labels not learned", "all in use", "batch"}),
+    "few steps": frozenset({"average lags", "labels not learned", "all in use"}),
+}
+"""Findings that others explain, and which: they are left out then."""
+
 
 def findings(case: Case) -> list[Finding]:
-    """What the rules find, in their order."""
-    return [found for rule in RULES if (found := rule(case)) is not None]
+    """What the rules find, in their order, without what follows from another finding."""
+    every = [found for rule in RULES if (found := rule(case)) is not None]
+    names = {found.name for found in every}
+    return [found for found in every if not names & BECAUSE.get(found.name, frozenset())]
 
 
 def unseen(case: Case) -> list[str]:

@@ -15,6 +15,7 @@ from fewlabels.data.source import Images, Source
 from fewlabels.data.split import Split
 from fewlabels.data.tiles import BLOCK, FAINT, GAP, HEAD, INK, MARGIN, PAPER, clipped, font, paste, tile_shape
 from fewlabels.runtime.rng import Rng, philox
+from fewlabels.runtime.streams import visible
 
 
 class Columns(NamedTuple):
@@ -62,7 +63,7 @@ def sheet(
     height, width = tile_shape(source.shape[1:])
     small, large = font(14), font(24)
 
-    names = [clipped(source.classes[c], small, 180) for c in shown]
+    names = [clipped(visible(source.classes[c], lines=False), small, 180) for c in shown]
     counts = [f"{split.class_counts[c]} labeled" for c in shown]
     left = MARGIN + int(max(small.getlength(text) for text in (*names, *counts))) + 16
     heads = ("labeled", "weak views of the first", "strong views of the first")
