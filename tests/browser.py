@@ -107,7 +107,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        assert "errorText" not in self.call("Page.navigate", url=page.resolve().as_uri())
         end = time.monotonic() + 60
         while self.value("document.readyState + location.protocol") != "completefile:":
             assert time.monotonic() < end, "the page does not load"

@@ -10,7 +10,7 @@ from fewlabels.report.markup import Markup, tag
 
 WIDTH, HEIGHT = 400, 210
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 10, 24
-COLOURS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)")
+COLOURS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)")
 MOST = 300
 """Points of a curve that are drawn; of more, means of neighbours."""
 
@@ -81,9 +81,15 @@ class _Frame:
         return out
 
 
-def _figure(title: str, said: str, drawn: Sequence[Markup], keys: Sequence[tuple[str, str]]) -> Markup:
+def _figure(title: str, said: str, drawn: Sequence[Markup], keys: Sequence[tuple[str, str, bool]]) -> Markup:
+    """keys: colour, words, and whether the line has dashes."""
     plot = tag("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
-    marks = (tag("li", tag("i", style=f"background:{colour}"), text) for colour, text in keys)
+    marks = (
+        tag(
+            "li", tag("i", style=f"border-top-color:{colour};border-top-style:{'dashed' if dashed else 'solid'}"), words
+        )
+        for colour, words, dashed in keys
+    )
     return tag("figure", tag("figcaption", title), plot, tag("ul", *marks, class_="keys"), class_="chart")
 
 
@@ -96,20 +102,22 @@ def curves(title: str, every: Sequence[Series], *, unit: str = "", whole: bool =
     high = max(max(y), 1e-9)
     end = max(value for series in every for value in series.x)
     frame = _Frame(ticks(0, end), ticks(0, 100, 5) if whole else ticks(min(0.0, *y), high, 4), end)
-    drawn, keys, colours = frame.lines(), [], iter(COLOURS * len(every))
-    for series in every:
-        colour = "var(--e)" if series.faint else next(colours)
+    drawn: list[Markup] = frame.lines()
+    keys: list[tuple[str, str, bool]] = []
+    for i, series in enumerate(every):
+        colour = "var(--e)" if series.faint else COLOURS[i % len(COLOURS)]
+        dashed = series.faint or i // len(COLOURS) % 2 == 1
         few = thinned(series)
         last = f"{series.name} {series.y[-1]:.1f} {unit}" if unit else f"{series.name} {series.y[-1]:.3g}"
-        keys.append((colour, last.strip()))
-        dash = "4 3" if series.faint else None
+        keys.append((colour, last.strip(), dashed))
+        dash = "4 3" if dashed else None
         points = [frame.at(a, b) for a, b in zip(few.x, few.y, strict=True)]
         style = f"stroke:{colour}"
         drawn.append(tag("polyline", tag("title", last), points=" ".join(points), style=style, stroke_dasharray=dash))
         if len(points) <= 2:
             spots = (point.split(",") for point in points)
             drawn += [tag("circle", cx=a, cy=b, r=2.5, style=f"fill:{colour}") for a, b in spots]
-    return _figure(title, f"{title} over the steps: {', '.join(text for _, text in keys)}", drawn, keys)
+    return _figure(title, f"{title} over the steps: {', '.join(words for _, words, _ in keys)}", drawn, keys)
 
 
 def calibration(bins: Sequence[Sequence[float]]) -> Markup:
@@ -138,7 +146,7 @@ def calibration(bins: Sequence[Sequence[float]]) -> Markup:
     ends = f"{frame.at(0, 0)} {frame.at(100, 100)}"
     drawn.append(tag("polyline", points=ends, style="stroke:var(--e)", stroke_dasharray="4 3"))
     keys = [
-        ("var(--a)", "right, in %, by confidence in %; the stronger, the more pictures"),
-        ("var(--e)", "as it should be"),
+        ("var(--a)", "right, in %, by confidence in %; the stronger, the more pictures", False),
+        ("var(--e)", "as it should be", True),
     ]
     return _figure("Right answers by confidence", "share of right answers by confidence", drawn, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from fewlabels.runtime.streams import visible
@@ -34,6 +35,20 @@ def tag(kind: str, *children: object, **attributes: object) -> Markup:
     if kind in ("br", "img", "meta"):
         return Markup(f"<{kind}{given}>")
     return Markup(f"<{kind}{given}>{joined(children)}</{kind}>")
+
+
+_TYPED = re.compile(r"`([^`]*)`|(?<![\w-])(--[a-z][\w.-]*\w)")
+
+
+def typed(sentence: str) -> Markup:
+    """A sentence of ours in which what one types, options and commands in backticks, looks like it."""
+    out, end = [], 0
+    for match in _TYPED.finditer(sentence):
+        option = match[2] is not None
+        code = tag("code", match[2] if option else match[1], class_="o" if option else None)
+        out += [text(sentence[end : match.start()]), code]
+        end = match.end()
+    return joined([*out, text(sentence[end:])])
 
 
 def joined(parts: Iterable[object]) -> Markup:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fewlabels.report.charts import Series, calibration, curves
 from fewlabels.report.doctor import unseen
-from fewlabels.report.markup import Markup, joined, more, name, section, table, tag
+from fewlabels.report.markup import Markup, joined, more, name, section, table, tag, typed
 from fewlabels.report.numbers import MATRIX, Counts, chance, in_use
 from fewlabels.report.story import PARTS, Story
 from fewlabels.report.style import STYLE
@@ -43,7 +43,7 @@ def page(story: Story, *, pictures: bool = True) -> str:
         tag("h1", name(title), " · ", name(story.path)),
         tag("p", story.verdict().replace(" %", "\u00a0%"), class_="verdict"),
         tiles(story),
-        doctor(story),
+        section("What may be wrong", doctor(story)),
         course(story),
         _classes(story),
         _confidence(story),
@@ -78,15 +78,14 @@ def tiles(story: Story) -> Markup:
 def doctor(story: Story) -> Markup:
     """What may be wrong."""
     found = [
-        tag("div", tag("p", tag("b", f.text)), tag("p", "May help: ", f.option, "."), class_="finding")
+        tag("div", tag("p", tag("b", f.text)), tag("p", "May help: ", typed(f.option), "."), class_="finding")
         for f in story.findings
     ]
     if not found:
         found = [tag("p", "Nothing that the records show looks wrong.")]
     blind = unseen(story.case)
     skipped = [tag("p", "Not looked at: ", "; ".join(blind), ".", class_="faint")] if blind else []
-    notes = [tag("p", note, class_="faint") for note in story.notes]
-    return section("What may be wrong", *found, *skipped, *notes)
+    return joined((*found, *skipped, *(tag("p", note, class_="faint") for note in story.notes)))
 
 
 def accuracy_series(evaluations: Sequence[Mapping[str, Any]], part: str, label: str, weights: str = "ema") -> Series:
@@ -289,7 +288,9 @@ def _views(story: Story, shown: bool) -> Markup:
     if known["sheet"] is None:
         return section(title, tag("p", "No sheet of views: ", known["absent"].get("sheet", ""), "."))
     if not shown:
-        return section(title, tag("p", "Left out, as the file would be too large: `fewlabels data show` draws it."))
+        return section(
+            title, tag("p", typed("Left out, as the file would be too large: `fewlabels data show` draws it."))
+        )
     said = "Labeled pictures of each class, and weak and strong views of the first of them; below, unlabeled ones."
     image = tag("img", src=known["sheet"], alt="contact sheet of views", class_="sheet")
     return section(title, tag("p", said, class_="faint"), tag("div", image, class_="wide"))

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fewlabels.report.charts import curves
-from fewlabels.report.markup import Markup, joined, name, section, table, tag
+from fewlabels.report.markup import Markup, joined, name, section, table, tag, typed
 from fewlabels.report.page import accuracy_series, doctor, document, tiles
-from fewlabels.report.rows import COMPARED, LEGEND, compares, constants, group_cells, run_cells, word
+from fewlabels.report.rows import COMPARED, HEADINGS, LEGEND, compares, constants, group_cells, run_cells, word
 from fewlabels.report.story import Story
 from fewlabels.runs.report import Entry, groups
+from fewlabels.runs.run import PAGE
+
+OWN = "`fewlabels report RUN --html FILE` makes its own page."
 
 DRAWN = 12
 """Runs whose curves are drawn."""
 
-NUMBERS = ("final", "last", "mean", "best", "geom", "labels only", "seconds", "n", "seed", "steps", "labels")
+NUMBERS = frozenset((*HEADINGS.values(), "n", "seed", "steps", "labels"))
+"""Columns that hold numbers."""
 
 
 def several(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> str:
@@ -26,7 +30,7 @@ def several(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> str:
     done = [e for e in entries if e.row["accuracy"] is not None]
     best = max(done, key=lambda e: e.row["accuracy"], default=None)
     verdict = f"{len(entries)} runs"
-    if best is not None:
+    if best is not None and {"data", "measured_on"} <= same.keys():
         verdict += f"; the best is {best.row['name']} with {best.row['accuracy']:.2f} % (one number of one run)"
     out: list[object] = [tag("h1", "Runs beside each other"), tag("p", verdict, ".", class_="verdict")]
     out.append(
@@ -44,7 +48,7 @@ def several(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> str:
         out.append(section("Mean and deviation", tag("p", why)))
     out.append(section("Accuracy", _curves(stories)))
     legend = [*LEGEND.split("\n"), *([COMPARED] if also else [])]
-    out.append(tag("p", joined(part for line in legend for part in (line, tag("br"))), class_="faint"))
+    out.append(section("The columns", tag("p", joined(part for line in legend for part in (line, tag("br"))))))
     out += [_one(story) for story in stories]
     return document(f"{len(entries)} runs", *out)
 
@@ -52,7 +56,7 @@ def several(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> str:
 def _table(rows: Sequence[dict[str, str]], hidden: object) -> Markup:
     """Rows by heading, without the columns that are the same in all."""
     columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c not in hidden]  # type: ignore[operator]
-    left = [i for i, c in enumerate(columns) if not c.startswith(NUMBERS)]
+    left = [i for i, c in enumerate(columns) if c not in NUMBERS]
     cells = [[name(row.get(c, "")) for c in columns] for row in rows]
     return table([c.replace("_", " ") for c in columns], cells, left=left)
 
@@ -72,12 +76,7 @@ def _curves(stories: Sequence[Story]) -> Markup:
 
 
 def _one(story: Story) -> Markup:
-    page = story.path / "report.html"
-    where = f"Its own page is {page}." if page.is_file() else "`fewlabels report RUN --html FILE` makes its own page."
-    return section(
-        str(story.entry.row["name"]),
-        tag("p", story.verdict()),
-        tiles(story),
-        doctor(story),
-        tag("p", name(where), class_="faint"),
-    )
+    file = story.path / PAGE
+    where = joined(("Its own page is ", name(file), ".")) if file.is_file() else typed(OWN)
+    about = tag("p", story.verdict()), tiles(story), doctor(story), tag("p", where, class_="faint")
+    return section(str(story.entry.row["name"]), *about)

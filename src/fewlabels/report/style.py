@@ -30,9 +30,9 @@ svg text{fill:var(--faint);font-size:10.5px;font-family:inherit}
 svg .grid{stroke:var(--grid)}
 svg polyline{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .keys{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.85rem;color:var(--faint);padding:0;margin:.25rem 0 0;list-style:none}
-.keys i{display:inline-block;width:1.1em;height:.25em;border-radius:2px;vertical-align:.25em;margin-right:.4em}
+.keys i{display:inline-block;width:1.3em;border-top:.22em solid;vertical-align:.28em;margin-right:.4em}
 .wide{overflow-x:auto;margin:.5rem 0}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:max-content;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);overflow-wrap:normal;white-space:nowrap}
 th{color:var(--faint);font-weight:600;vertical-align:bottom}
 .l{text-align:left}
@@ -44,6 +44,7 @@ th{color:var(--faint);font-weight:600;vertical-align:bottom}
 .matrix .l bdi{max-width:11rem}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.5rem,1fr));gap:1rem .8rem}
 .pictures img{display:block;width:100%;max-width:7.5rem;height:7.5rem;object-fit:contain;object-position:left bottom}
+.pictures bdi{display:inline-block;vertical-align:top;max-width:100%;max-height:4.05em;overflow:hidden}
 .pixels{image-rendering:pixelated}
 figcaption{font-size:.85rem;line-height:1.35}
 figcaption b{font-weight:600}
@@ -51,6 +52,8 @@ figcaption small{display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:ver
 .sheet{max-width:100%;height:auto;border:1px solid var(--line);border-radius:.3rem;background:#fff}
 details{margin:.6rem 0}
 summary{cursor:pointer;color:var(--a)}
+code{overflow-wrap:anywhere}
+.o{white-space:nowrap}
 pre,code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace;font-size:.85rem}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.6rem .8rem;white-space:pre-wrap}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.5rem 0;font-size:.95rem}
