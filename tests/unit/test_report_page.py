@@ -485,7 +485,7 @@ def test_several_runs(several_runs: Path, command: Callable[..., Any], tmp_path:
     assert cells[heads.index("final")] == wanted
     best = max(told["runs"], key=lambda run: run["accuracy"])
     assert f"3 runs; the best is {best['name']} with {best['accuracy']:.2f} %" in page.said
-    assert page.said.count("What may be wrong") == 3 and not [k for k, _ in page.elements if k == "img"]
+    assert page.said.count("Its own page is ") == 3 and not [k for k, _ in page.elements if k == "img"]
 
 
 def test_a_run_that_cannot_be_read_is_named(several_runs: Path, command: Callable[..., Any], tmp_path: Path) -> None:
