@@ -24,7 +24,7 @@ from fewlabels.data.arrays import from_arrays
 from fewlabels.report import evidence
 from fewlabels.report.charts import Series, curves, plain, thinned, ticks
 from fewlabels.report.markup import Markup, name, tag, text
-from fewlabels.report.numbers import Counts, against, chance, distance, in_use
+from fewlabels.report.numbers import Counts, against, distance, in_use, margin
 from fewlabels.report.pictures import SIDE, encoded
 from fewlabels.report.story import tell
 from fewlabels.report.write import LARGEST, rendered
@@ -137,9 +137,10 @@ def test_counts_are_scikit_learn_s() -> None:
 
 
 def test_small_numbers_by_hand() -> None:
-    assert chance(50.0, 100) == pytest.approx(5.0) and chance(100.0, 7) == 0
-    # standard errors 5 and 4.8: two of the difference are 13.87
-    assert [against(50.0, other, 100) for other in (36.5, 35.8, 63.5, 64.3)] == ["alike", "better", "alike", "worse"]
+    # Wilson's intervals: 40.4 to 59.6 of 50 in 100, 72.2 to 100 of 10 in 10
+    assert margin(50.0, 100) == pytest.approx(9.6, abs=0.05) and margin(100.0, 10) == pytest.approx(13.9, abs=0.05)
+    # that of 36.5 is 9.3, and sqrt(9.6^2 + 9.3^2) = 13.4
+    assert [against(50.0, other, 100) for other in (36.8, 36.0, 63.2, 64.0)] == ["alike", "better", "alike", "worse"]
     assert distance([1, 1], [3, 1]) == 0.25 and distance([2, 0], [0, 5]) == 1
     assert in_use([{"mask_mixed": 1}]) == "mask_mixed" and in_use([{"mask_mixed": 1, "mask": 0}]) == "mask"
     assert in_use([{"loss": 1}]) is None

@@ -80,14 +80,17 @@ def distance(a: Sequence[float], b: Sequence[float]) -> float:
     return sum(abs(x / sum(a) - y / sum(b)) for x, y in zip(a, b, strict=True)) / 2
 
 
-def chance(accuracy: float, n: int) -> float:
-    """Standard error in percent points of an accuracy in percent on n images, by the choice of the images."""
-    p = accuracy / 100
-    return 100 * math.sqrt(p * (1 - p) / n)
+def margin(accuracy: float, n: int) -> float:
+    """How far an accuracy on n images, in percent, may be off by the choice of the images, in percent points.
+
+    Half the width of Wilson's interval of 95 %, which is not empty where all of them are right (Wilson 1927).
+    """
+    p, z = accuracy / 100, 1.96
+    return 100 * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
 
 
 def against(accuracy: float, other: float, n: int) -> str:
-    """How two accuracies on the same n images compare: `better`, `worse`, or `alike` where twice the standard error of
-    the difference, of images drawn apart, is not exceeded."""
-    difference, noise = accuracy - other, 2 * math.hypot(chance(accuracy, n), chance(other, n))
-    return "alike" if abs(difference) <= noise else "better" if difference > 0 else "worse"
+    """How two accuracies on n images compare: `better`, `worse`, or `alike` where they are no farther apart than both
+    may be off together, as if they were measured on images drawn apart."""
+    difference, both = accuracy - other, math.hypot(margin(accuracy, n), margin(other, n))
+    return "alike" if abs(difference) <= both else "better" if difference > 0 else "worse"

@@ -8,7 +8,7 @@ from typing import Any
 from fewlabels.report.charts import Series, calibration, curves
 from fewlabels.report.doctor import unseen
 from fewlabels.report.markup import Markup, joined, more, name, section, table, tag, typed
-from fewlabels.report.numbers import MATRIX, Counts, chance, in_use
+from fewlabels.report.numbers import MATRIX, Counts, in_use, margin
 from fewlabels.report.story import PARTS, Story
 from fewlabels.report.style import STYLE
 from fewlabels.runtime.words import amount, duration
@@ -58,7 +58,7 @@ def tiles(story: Story) -> Markup:
     row, scores, part = story.entry.row, story.scores, story.part
     shown: list[tuple[str, str]] = []
     if scores is not None and part is not None:
-        off = f" ± {2 * chance(scores['accuracy'], scores['n']):.1f}" if part != "train" else ""
+        off = f" ± {margin(scores['accuracy'], scores['n']):.1f}" if part != "train" else ""
         shown.append((f"{scores['accuracy']:.1f}{off} %", f"right, of {scores['n']:,} {PARTS[part]}"))
     for key, what in (
         ("supervised", "the labels alone, trained alike"),

@@ -14,7 +14,7 @@ from fewlabels.config.settings import Train
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.report import evidence
 from fewlabels.report.doctor import Case, Finding, findings
-from fewlabels.report.numbers import Counts, against, chance
+from fewlabels.report.numbers import Counts, against, margin
 from fewlabels.runs import records
 from fewlabels.runs.curves import main_part
 from fewlabels.runs.report import DamagedRun, Entry, read
@@ -128,7 +128,7 @@ class Story:
             if key in self.compared
             for clause in [_clause(accuracy, self.compared[key], n, what)]
         ]
-        off = 2 * chance(accuracy, n)
+        off = margin(accuracy, n)
         if not clauses:
             return f"{said} (± {off:.1f} on so many). It was not compared with the labels alone."
         return f"{said}: {', and '.join(clauses)}. On so many pictures a number is sure to ± {off:.1f} points."
