@@ -339,7 +339,7 @@ def _trained(config: Train, out: Path | str | None, output: Output, **more: Any)
         _remark(run, output)
         return load(run.path, device=config.device, algorithms=algorithms)
     with tempfile.TemporaryDirectory() as folder:
-        quiet = output._replace(say=lambda text: None if folder in text else output.say(text))
+        quiet = output._replace(say=lambda text: None if folder in text else output.say(text), report=False)
         try:
             run = train(config, out=Path(folder) / "run", output=quiet, **more)
         except Interrupted as stop:

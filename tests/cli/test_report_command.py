@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from fewlabels.commands import report
-from fewlabels.commands.report import HEADINGS
+from fewlabels.report.rows import HEADINGS
 
 ACCURACIES = {1: [90.0, 94.0, 92.0], 2: [80.0, 81.0, 88.5], 3: [91.0, 89.0, 95.25]}
 

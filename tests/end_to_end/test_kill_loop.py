@@ -24,7 +24,7 @@ import torch
 
 import fewlabels as fl
 from fewlabels.runs.owner import Lock, Taken
-from fewlabels.runs.run import Run, RunError
+from fewlabels.runs.run import EVIDENCE, PAGE, Run, RunError
 
 FORK: Any = multiprocessing.get_context("fork")
 KILLS = int(os.environ.get("FEWLABELS_KILLS", "10"))
@@ -55,8 +55,9 @@ def whole(path: Path) -> dict[str, Any]:
         "state": bits(run.checkpoint().state()),
         "records": [{k: v for k, v in record.items() if k not in clocks} for record in run.metrics()],
         "result": {k: v for k, v in run.result.items() if k not in clocks},
-        # what is killed between its result and its end leaves .lock, which locks nothing and stays in a finished run
-        "names": sorted(p.name for p in path.iterdir() if p.name != ".lock"),
+        # what is killed between its result and its end leaves .lock, which locks nothing and stays in a finished run,
+        # and may lack the report
+        "names": sorted(p.name for p in path.iterdir() if p.name[0] != "." and p.name not in (PAGE, EVIDENCE)),
     }
 
 

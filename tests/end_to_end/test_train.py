@@ -61,7 +61,8 @@ def test_output_of_the_command(digits_run: Any) -> None:
     )
     assert f"run folder {digits_run.path}" in out
     result = fl.Run(digits_run.path).result
-    *_, line, what, following, predicting, reporting = out
+    *_, line, what, page, following, predicting, reporting = out
+    assert page == f"what it has learnt: {digits_run.path / 'report.html'}"
     assert line.startswith(f"fixmatch  {result['accuracy']:6.2f} % test accuracy") and str(digits_run.path) in line
     assert (
         what.startswith("the accuracy is the result: ") and following == f"next: fewlabels evaluate {digits_run.path}"
@@ -227,13 +228,13 @@ def test_supervised_baseline_beside_the_run(command: Callable[..., Any], tmp_pat
     small = ["--net", "small-4", "--batch", "4", "--steps", "6", "--eval-every", "3", "--no-progress"]
     said = command("train", "--data", "digits@40", *small, "--out", tmp_path / "run")
     assert said.code == 0
-    assert [line.split()[0] for line in said.out.splitlines()[-6:-4]] == ["fixmatch", "supervised"]
+    assert [line.split()[0] for line in said.out.splitlines()[-7:-5]] == ["fixmatch", "supervised"]
     baseline, run = fl.Run(tmp_path / "run" / "baseline"), fl.Run(tmp_path / "run")
     assert isinstance(baseline.config.algorithm, fl.Supervised) and baseline.config.algorithm.view == "strong"
     assert baseline.split == run.split and baseline.config.steps == run.config.steps
     # resuming a finished pair trains nothing and shows the same
     again = command("train", "--resume", tmp_path / "run")
-    assert again.code == 0 and again.out.splitlines()[-6:] == said.out.splitlines()[-6:]
+    assert again.code == 0 and again.out.splitlines()[-7:] == said.out.splitlines()[-7:]
 
 
 def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from fewlabels.data.split import make_split
 from fewlabels.datatools.check import Seen, check_folder, check_source, digest, report, size_tells_class, suggestion
 from fewlabels.datatools.convert import class_folders, encoded, from_records, from_source
 from fewlabels.datatools.layout import Step, check_distinct, fill, fresh_folder, layout, write_all, write_new
-from fewlabels.datatools.sheet import Columns, sheet, tile_shape
+from fewlabels.report.sheet import Columns, sheet, tile_shape
 
 
 def seen(where: str, part: str, label: str | None, key: int, shape: tuple[int, int] = (8, 8)) -> Seen:

@@ -22,7 +22,7 @@ from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import check as checking
 from fewlabels.datatools import listing
 from fewlabels.datatools.layout import check_free, write_new
-from fewlabels.datatools.sheet import sheet
+from fewlabels.report.sheet import sheet, views_of
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import first
@@ -189,11 +189,8 @@ def run_show(command: Show) -> int:
     check_free(target)
     source, split = load_split(command)
     config = resolve(Train(weak=command.weak, strong=command.strong), source)  # type: ignore[arg-type]
-    shift = config.shift or 0
-    weak = augment.weak_view(config.weak, source.shape, shift=shift)
-    moves = augment.moves_of(config.weak, shift)
-    policy = "svhn" if source.name.startswith("svhn") else "cifar"
-    strong = augment.strong_view(config.strong, source.shape, **moves._asdict(), policy=policy)
+    weak, strong = views_of(config, source)
+    moves = augment.moves_of(config.weak, config.shift or 0)
     c, h, w = source.shape
     kind = {1: "grey", 3: "colour"}.get(c, f"{c} channels")
     parts = {

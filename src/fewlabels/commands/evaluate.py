@@ -21,6 +21,7 @@ from fewlabels.data.protocol import Options
 from fewlabels.data.source import Source
 from fewlabels.inference.evaluate import evaluate, measure
 from fewlabels.inference.model import load_predictor
+from fewlabels.report.numbers import MATRIX
 from fewlabels.runs.curves import main_part
 from fewlabels.runs.run import Run
 from fewlabels.runtime.screen import Screen
@@ -173,10 +174,10 @@ def _show(run: Run, result: dict[str, Any]) -> None:
 
 
 def _classes(out: Screen, classes: Sequence[str], result: dict[str, Any]) -> None:
-    """Accuracy per class and the confusion matrix (up to 20 classes)."""
+    """Accuracy per class and the confusion matrix (up to `MATRIX` classes)."""
     confusion = result["confusion"]
     digits = classes == [str(i) for i in range(len(classes))]
-    heads = [str(i) for i in range(len(classes))] if len(classes) <= 20 else []
+    heads = [str(i) for i in range(len(classes))] if len(classes) <= MATRIX else []
     title = "rows: true class, columns: prediction" if heads else ""
     rows = []
     for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):

@@ -14,31 +14,11 @@ from rich.table import Table
 
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.commands.tables import print_whole, table, width_of
+from fewlabels.report.rows import COMPARED, LEGEND, compares, constants, group_cells, run_cells, word
 from fewlabels.runs.report import MEASURES, DamagedRun, Entry, find, groups, read
 from fewlabels.runtime import files, streams
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.screen import Screen, print_line
-
-HEADINGS = {
-    "accuracy": "final",
-    "last1": "last 1",
-    "last10": "last 10",
-    "last20": "last 20",
-    "last50": "last 50",
-    "mean10": "mean 10",
-    "mean20": "mean 20",
-    "best_on_test": "best on test",
-    "geometric_mean": "geom. mean",
-    "labels_only": "labels only",
-    "seconds": "seconds",
-}
-LEGEND = """\
-accuracies in percent, of the averaged weights
-final: after the last step
-last N: median over the last N evaluations (over all, if there are fewer)
-mean N: their mean
-best on test: chosen by the test images that it is measured on"""
-COMPARED = "labels only: logistic regression on the features of a learned net, of the same labels"
 
 WORDS = ("name", "algorithm", "data", "net", "settings", "over", "device", "measured on")
 """Columns that hold no numbers."""
@@ -57,6 +37,8 @@ class Command:
     """Print one JSON object."""
     csv: bool = False
     """Print CSV."""
+    html: str | None = None
+    """Write a page that holds all it shows: what one run has learnt, or several beside each other."""
     choose: bool = False
     """Put finished runs on the same split in order of how good they may be, by their unlabeled images alone."""
 
@@ -67,6 +49,12 @@ def main(args: list[str]) -> int:
         raise UsageError("report needs run folders, or a folder of runs such as runs/")
     if command.json and command.csv:
         raise UsageError("report prints either --json or --csv")
+    if command.html is not None:
+        if command.json or command.csv or command.choose:
+            raise UsageError("--html writes a page: leave out --json, --csv and --choose")
+        from fewlabels.commands.page import write  # with torch, which a report does without
+
+        return write(_paths(command.runs), expanded(command.html))
     if command.choose:
         from fewlabels.commands.choose import show  # with torch, which a report does without
 
@@ -120,52 +108,20 @@ def _csv(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> Non
 
 
 def _show(entries: Sequence[Entry], together: Sequence[Mapping[str, Any]]) -> None:
-    rows = [entry.row for entry in entries]
-    values = {k: {row[k] for row in rows} - {None} for k in ("data", "net", "steps", "labels", "device", "measured_on")}
-    same = {k: next(iter(known), None) for k, known in values.items() if rows and len(known) < 2}
-    if any(not row["finished"] for row in rows):
-        same.pop("steps", None)
+    rows, cells = [entry.row for entry in entries], run_cells(entries)
+    same, also = constants(rows), compares(entries)
     out = Screen()
-    cells = []
-    compares = any(row["labels_only"] is not None for row in rows)
-    shown = [m for m in MEASURES if m != "last1" and (compares or m != "labels_only")]
-    for row in rows:
-        text = {k: _text(row[k]) for k in ("name", "algorithm", "data", "net", "labels", "device", "measured_on")}
-        text |= {"seed": _seed(row), "steps": str(row["steps"])}
-        if not row["finished"]:
-            text["steps"] = f"{row['steps_done']} of {row['steps']}"
-        cells.append({**text, **{HEADINGS[m]: _number(m, row[m]) for m in shown}})
     _print(out, cells, hidden=same)
-    if said := ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in same.items()):
+    if said := ", ".join(f"{k.replace('_', ' ')} {word(v)}" for k, v in same.items()):
         print_line(out, f"{'all runs' if len(rows) > 1 else 'the run'}: {said}")
     if unfinished := sum(not row["finished"] for row in rows):
         print_line(out, f"{unfinished} of {len(rows)} runs not finished: their medians are those so far")
     if together:
         print("\nmean ± standard deviation over seeds, of finished runs")
-        _print(out, [_group_cells(group, compares) for group in together], hidden=same)
+        _print(out, [group_cells(group, also) for group in together], hidden=same)
     print_line(out, f"\n{LEGEND}")
-    if compares:
+    if also:
         print_line(out, COMPARED)
-
-
-def _group_cells(group: Mapping[str, Any], compares: bool) -> dict[str, str]:
-    n, repeats = group["n"], group["repeats"]
-    every = n + group["unfinished"]
-    text = {k: _text(group[k]) for k in ("algorithm", "data", "net", "steps", "labels")}
-    if any(group["settings"].values()):
-        text["settings"] = " ".join(f"{k}={_text(v)}" for k, v in group["settings"].items())
-    text["n"] = str(n) if n == every else f"{n} of {every}"
-    text["over"] = _text(group["over"]) + (f" ({repeats} repeated)" if repeats else "")
-    for measure in MEASURES:
-        if measure in ("last1", "last50", "mean10", "mean20"):  # --json has them
-            continue
-        if measure == "labels_only" and not compares:
-            continue
-        mean, deviation = group["mean"][measure], group["std"][measure]
-        text[HEADINGS[measure]] = _number(measure, mean)
-        if deviation is not None:
-            text[HEADINGS[measure]] += f" ± {_number(measure, deviation)}"
-    return text
 
 
 def _print(out: Screen, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, Any]) -> None:
@@ -185,17 +141,3 @@ def _print(out: Screen, rows: Sequence[Mapping[str, str]], hidden: Mapping[str, 
 def _table(out: Screen, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
     cells = [[row.get(name, "") for name in columns] for row in rows]
     return table([name.replace("_", " ") for name in columns], cells, left=WORDS, ruled=out.is_terminal, whole=True)
-
-
-def _seed(row: Mapping[str, Any]) -> str:
-    """One number where both seeds are the same, as in the usual protocol."""
-    seed, split = row["seed"], row["split_seed"]
-    return str(seed) if seed == split else f"{seed} (split {split})"
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
-def _number(measure: str, value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}" if measure == "seconds" else f"{value:.2f}"

@@ -23,7 +23,7 @@ from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.datatools.listing import present
-from fewlabels.runs.run import Run
+from fewlabels.runs.run import PAGE, Run
 from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of
@@ -245,4 +245,5 @@ def following(run: Run) -> list[str]:
     path = shlex.quote(str(run.path))
     rest = ("evaluate {}", "predict {} PICTURES... -o out.csv", "report {}")
     lines = [f"fewlabels {words.format(path)}" for words in rest]
-    return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]
+    page = [f"what it has learnt: {run.path / PAGE}"] if (run.path / PAGE).exists() else []
+    return [*page, f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]

@@ -99,6 +99,10 @@ class FeatureStore:
         """Where `take` wants its rows."""
         return self._features.device
 
+    def holds(self, rows: Labels) -> bool:
+        """Whether the features of all images at `rows`, int64 ``[n]``, are there."""
+        return bool((self._places[torch.from_numpy(rows).to(self.rows_device)] >= 0).all())
+
     def expect(self, batches: object) -> None:
         """Everything is there."""
 

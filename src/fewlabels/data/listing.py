@@ -118,6 +118,7 @@ class Listing:
             pictures=(mark(told[:train]), mark(told[train:])),
             files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),
             names=tuple(name_of(file, self.base) for file in good[:train]),
+            test_names=tuple(name_of(file, self.base) for file in good[train:]),
             held=train - own,
         )
 

@@ -133,7 +133,8 @@ def restrict(source: Source, options: Options) -> Source:
             names = first([source.classes[int(c)] for c in options.keep_test])
             raise ValueError(f"keep_test: {source.name} has no test images of {names}")
         images, labels = source.test_images[rows], source.test_labels[rows]
-        source = replace(source, test_images=images, test_labels=labels, whole=whole)
+        called = tuple(source.test_names[row] for row in rows.tolist() if source.test_names)
+        source = replace(source, test_images=images, test_labels=labels, test_names=called, whole=whole)
     if not options.remap or not options.keep_labeled:
         return source
     kept = [int(c) for c in options.keep_labeled]

@@ -128,6 +128,8 @@ class Source:
     (): the pixels do, or the name where the set is a known one."""
     names: tuple[str, ...] = ()
     """What each training image is called where it was read, such as its path in the folder; () where it has no name."""
+    test_names: tuple[str, ...] = ()
+    """The same of the test images."""
 
     files: tuple[str, ...] = ()
     """Path of each training image, of own pictures in files."""
@@ -146,6 +148,8 @@ class Source:
             )
         if len(self.names) not in (0, len(self.images)):
             raise ValueError(f"{self.name} has {len(self.names)} names for {len(self.images)} training images")
+        if len(self.test_names) not in (0, len(self.test_images)):
+            raise ValueError(f"{self.name} has {len(self.test_names)} names for {len(self.test_images)} test images")
         count = len(self.classes)
         if count < 2:
             raise ValueError(f"{self.name} has {count} class{'' if count else 'es'}; at least 2 are needed")

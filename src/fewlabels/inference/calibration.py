@@ -70,16 +70,26 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return 2 / (low + high)
 
 
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error in percent, of logits ``[N, K]`` and labels int64 ``[N]``.
+def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+    """Images by confidence, float64 ``[bins, 3]``: of each bin how many there are, how many of them are right, and the
+    sum of their confidences.
 
-    The mean over the images of ``|accuracy - confidence|`` of the bin that an image's confidence lies in: `bins` of
-    equal width, each without its lower end. Guo et al. 2017, equation 3.
+    Of logits ``[N, K]`` and labels int64 ``[N]``; `bins` of equal width, each without its lower end.
     """
     sure, called = logits.double().softmax(1).max(1)
     which = (sure * bins).ceil().long().clamp(1, bins) - 1
-    gap = (called == labels).double() - sure
-    return float(100 * torch.zeros(bins, dtype=torch.float64).index_add_(0, which, gap).abs().sum() / len(labels))
+    each = torch.stack((torch.ones_like(sure), (called == labels).double(), sure), 1)
+    return torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, which, each)
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error in percent, of logits ``[N, K]`` and labels int64 ``[N]``.
+
+    The mean over the images of ``|accuracy - confidence|`` of the bin that an image's confidence lies in
+    (`reliability`). Guo et al. 2017, equation 3.
+    """
+    counts = reliability(logits, labels, bins)
+    return float(100 * (counts[:, 1] - counts[:, 2]).abs().sum() / len(labels))
 
 
 def calibrate(model: Predictor, run: Run) -> Calibration:

@@ -34,10 +34,10 @@ STARTS = 10
 """Of k-means, the best of which counts."""
 
 
-def without_label(labeled: Labels, unlabeled: Labels) -> Labels:
-    """The rows that criteria are computed on: those without a label, evenly spaced where they are more than `MOST`."""
+def without_label(labeled: Labels, unlabeled: Labels, most: int = MOST) -> Labels:
+    """The rows that criteria are computed on: those without a label, evenly spaced where they are more than `most`."""
     rows = np.setdiff1d(unlabeled, labeled)
-    return rows if len(rows) <= MOST else rows[np.linspace(0, len(rows) - 1, MOST).astype(np.int64)]
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 @torch.no_grad()

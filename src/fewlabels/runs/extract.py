@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fewlabels.runs.records import NotWritten
-from fewlabels.runs.run import SETTINGS, Run
+from fewlabels.runs.run import EVIDENCE, SETTINGS, Run
 from fewlabels.runtime import files, regular
 
-KEPT = (*SETTINGS, "metrics.jsonl", "result.json")
+KEPT = (*SETTINGS, "metrics.jsonl", "result.json", EVIDENCE)
 """Files that are taken as they are, those that exist."""
 
 

@@ -4,6 +4,7 @@
     split.json      which images are labeled        metrics.jsonl  a line per log point and evaluation
     tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
     result.json     written when the training is complete
+    evidence.json, report.html                  after that: what the model says of the pictures it is measured on
     foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
     votes.npy                                   of self-training: what its teachers say of each unlabeled image
     weights.safetensors                         before that, with `--net.train lora`: the whole averaged model, `ema.*`
@@ -56,11 +57,16 @@ FOUND = ("foreign",)
 TABLE, SHEET = ".csv", ".png"
 """Suffixes of the files that tell them."""
 
+EVIDENCE, PAGE = "evidence.json", "report.html"
+"""What the finished model says of the pictures that it is measured on, and the page about the run."""
+
 WHOLE = "weights.safetensors"
 """The whole averaged model after the last step, of a run whose checkpoints hold what learns only."""
 
 PARTS = (
     "result.json",
+    PAGE,
+    EVIDENCE,
     *(name + end for name in FOUND for end in (TABLE, SHEET)),
     WHOLE,
     "baseline",
@@ -348,6 +354,10 @@ class Run:
             files.write_file(self.path / name, data)
         except OSError as error:
             raise NotWritten(f"could not write {self.path / name}: {error.strerror}; {self.last_saved()}") from None
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """`write` of a JSON object."""
+        self.write(name, files.json_text(content))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, sealed. Raises NotWritten."""

@@ -45,9 +45,13 @@ def write_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> bytes:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write_file(path, text.encode("utf-8", "backslashreplace"))  # lone surrogates, as JSON escapes them
+    return text.encode("utf-8", "backslashreplace")  # lone surrogates, as JSON escapes them
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_file(path, json_text(value))
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -25,6 +25,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import teaching
+from fewlabels.training.afterwards import anew
 from fewlabels.training.loop import Output, changed, resume, supervised, train
 from fewlabels.training.step import pick_device
 
@@ -324,4 +325,6 @@ def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output:
         plain = baseline(run, changed(run.config, config), output._replace(reasons=()))
         if parallel.rank() == 0:
             run.compare("supervised", plain.result["accuracy"])
+            if (problem := anew(run)) is not None:
+                output.say(f"note: {problem}")
         return [run, plain]

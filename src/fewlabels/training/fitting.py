@@ -11,9 +11,9 @@ from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.features import Body, features_of
+from fewlabels.inference.measured import measured
 from fewlabels.runtime import parallel
 from fewlabels.training.log import Progressing, reading
-from fewlabels.training.reference import measured
 from fewlabels.training.step import Trainer
 from fewlabels.types import Fitted, Known
 

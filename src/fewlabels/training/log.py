@@ -19,13 +19,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
+from fewlabels.report.numbers import in_use
 from fewlabels.runs.run import NotWritten, Run
 from fewlabels.runtime import files, streams
 from fewlabels.runtime.screen import Screen, print_line
 from fewlabels.runtime.words import duration
-
-IN_USE = ("mask", "mask_mixed")
-"""Logged values that are the share of the unlabeled images that count; the display shows the first that there is."""
 
 
 def shown(record: Mapping[str, Any]) -> str:
@@ -34,9 +32,10 @@ def shown(record: Mapping[str, Any]) -> str:
     if record["kind"] == "eval":
         part = next(part for part in ("test", "valid", "train") if part in record)
         return f"{part} {record[part]['ema']['accuracy']:.2f} %"
-    used = [f"unlabeled in use: {100 * record[name]:.0f} %" for name in IN_USE if name in record]
+    name = in_use([record])
+    used = [f"unlabeled in use: {100 * record[name]:.0f} %"] if name else []
     loss = [f"loss {record['loss']:.3f}"] if "loss" in record else []
-    return "  ".join([*used[:1], *loss, f"{1000 / record['step_ms']:.1f} steps/s"])
+    return "  ".join([*used, *loss, f"{1000 / record['step_ms']:.1f} steps/s"])
 
 
 class MetricsWriter:

@@ -98,6 +98,8 @@ class Output(NamedTuple):
     """Settings that need no word, of images in memory, which have no recipe."""
     reasons: Sequence[str] = ()
     """Sentences on why the settings are what they are."""
+    report: bool = True
+    """Leave a report in the run folder."""
 
 
 def train(
@@ -358,7 +360,9 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
         switched(trainer),
         interrupt.catch() as stop,
         said_once(),
-        RunRecorder(trainer, source, split, run, step, output.progress, advise=output.advise) as recorder,
+        RunRecorder(
+            trainer, source, split, run, step, output.progress, advise=output.advise, report=output.report
+        ) as recorder,
     ):
         if not steps and run is not None and not run.states():
             recorder.evaluate(0)

@@ -20,6 +20,7 @@ from fewlabels.runs.curves import curve
 from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
 from fewlabels.training import log
+from fewlabels.training.afterwards import leave_report
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.findings import sheet, table
 from fewlabels.training.pace import Outlook
@@ -42,9 +43,11 @@ class RunRecorder:
         progress: log.Progressing,
         *,
         advise: bool = False,
+        report: bool = True,
     ) -> None:
         config = trainer.config
         self.trainer, self.run, self.source, self.split = trainer, run, source, split
+        self.report = report
         self.start = self.lap_start = time.perf_counter()
         self.first = self.lap_step = step
         self.aside = 0.0
@@ -145,7 +148,7 @@ class RunRecorder:
         return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}
 
     def finish(self) -> None:
-        """Write what the algorithm has found out, and then result.json."""
+        """Write what the algorithm has found out, then result.json, and then the report."""
         if self.run is None:
             return
         findings = self.trainer.algorithm.findings(self.trainer.classes)
@@ -187,6 +190,10 @@ class RunRecorder:
                 },
             }
         )
+        if self.report:
+            problem = leave_report(self.trainer, self.evaluator, self.source, self.split, self.run)
+            if problem is not None:
+                self.display.line(f"note: {problem}")
 
 
 def peak_memory() -> int:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fewlabels.algorithms.frozen import on_labels
 from fewlabels.algorithms.linear import unit
@@ -20,6 +17,7 @@ from fewlabels.data.names import is_pictures
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.features import Body, features_of
+from fewlabels.inference.measured import measured
 from fewlabels.inference.model import Model
 from fewlabels.nets import freeze, learned
 from fewlabels.runtime import parallel
@@ -27,24 +25,6 @@ from fewlabels.training.log import Progressing, reading
 
 SIDE = 128
 """Pixels at which that net looks at pictures."""
-
-
-class Measured(NamedTuple):
-    """What the reported accuracy of a training is measured on."""
-
-    test: bool
-    """Whether the images are the test images; else they are among the training images."""
-    rows: NDArray[np.int64]
-    truth: NDArray[np.int64]
-
-
-def measured(source: Source, split: Split) -> Measured:
-    """The test images, else the validation images, else the labeled ones, as `Evaluator.main` has it."""
-    if len(source.test_labels):
-        return Measured(True, np.arange(len(source.test_labels)), source.test_labels)
-    if len(split.validation):
-        return Measured(False, split.validation, source.labels[split.validation])
-    return Measured(False, split.labeled, split.targets)
 
 
 def compared(

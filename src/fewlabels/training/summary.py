@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import torch
 
-from fewlabels.algorithms import ALGORITHMS
-from fewlabels.config.recipes import recipe
-from fewlabels.config.resolve import complete, resolve, resolve_data
-from fewlabels.config.settings import Data, Train, algorithm_name, difference
-from fewlabels.data import names
-from fewlabels.data.arrays import ARRAYS
+from fewlabels.config.departures import departures
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.runtime import ranks
 from fewlabels.training.recorder import device_name
 from fewlabels.training.step import Trainer, parameters
 from fewlabels.training.switches import autotunes
-
-SEEDS = ("seed", "data.seed")
 
 
 def summary(
@@ -72,17 +63,7 @@ def settings(config: Train, source: Source, named: str | None = None, usual: Tra
     config: resolved. named: the recipe of a project, where one was asked for. usual: what stands in place of a recipe
     for images in memory.
     """
-    algorithm, base = algorithm_name(config.algorithm), Train(data=complete(Data(config.data.name)))
-    said = "the defaults"
-    if usual is not None and config.data.name == ARRAYS:
-        said, base = f"the usual ones of {algorithm} for images in memory", replace(usual, data=base.data)
-    if algorithm in ALGORITHMS and config.data.name != ARRAYS:
-        name = names.parse(config.data.name)
-        base = recipe(named or algorithm, config.data.name)
-        base = replace(base, data=resolve_data(replace(base.data, split=config.data.split)))
-        kind = "a folder" if name.folder else name.base
-        said = f"the recipe {named}" if named else f"the recipe of {algorithm} for {kind}"
-    changes: dict[str, Any] = difference(config, resolve(base, source))
-    other = ", ".join(f"{k}={v}" for k, v in changes.items() if k not in (*SEEDS, "algorithm.name"))
+    said, changes = departures(config, source, named, usual)
+    other = ", ".join(f"{k}={v}" for k, v in changes.items())
     seeds = f"seed {config.seed}, split seed {config.data.seed}"
     return f"settings: {seeds}; {said}" + (f", but {other}" if other else "")

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fewlabels.augment import View, pack, unpack
+from fewlabels.augment import View, moves_of, pack, strong_view, unpack, weak_view
+from fewlabels.config.settings import Train
 from fewlabels.data.source import Images, Source
 from fewlabels.data.split import Split
 from fewlabels.data.tiles import BLOCK, FAINT, GAP, HEAD, INK, MARGIN, PAPER, clipped, font, paste, tile_shape
 from fewlabels.runtime.rng import Rng, philox
+from fewlabels.runtime.streams import visible
 
 
 class Columns(NamedTuple):
@@ -22,6 +24,15 @@ class Columns(NamedTuple):
     labeled: int = 8
     weak: int = 3
     strong: int = 5
+
+
+def views_of(config: Train, source: Source) -> tuple[View, View]:
+    """The weak and the strong view of resolved settings without `augment`, for the images of the source."""
+    shift = config.shift or 0
+    moves = moves_of(config.weak, shift)._asdict()
+    policy = "svhn" if source.name.startswith("svhn") else "cifar"
+    strong = strong_view(config.strong, source.shape, **moves, cutout=config.cutout, policy=policy)
+    return weak_view(config.weak, source.shape, shift=shift), strong
 
 
 def sheet(
@@ -52,7 +63,7 @@ def sheet(
     height, width = tile_shape(source.shape[1:])
     small, large = font(14), font(24)
 
-    names = [clipped(source.classes[c], small, 180) for c in shown]
+    names = [clipped(visible(source.classes[c], lines=False), small, 180) for c in shown]
     counts = [f"{split.class_counts[c]} labeled" for c in shown]
     left = MARGIN + int(max(small.getlength(text) for text in (*names, *counts))) + 16
     heads = ("labeled", "weak views of the first", "strong views of the first")

@@ -1,0 +1,1 @@
+"""A page about runs, and what is wrong with one."""
