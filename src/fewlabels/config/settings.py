@@ -10,6 +10,7 @@ import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_type_hints
 
 import tyro
@@ -413,11 +414,14 @@ def from_dict(values: Mapping[str, Any], default: Train | None = None, algorithm
     return typing.cast(Train, _build(Train, values, default or Train(), known, ()))
 
 
+_hints = cache(get_type_hints)
+
+
 def _build(cls: type, values: Any, default: Any, algorithms: Mapping[str, type], path: tuple[str, ...]) -> Any:
     where = ".".join(path) or "the configuration"
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} must hold named values, got {json.dumps(values)}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name for f in dataclasses.fields(cls)}
     given: dict[str, Any] = {}
     for key, value in values.items():
