@@ -34,7 +34,7 @@ K = 3
 """Classes of the toy problem."""
 SHAPE = (3, 8, 8)
 
-QUICK = {"tau": 0.45, "ramp_steps": 4, "tsa_ramp": 40, "xi": 1.0, "eps": 1.0}
+QUICK = {"tau": 0.45, "ramp_steps": 4, "tsa_ramp": 40, "xi": 1.0, "eps": 1.0, "epoch": 1, "warmup_epochs": 2}
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
 VAT's moves, the trial long and the change short, do not depend on rounding."""
 
@@ -72,8 +72,9 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
-START_LOW = {"flexmatch"}
-"""Whose thresholds grow from below `tau` as the training goes on, so that in its first steps every image counts."""
+START_LOW = {"flexmatch", "freematch", "softmatch", "dash"}
+"""Whose thresholds grow from low values as the training goes on, or that have a warm-up, so that in their first steps
+every image counts."""
 
 OF_CLASSES = ("select.last", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import get_args
 
+from fewlabels.algorithms.adamatch import AdaMatch
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.cadr import CADR
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.dash import Dash
+from fewlabels.algorithms.defixmatch import DeFixMatch
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.flexmatch import FlexMatch
+from fewlabels.algorithms.freematch import FreeMatch
 from fewlabels.algorithms.frozen import Frozen
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.imbalance import Imbalance
@@ -23,6 +27,7 @@ from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.self_training import SelfTraining
+from fewlabels.algorithms.softmatch import SoftMatch
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
 from fewlabels.algorithms.uda import UDA
@@ -34,12 +39,16 @@ __all__ = [
     "ICT",
     "UDA",
     "VAT",
+    "AdaMatch",
     "Algorithm",
     "AnyAlgorithm",
     "Composed",
     "Consistency",
+    "Dash",
+    "DeFixMatch",
     "FixMatch",
     "FlexMatch",
+    "FreeMatch",
     "Frozen",
     "Imbalance",
     "MeanTeacher",
@@ -52,6 +61,7 @@ __all__ = [
     "ReMixMatch",
     "RealMix",
     "SelfTraining",
+    "SoftMatch",
     "Supervised",
     "SupervisedMixUp",
 ]
@@ -71,6 +81,11 @@ AnyAlgorithm = (
     | UDA
     | FixMatch
     | FlexMatch
+    | FreeMatch
+    | SoftMatch
+    | AdaMatch
+    | Dash
+    | DeFixMatch
     | CADR
     | Frozen
     | SelfTraining

@@ -81,9 +81,9 @@ class Consistency(Algorithm):
         self.views = views or Views(labeled=("weak",), unlabeled=("weak", "strong"))
         self.align, self.target, self.select = align, target, select
         self.labeled, self.unlabeled, self.lambda_u = labeled, unlabeled, lambda_u
-        self.terms = {name: weight for name, (weight, _) in (terms or {}).items()}
-        for name, (_, term) in (terms or {}).items():
-            setattr(self, f"term_{name}", term)  # a module is registered by that
+        self.terms: dict[str, float] = {}
+        for name, (weight, term) in (terms or {}).items():
+            self.add(name, weight, term)
         self.teacher, self.bn = teacher, bn
         self.heads, self.rule = dict(heads or {}), rule
         self.weak_gradient = False
@@ -94,6 +94,11 @@ class Consistency(Algorithm):
         """Another slot in place of the one called `name`, which the new one may call."""
         delattr(self, name)  # a module gives way to a function only so
         setattr(self, name, slot)
+
+    def add(self, name: str, weight: float, term: Term) -> None:
+        """One term more, logged as `name`."""
+        self.terms[name] = weight
+        setattr(self, f"term_{name}", term)  # a module is registered by that
 
     def need_weak_gradient(self, setting: str, owner: str) -> None:
         """`Seen.weak` is to have its gradient, for `setting`. Raises ValueError where another one, of the

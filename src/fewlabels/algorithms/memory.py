@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from fewlabels.runtime import parallel
 
 
+@torch.no_grad()
+def follow(state: Tensor, value: Tensor, momentum: float) -> None:
+    """``state <- momentum state + (1 - momentum) value`` in place.
+
+    A value that is not finite changes nothing: fp16 overflows now and then, and one such step would stay for ever.
+    """
+    state.copy_(torch.where(value.isfinite().all(), state.lerp(value, 1 - momentum), state))
+
+
 def newest(index: Tensor, images: int, counts: Tensor | None = None) -> Tensor:
     """For each of N `images` the last place in `index` ``[M]`` int64 where it stands, ``[N]`` int64; -1 for none.
 

@@ -1,0 +1,352 @@
+"""The methods of the consistency family under the names that their golden cases have for settings, state and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from golden_recipe import u64
+from torch import Tensor, nn
+
+from fewlabels.algorithms import AdaMatch, Consistency, Dash, DeFixMatch, FlexMatch, FreeMatch, SoftMatch
+from fewlabels.algorithms.slots import Seen
+from fewlabels.runtime.rng import Rng
+from fewlabels.types import Info, Losses
+
+CODES = {"labeled": 1, "labeled_strong": 2, "weak": 3, "strong": 4, "strong2": 5, "medium": 6, "rot": 7}
+AMPLITUDES = {"labeled": 3.0, "labeled_strong": 3.0, "weak": 8.0, "strong": 4.0, "strong2": 4.0, "medium": 6.0}
+STEPS = 2**20
+
+
+class Identity(nn.Module):
+    """A net whose images are its logits."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def head(self, f: Tensor) -> Tensor:
+        return f
+
+
+class Method:
+    """A case of one algorithm: its configuration, its nets, its inputs and what is compared.
+
+    What a case has and no table here knows fails by name.
+    """
+
+    config: ClassVar[Any]
+    labeled: tuple[str, ...] = ("labeled",)
+    unlabeled: tuple[str, ...] = ("weak", "strong")
+    settings: ClassVar[dict[str, str | None]] = {}
+    """From the case's names to options; None for what is no option."""
+    values: ClassVar[dict[str, str]] = {"sup": "loss_x", "unsup": "loss_u", "total": "loss"}
+    """From the case's names to logged values."""
+    state: ClassVar[dict[str, str]] = {}
+    """From the case's names to buffers."""
+    weighted = False
+    """Whether the mask is of weights, which have a rounding."""
+    ignored: frozenset[str] = frozenset()
+    """What the case has for whoever reads it."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.case, self.seen = case, {}
+        names = {"p_cutoff": "tau", "ulb_loss_ratio": "lambda_u", "ema_p": "momentum", "T": "temperature"} | self.settings
+        unknown = case["config"].keys() - names.keys() - {"hard_label"}
+        assert not unknown, f"{case['name']}: no option is known for the settings {unknown}"
+        options = {names[name]: value for name, value in case["config"].items() if names.get(name)}
+        if "hard_label" in case["config"]:
+            options["target"] = "hard" if case["config"]["hard_label"] else "soft"
+        algorithm = self.config(**self.options(options)).build(self.info())
+        assert isinstance(algorithm, Consistency)
+        self.algorithm: Any = algorithm
+        self.watch("target", "align")
+        self.net = self.make_net()
+        for name, value in case.get("initial_state", {}).items():
+            self.set(name, value)
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Those of the configuration, from the translated ones."""
+        return options
+
+    def info(self) -> Info:
+        case = self.case
+        counts = torch.full((case["K"],), 4)
+        size = case["config"].get("ulb_dest_len", 51)
+        return Info(case["K"], (case["K"], 1, 1), case["K"], counts, size, STEPS, case["B"], case["M"])
+
+    def make_net(self) -> nn.Module:
+        return Identity()
+
+    def set(self, name: str, value: Any) -> None:
+        assert name in self.state, f"{self.case['name']}: no state {name} is known"
+        buffer = self.algorithm.get_buffer(self.state[name])
+        buffer.copy_(torch.tensor(value, dtype=buffer.dtype))
+
+    def watch(self, *slots: str) -> None:
+        """Keep in `seen` what they give."""
+        for name in slots:
+            slot = getattr(self.algorithm, name)
+            if isinstance(slot, nn.Module):
+                slot.register_forward_hook(lambda module, given, out, name=name: self.seen.__setitem__(name, out))
+            elif slot is not None:
+                self.algorithm.put(name, self.watched(name, slot))
+
+    def watched(self, name: str, slot: Callable[[Seen], Tensor]) -> Callable[[Seen], Tensor]:
+        def call(seen: Seen) -> Tensor:
+            self.seen[name] = slot(seen)
+            return self.seen[name]
+
+        return call
+
+    def image(self, view: str, t: int) -> Tensor:
+        """A view of call `t`, ``[N, K]`` float32, with gradient: by the file's formula."""
+        inputs, rows = self.case["inputs"], self.case["B"] if view.startswith("labeled") else self.case["M"]
+        amplitude = inputs.get("amp", {}).get(view, AMPLITUDES[view])
+        amplitude = amplitude[t] if isinstance(amplitude, list) else amplitude
+        x = amplitude * u64(inputs["seed"] + 20 * t + CODES[view], rows, self.case["K"])
+        if view in inputs.get("follow", {}):
+            x = x + inputs["follow"][view] * self.image("weak", t).detach().numpy()
+        x = x.astype(np.float32)
+        if inputs.get("bias"):
+            x = (x.astype(np.float64) + np.array(inputs["bias"])).astype(np.float32)
+        for row, values in inputs.get("rows", {}).get(view, {}).get(str(t), {}).items():
+            x[int(row)] = values
+        return torch.from_numpy(x).requires_grad_()
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        return 0.5
+
+    def rng(self, t: int) -> Rng:
+        return Rng(0, t)
+
+    def before(self, call: dict[str, Any], t: int) -> None:
+        """What is to be done before the call."""
+
+    def value(self, name: str, losses: Losses) -> Any:
+        """What the case calls `name`; state is asked for as ``state.NAME``."""
+        if name in self.values:
+            return losses.log[self.values[name]]
+        start, _, rest = name.partition(".")
+        if start == "state" and rest in self.state:
+            return self.algorithm.get_buffer(self.state[rest])
+        if name == "mask":
+            return losses.kept
+        if name == "mask_mean":
+            assert losses.kept is not None
+            return losses.kept.mean()
+        if name in ("target", "label"):
+            target = self.seen["target"]
+            return target if target.ndim == np.ndim(self.expected) else losses.pseudo
+        if name == "aligned":
+            return self.seen["align"]
+        raise AssertionError(f"{self.case['name']}: nothing is known to compare {name} with")
+
+    expected: Any = None
+    """The value that is asked for."""
+
+
+class FlexMatchCase(Method):
+    config = FlexMatch
+    settings: ClassVar = {"thresh_warmup": "warmup", "ulb_dest_len": None, "beta": None}
+    state: ClassVar = {"selected_label": "select.last", "beta": ""}
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | ({"temperature": 1.0} if "soft_usb" in self.case["name"] else {})
+
+    def before(self, call: dict[str, Any], t: int) -> None:
+        """Where beta is given instead of a state: images taken so that it is that."""
+        if "beta" in self.case["config"]:
+            last = [k for k, b in enumerate(self.case["config"]["beta"]) for _ in range(round(20 * b))]
+            self.untouched = torch.tensor(last + [-1] * (len(self.algorithm.select.last) - len(last)))
+            self.algorithm.select.last.copy_(self.untouched)
+        self.thresholds = self.algorithm.select.thresholds()
+
+    def value(self, name: str, losses: Losses) -> Any:
+        last, rows = self.algorithm.select.last, self.case["M"]
+        if name == "threshold":
+            return self.thresholds
+        if name == "state.beta":  # by the convex map
+            share = self.algorithm.select.thresholds() / self.algorithm.select.config.tau
+            return 2 * share / (1 + share)
+        if name == "select":  # those that are sure, whose label is kept
+            kept = torch.where(torch.tensor(self.expected) > 0, losses.pseudo, self.untouched[:rows])
+            assert torch.equal(last[:rows], kept)
+            return self.expected
+        return super().value(name, losses)
+
+
+class FreeMatchCase(Method):
+    config = FreeMatch
+    settings: ClassVar = {
+        "ent_loss_ratio": "w_fairness",
+        "use_quantile": "quantile",
+        "clip_thresh": "clip",
+        "clip": "clip",
+        "time_p": None,
+        "p_model": None,
+    }
+    values: ClassVar = {**Method.values, "fairness": "loss_fair", "threshold": "tau", "threshold_class": "tau"}
+    state: ClassVar = {name: f"select.{name}" for name in ("time_p", "p_model", "label_hist")}
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        clip = {True: "usb", False: "none", None: "none"}
+        given = options.get("clip")
+        options["clip"] = "thresholds" if isinstance(given, list) else clip[given]
+        options["quantile"] = 0.8 if options.get("quantile") else None
+        return {"w_fairness": 0.0} | options
+
+    def before(self, call: dict[str, Any], t: int) -> None:
+        """Where values are given instead of a state, they stay."""
+        for name in ("time_p", "p_model"):
+            if name in self.case["config"]:
+                self.set(name, self.case["config"][name])
+                self.algorithm.select.config.__dict__["momentum"] = 1.0
+
+
+class SoftMatchCase(Method):
+    config = SoftMatch
+    weighted = True
+    settings: ClassVar = {"dist_align": None, "dist_uniform": "align_to", "n_sigma": "n_sigma", "per_class": None}
+    state: ClassVar = {
+        "mu": "select.mu",
+        "var": "select.var",
+        "p_model": "select.align.p_model",
+        "p_target": "select.align.p_target",
+    }
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__(case)
+        self.algorithm.select.align.register_forward_hook(lambda *a: self.seen.__setitem__("align", a[2]))
+        if "torchssl" in case["name"]:  # whose mean starts uniform
+            self.set("p_model", [1 / case["K"]] * case["K"])
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        options["align_to"] = "uniform" if options.get("align_to") else "model"
+        return options | {"statistics": self.case.get("statistics", "unaligned")}
+
+
+class Coupled(nn.Module):
+    """Stands for batch statistics: what it says of an image depends on the pass."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return x - 0.5 * x.mean(0)
+
+    def head(self, f: Tensor) -> Tensor:
+        return f
+
+
+class Interpolation(Rng):
+    """In place of the random shares: those of the case."""
+
+    def __init__(self, case: dict[str, Any], t: int) -> None:
+        super().__init__(0, t)
+        self.case = case
+
+    def uniform(self, purpose: str, rows: int, *shape: int) -> Tensor:
+        seed = self.case["inputs"]["seed"] + 20 * self.step + 9
+        return torch.from_numpy((u64(seed, rows, *shape) / 2 + 0.5).astype(np.float32))
+
+
+class AdaMatchCase(Method):
+    config = AdaMatch
+    settings: ClassVar = {"confidence": "tau", "wu": "lambda_u", "use_cr": None, "steps": None, "total": None}
+    values: ClassVar = {**Method.values, "threshold": "tau"}
+    state: ClassVar = {"p_model": "align.p_model", "p_target": "align.p_target", "p_labeled": "align.p_data"}
+    ignored = frozenset({"interpolation_gap"})
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.original = "nets" in case
+        if self.original:
+            self.labeled = ("labeled", "labeled_strong")
+        super().__init__(case)
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "temperature": 1.0, "variant": "paper" if self.original else "usb"}
+
+    def make_net(self) -> nn.Module:
+        return Coupled() if self.original else Identity()
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        self.share = call.get("progress", 0.5)
+        return float(self.share)
+
+    def rng(self, t: int) -> Rng:
+        return Interpolation(self.case, t)
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "warmup":
+            return self.algorithm.lambda_u(torch.tensor(self.share))
+        if name == "state.p_unlabeled_newest":
+            return self.algorithm.align.recent[-1]
+        if name == "state.p_unlabeled":
+            return self.algorithm.align.recent.mean(0)
+        return super().value(name, losses)
+
+
+class DashCase(Method):
+    config = Dash
+    settings: ClassVar = {
+        **{name: name for name in ("gamma", "rho_min", "temperature")},
+        **{"wu": "lambda_u", "min_select_th": "rho_min", "dt_start_epoch": "warmup_epochs", "drop_step": "drop_epochs"},
+        **dict.fromkeys(("C", "losses", "epochs", "rho_init", "steps", "steps_per_epoch")),
+    }
+    ignored = frozenset({"unsup_soft", "unsup_hard", "strong_losses"})
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.usb = "rho_init" in case["config"]
+        super().__init__(case)
+        losses = case["config"].get("losses", [case["config"].get("rho_init")])
+        self.algorithm.falling.total.fill_(sum(losses))
+        self.algorithm.falling.count.fill_(len(losses))
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        usb = {"variant": "usb", "epoch": 1, "warmup_epochs": 2, "drop_epochs": 10, "lambda_u": 1.0}
+        return options | (usb if self.usb else {"lambda_u": 0.9 * options["lambda_u"]})
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        """USB's steps count from the end of the warm-up."""
+        step = 2 + self.case["config"]["steps"][t] if self.usb else 1024 * call["epoch"]
+        return float(step / STEPS)
+
+    def value(self, name: str, losses: Losses) -> Any:
+        falling = self.algorithm.falling
+        if name == "unsup" and not self.usb:  # with the constant in front of it
+            return 0.9 * losses.log["loss_u"]
+        if name in ("threshold", "state.rho"):
+            return falling.rho.clamp(max=500)
+        if name == "threshold_raw":  # the smallest threshold hides it
+            return falling.rho.clamp(max=500) if self.expected > falling.config.rho_min else self.expected
+        if name == "state.updates":
+            return self.case["config"]["steps"].index(0) + 1 if self.expected == 1 else self.expected
+        if name == "state.hard":
+            return bool(falling.hard)
+        return super().value(name, losses)
+
+
+class DeFixMatchCase(Method):
+    config = DeFixMatch
+    labeled = ("labeled", "labeled_strong")
+    values: ClassVar = {**Method.values, "anti": "loss_a", "mask_labeled_mean": "mask_x"}
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | ({"temperature": 1.0} if "soft_usb" in self.case["name"] else {})
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "mask_labeled":
+            assert float(losses.log["mask_x"]) == np.mean(self.expected)
+            return self.expected
+        if name == "target_labeled":  # seen through the loss and its gradients
+            return self.expected
+        return super().value(name, losses)
+
+
+METHODS: dict[str, type[Method]] = {
+    "flexmatch": FlexMatchCase,
+    "freematch": FreeMatchCase,
+    "softmatch": SoftMatchCase,
+    "adamatch": AdaMatchCase,
+    "dash": DashCase,
+    "defixmatch": DeFixMatchCase,
+}
