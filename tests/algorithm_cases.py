@@ -38,6 +38,9 @@ QUICK = {"tau": 0.45, "ramp_steps": 4, "tsa_ramp": 40, "xi": 1.0, "eps": 1.0, "e
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
 VAT's moves, the trial long and the change short, do not depend on rounding."""
 
+QUICK_OF: dict[str, dict[str, Any]] = {"adamatch": {"tau": 1.0}}
+"""The same for single algorithms."""
+
 COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     "pseudo-label": [{"ramp": 0.0}],
     "vat": [{"w_entropy": 0.0}],
@@ -76,6 +79,9 @@ START_LOW = {"flexmatch", "freematch", "softmatch", "dash"}
 """Whose thresholds grow from low values as the training goes on, or that have a warm-up, so that in their first steps
 every image counts."""
 
+UNSURE = {"freematch,clip=thresholds"}
+"""Whose thresholds no toy image reaches."""
+
 OF_CLASSES = ("select.last", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""
 
@@ -98,7 +104,8 @@ def choices(cls: Any) -> list[dict[str, Any]]:
 
 def quick(cls: Any, **options: Any) -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in QUICK.items() if name in known} | options)
+    own = QUICK_OF.get(cls.name, {})
+    return cls(**{name: value for name, value in QUICK.items() if name in known} | own | options)
 
 
 def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:

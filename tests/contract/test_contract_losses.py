@@ -23,6 +23,7 @@ from algorithm_cases import (
     OF_CLASSES,
     SHAPE,
     START_LOW,
+    UNSURE,
     Case,
     K,
     build,
@@ -99,7 +100,8 @@ def test_the_unlabeled_images_matter(case: Case) -> None:
     other = batch._replace(u=tuple(u.flip(3) for u in batch.u))
     found = gradients(net, algorithm(batch, net, ema))
     again = gradients(net, build(case.config, algorithm_info(batch))(other, net, ema))
-    assert bool(batch.u) == any(not torch.equal(found[name], again[name]) for name in found)
+    matters = bool(batch.u) and case.name not in UNSURE
+    assert matters == any(not torch.equal(found[name], again[name]) for name in found)
     assert bool(batch.u) == bool(algorithm.views.unlabeled)
 
 
@@ -338,7 +340,7 @@ def test_batches_of_any_size(case: Case, rows: int, unlabeled: int) -> None:
 @every_case
 def test_views_are_known(case: Case) -> None:
     views = build(case.config, info(4, 4 * uratio(case.config))).views
-    assert isinstance(views.labeled, tuple) and isinstance(views.unlabeled, tuple) and len(views.labeled) == 1
+    assert isinstance(views.labeled, tuple) and isinstance(views.unlabeled, tuple) and views.labeled
     assert {*views.labeled, *views.unlabeled} <= {"weak", "strong", *(name for name, _ in views.further)}
 
 

@@ -17,6 +17,7 @@ from fewlabels.types import Info, Losses
 
 CODES = {"labeled": 1, "labeled_strong": 2, "weak": 3, "strong": 4, "strong2": 5, "medium": 6, "rot": 7}
 AMPLITUDES = {"labeled": 3.0, "labeled_strong": 3.0, "weak": 8.0, "strong": 4.0, "strong2": 4.0, "medium": 6.0}
+USUAL = {"p_cutoff": "tau", "ulb_loss_ratio": "lambda_u", "ema_p": "momentum", "T": "temperature"}
 STEPS = 2**20
 
 
@@ -52,7 +53,12 @@ class Method:
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.case, self.seen = case, {}
-        names = {"p_cutoff": "tau", "ulb_loss_ratio": "lambda_u", "ema_p": "momentum", "T": "temperature"} | self.settings
+        names = {
+            "p_cutoff": "tau",
+            "ulb_loss_ratio": "lambda_u",
+            "ema_p": "momentum",
+            "T": "temperature",
+        } | self.settings
         unknown = case["config"].keys() - names.keys() - {"hard_label"}
         assert not unknown, f"{case['name']}: no option is known for the settings {unknown}"
         options = {names[name]: value for name, value in case["config"].items() if names.get(name)}
@@ -289,7 +295,10 @@ class DashCase(Method):
     config = Dash
     settings: ClassVar = {
         **{name: name for name in ("gamma", "rho_min", "temperature")},
-        **{"wu": "lambda_u", "min_select_th": "rho_min", "dt_start_epoch": "warmup_epochs", "drop_step": "drop_epochs"},
+        "wu": "lambda_u",
+        "min_select_th": "rho_min",
+        "dt_start_epoch": "warmup_epochs",
+        "drop_step": "drop_epochs",
         **dict.fromkeys(("C", "losses", "epochs", "rho_init", "steps", "steps_per_epoch")),
     }
     ignored = frozenset({"unsup_soft", "unsup_hard", "strong_losses"})

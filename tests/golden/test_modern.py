@@ -36,7 +36,7 @@ def compare(subject: Method, call: dict[str, Any], losses: Any, formula: dict[st
         if name.startswith("grad_") or name in subject.ignored:
             continue
         subject.expected = formula.get(name.removeprefix("state."), value)
-        whole = name in EXACT and not np.ndim(subject.expected) == 2 and not subject.weighted
+        whole = name in EXACT and np.ndim(subject.expected) != 2 and not subject.weighted
         same(subject.value(name, losses), subject.expected, f"{name} of call {t}", exact=whole)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "CADR FixMatch FlexMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
-    "SelfTraining Supervised SupervisedMixUp UDA VAT"
+    "AdaMatch CADR Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
+    "SelfTraining SoftMatch Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"

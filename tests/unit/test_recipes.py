@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 import fewlabels as fl
-from fewlabels.algorithms import ALGORITHMS
+from fewlabels.algorithms import ALGORITHMS, Composed
 from fewlabels.config.recipes import DATASETS, RECIPES, hint, recipe
 from fewlabels.config.settings import Train, difference, to_dict
 from fewlabels.data.names import parse
@@ -192,9 +192,8 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
         for name in ALGORITHMS.keys() - {"frozen"}:  # which has no steps
             train = recipe(name, data)
             assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
-            assert train.uratio == (
-                4 if name in ("fixmatch", "flexmatch", "cadr", "uda", "supervised", "supervised-mixup") else 1
-            )
+            many = issubclass(ALGORITHMS[name], Composed) and name != "pseudo-label"
+            assert train.uratio == (4 if many or name in ("supervised", "supervised-mixup") else 1)
             changes = {
                 "pi-model": {"weight": None},  # by the number of classes
                 "mean-teacher": {"weight": None},
@@ -202,6 +201,7 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "realmix": {"w_match": None, "ramp_steps": steps},
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
+                "dash": {"epoch": {500: 2, 3000: 12}[steps]},
             }
             assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))
     assert isinstance(recipe("supervised", "digits").algorithm, fl.Supervised)

@@ -30,9 +30,9 @@ class DeFixMatch(Guided):
     """Weight of the unlabeled loss, and of what is subtracted."""
 
     def compose(self, info: Info) -> Consistency:
-        select = Threshold(self.tau)
+        sure = Threshold(self.tau)
         step = self.guided(
-            select=select,
+            select=lambda seen: sure(seen),  # of labeled and unlabeled images alike: no part may change one of them
             labeled=cross_entropy_of_labeled_views,
             views=Views(labeled=("weak", "strong")),
         )
@@ -42,9 +42,9 @@ class DeFixMatch(Guided):
             """Term: the unlabeled loss of the labeled images, 0-d."""
             weak, strong = seen.labeled
             guessed = seen._replace(probs=weak.logits.detach().softmax(1))
-            sure = select(guessed)
-            seen.log["mask_x"] = sure.mean()
-            return (sure * cross_entropy(strong.logits, usual(guessed))).mean()
+            mask_x = sure(guessed)
+            seen.log["mask_x"] = mask_x.mean()
+            return (mask_x * cross_entropy(strong.logits, usual(guessed))).mean()
 
         step.add("loss_a", -self.lambda_u, subtracted)
         return step

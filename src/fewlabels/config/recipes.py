@@ -27,6 +27,8 @@ K = "kekmodel/FixMatch-pytorch"
 D = "LeeDoYup/FixMatch-pytorch"
 R = "uizard-technologies/realmix"
 V = "OSU-MLB/SSL-Foundation-Models"
+T = "TorchSSL/TorchSSL"
+U = "microsoft/Semi-supervised-learning"
 
 # ---- by algorithm and data set
 
@@ -67,6 +69,9 @@ BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     ("supervised", "svhn"): {"algorithm.smoothing": 0.01},
     ("supervised", "svhn_noextra"): {"algorithm.smoothing": 0.01},
     ("cadr", "cifar100"): {"optim.weight_decay": 0.0015},  # C run.sh
+    # T models/freematch_entropy/freematch_utils.py
+    ("freematch", "svhn"): {"algorithm.clip": "thresholds"},
+    ("freematch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
 }
 
 CADR: Settings = {"steps": 2**17}
@@ -117,6 +122,7 @@ RAMPS: Mapping[str, tuple[str, float]] = {
     "realmix": ("ramp_steps", 1),
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
+    "dash": ("epoch", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
 }
 """Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
 
@@ -128,7 +134,7 @@ def short(algorithm: str, steps: int) -> Settings:
         found[f"algorithm.{PER_CLASS[algorithm]}"] = None
     if algorithm in RAMPS:
         option, share = RAMPS[algorithm]
-        found[f"algorithm.{option}"] = int(share * steps)
+        found[f"algorithm.{option}"] = max(1, int(share * steps))
     return found
 
 
