@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from golden_recipe import u64
+from golden_recipe import u, u64
 from torch import Tensor, nn
 
-from fewlabels.algorithms import AdaMatch, Consistency, Dash, DeFixMatch, FlexMatch, FreeMatch, SoftMatch
+from fewlabels.algorithms import (
+    AdaMatch,
+    CoMatch,
+    Consistency,
+    Dash,
+    DeFixMatch,
+    FlexMatch,
+    FreeMatch,
+    SimMatch,
+    SoftMatch,
+)
 from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info, Losses
@@ -48,6 +59,8 @@ class Method:
     """From the case's names to buffers."""
     weighted = False
     """Whether the mask is of weights, which have a rounding."""
+    until: ClassVar[dict[str, tuple[int, str]]] = {}
+    """Cases of a fault that there is no option for: the call after which it shows, and what shows it first."""
     ignored: frozenset[str] = frozenset()
     """What the case has for whoever reads it."""
 
@@ -62,13 +75,13 @@ class Method:
         unknown = case["config"].keys() - names.keys() - {"hard_label"}
         assert not unknown, f"{case['name']}: no option is known for the settings {unknown}"
         options = {names[name]: value for name, value in case["config"].items() if names.get(name)}
-        if "hard_label" in case["config"]:
+        if "hard_label" in case["config"] and hasattr(self.config, "target"):
             options["target"] = "hard" if case["config"]["hard_label"] else "soft"
         algorithm = self.config(**self.options(options)).build(self.info())
         assert isinstance(algorithm, Consistency)
         self.algorithm: Any = algorithm
         self.watch("target", "align")
-        self.net = self.make_net()
+        self.net = self.teacher = self.make_net()
         for name, value in case.get("initial_state", {}).items():
             self.set(name, value)
 
@@ -76,11 +89,16 @@ class Method:
         """Those of the configuration, from the translated ones."""
         return options
 
+    @property
+    def width(self) -> int:
+        """Of an image: as many numbers as classes, or raw features."""
+        return 6 if "head" in self.case.get("nets", {}) else int(self.case["K"])
+
     def info(self) -> Info:
         case = self.case
         counts = torch.full((case["K"],), 4)
         size = case["config"].get("ulb_dest_len", 51)
-        return Info(case["K"], (case["K"], 1, 1), case["K"], counts, size, STEPS, case["B"], case["M"])
+        return Info(case["K"], (self.width, 1, 1), self.width, counts, size, STEPS, case["B"], case["M"])
 
     def make_net(self) -> nn.Module:
         return Identity()
@@ -109,9 +127,10 @@ class Method:
     def image(self, view: str, t: int) -> Tensor:
         """A view of call `t`, ``[N, K]`` float32, with gradient: by the file's formula."""
         inputs, rows = self.case["inputs"], self.case["B"] if view.startswith("labeled") else self.case["M"]
-        amplitude = inputs.get("amp", {}).get(view, AMPLITUDES[view])
+        usual = 1.5 if "head" in self.case.get("nets", {}) else AMPLITUDES[view]
+        amplitude = inputs.get("amp", {}).get(view, usual)
         amplitude = amplitude[t] if isinstance(amplitude, list) else amplitude
-        x = amplitude * u64(inputs["seed"] + 20 * t + CODES[view], rows, self.case["K"])
+        x = amplitude * u64(inputs["seed"] + 20 * t + CODES[view], rows, self.width)
         if view in inputs.get("follow", {}):
             x = x + inputs["follow"][view] * self.image("weak", t).detach().numpy()
         x = x.astype(np.float32)
@@ -351,6 +370,146 @@ class DeFixMatchCase(Method):
         return super().value(name, losses)
 
 
+class Raw(nn.Module):
+    """A linear head on the images, which are the features, and the heads of the algorithm, with the file's weights."""
+
+    def __init__(self, heads: Any, seed: int = 500, projector: int = 600) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+        self.heads = nn.ModuleDict(copy.deepcopy(dict(heads)))
+        with torch.no_grad():
+            self.linear.weight.copy_(2 * torch.from_numpy(u(seed, 5, 6)))
+            self.linear.bias.copy_(0.5 * torch.from_numpy(u(seed + 1, 5)))
+            for number, part in enumerate(self.heads["projector"].each):
+                for offset, weight in enumerate(part.parameters()):
+                    scale = 1.0 if weight.dim() == 2 else 0.25
+                    weight.copy_(scale * torch.from_numpy(u(projector + 10 * number + offset, *weight.shape)))
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def head(self, f: Tensor) -> Tensor:
+        return self.linear(f)
+
+
+class ProjectedCase(Method):
+    """CoMatch and SimMatch: embeddings in a memory."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__(case)
+        self.algorithm.align.usual.register_forward_hook(lambda *a: self.seen.__setitem__("aligned", a[2]))
+
+    def make_net(self) -> nn.Module:
+        return Raw(self.algorithm.heads)
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "aligned":
+            return self.seen["aligned"]
+        if name == "grad_projector":
+            return self.projector_gradients()
+        return super().value(name, losses)
+
+    def projector_gradients(self) -> dict[str, list[float]]:
+        """Sum, and sum of the absolute values, of the gradient of each weight, under USB's names or the authors'."""
+        found = {}
+        for number, part in enumerate(self.net.heads["projector"].each):
+            for name, weight in part.named_parameters():
+                full = f"mlp_proj{f'_{number + 1}' if number else ''}.{name}"
+                gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                found[full] = found[name] = [float(gradient.sum()), float(gradient.abs().sum())]
+        self.net.zero_grad()
+        return found
+
+
+class CoMatchCase(ProjectedCase):
+    config = CoMatch
+    unlabeled = ("weak", "strong", "strong2")
+    settings: ClassVar = {
+        "contrast_p_cutoff": "tau_graph",
+        "contrast_loss_ratio": "lambda_c",
+        "smoothing_alpha": "alpha",
+        "queue_batch": "queue_batches",
+        "da_len": "align_slots",
+        "use_epass": "epass",
+        **dict.fromkeys(("batch_size", "uratio", "queue_size")),
+    }
+    values: ClassVar = {**Method.values, "contrast": "loss_c"}
+    state: ClassVar = {
+        "queue_features": "align.last.features",
+        "queue_probs": "align.last.probs",
+        "pointer": "align.last.place",
+        "queue": "align.usual.recent",
+        "queue_pointer": "align.usual.place",
+    }
+    until: ClassVar = {"comatch/queue_not_whole": (1, "state.queue_features")}
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        original = "queue_size" in self.case["config"]
+        options |= {"activation": "leaky-relu" if original else "relu", "alignment": "authors" if original else "usb"}
+        return {**options, "queue_batches": 2, "width": 4, "start": 1}
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        started = call["epoch"] > 0 and call.get("it", 99) > self.case["config"]["queue_batch"]
+        return 0.5 * started
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "edges":
+            probs = self.seen["align"]
+            alike = (probs @ probs.T).fill_diagonal_(1.0)
+            return (alike >= self.algorithm.align.config.tau_graph).sum(1).float().mean()
+        if name == "state.batch_means":
+            return self.algorithm.align.usual.recent[: len(self.expected)]
+        if name in ("state.queue_features", "state.queue_probs"):  # of one case, 18 of 24 rows
+            return super().value(name, losses)[: len(self.expected)]
+        return super().value(name, losses)
+
+
+class SimMatchCase(ProjectedCase):
+    config = SimMatch
+    settings: ClassVar = {
+        "in_loss_ratio": "lambda_in",
+        "smoothing_alpha": "alpha",
+        "da_len": "align_slots",
+        "use_epass": "epass",
+        "bank_momentum": "bank_momentum",
+        "T_teacher": "temperature",
+        "T_student": "temperature",
+        **dict.fromkeys(("K", "labeled_total", "dataset")),
+    }
+    values: ClassVar = {**Method.values, "in": "loss_in"}
+    state: ClassVar = {
+        "bank": "align.embeddings",
+        "bank_labels": "align.labels",
+        "queue": "align.usual.recent",
+        "queue_pointer": "align.usual.place",
+    }
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__(case)
+        if "teacher" in case["nets"]:
+            self.teacher = Raw(self.algorithm.heads, 530, 630)
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        options |= {"width": 4, "start": 1, "bank_norm": "usb" if "usb_normalize" in self.case["name"] else "embedding"}
+        if "T_teacher" in self.case["config"]:
+            options |= {"teacher": "ema", "alignment": "authors", "bank_momentum": 0.0}
+        return options
+
+    def info(self) -> Info:
+        return super().info()._replace(labeled_counts=torch.tensor([2, 2, 2, 1, 1]))
+
+    def set(self, name: str, value: Any) -> None:
+        """The bank has a column for each image there, and the class 0 for those that were not seen."""
+        super().set(name, np.array(value).T.tolist() if name == "bank" else value)
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        return 0.5 * (call["epoch"] > 0)
+
+    def value(self, name: str, losses: Losses) -> Any:
+        found = super().value(name, losses)
+        return found.T if name == "state.bank" else found
+
+
 METHODS: dict[str, type[Method]] = {
     "flexmatch": FlexMatchCase,
     "freematch": FreeMatchCase,
@@ -358,4 +517,6 @@ METHODS: dict[str, type[Method]] = {
     "adamatch": AdaMatchCase,
     "dash": DashCase,
     "defixmatch": DeFixMatchCase,
+    "comatch": CoMatchCase,
+    "simmatch": SimMatchCase,
 }

@@ -28,16 +28,20 @@ def same(ours: Any, expected: Any, what: str, *, exact: bool = False) -> None:
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5, err_msg=what)
 
 
-def compare(subject: Method, call: dict[str, Any], losses: Any, formula: dict[str, Any], t: int) -> None:
-    """Everything that a call has, but its inputs and gradients; where a formula departs from the code, by it."""
+def compare(subject: Method, call: dict[str, Any], losses: Any, formula: dict[str, Any], t: int) -> bool:
+    """Everything that a call has, but its inputs and gradients; where a formula departs from the code, by it. Whether
+    the case goes on."""
     found = {name: value for name, value in call.items() if name not in INPUTS | {"state"}}
     found |= {f"state.{name}": value for name, value in call.get("state", {}).items()}
     for name, value in found.items():
         if name.startswith("grad_") or name in subject.ignored:
             continue
+        if subject.until.get(str(subject.case["name"])) == (t, name):
+            return False
         subject.expected = formula.get(name.removeprefix("state."), value)
         whole = name in EXACT and np.ndim(subject.expected) != 2 and not subject.weighted
         same(subject.value(name, losses), subject.expected, f"{name} of call {t}", exact=whole)
+    return True
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,13 +61,20 @@ def test_calls(name: str) -> None:
         rows = torch.tensor(call.get("index_labeled", range(len(y))))
         progress = torch.tensor(subject.progress(call, t))
         batch = Batch(tuple(x), y, tuple(unlabeled), index, progress, subject.rng(t), rows)
-        losses = subject.algorithm(batch, subject.net, subject.net)
-        compare(subject, call, losses, case.get("by_formula", {t: {}})[t], t)
+        losses = subject.algorithm(batch, subject.net, subject.teacher)
+        goes_on = compare(subject, call, losses, case.get("by_formula", {t: {}})[t], t)
         losses.total.backward()
         for view, tensor in views.items():
             if f"grad_{view}" in call:
                 gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                 same(gradient, call[f"grad_{view}"], f"grad_{view} of call {t}")
+        for name in call.keys() - {f"grad_{view}" for view in views}:
+            if name.startswith("grad_"):
+                ours = subject.value(name, losses)
+                for weight, value in call[name].items():
+                    same(ours[weight], value, f"{name} of {weight} of call {t}")
+        if not goes_on:
+            return
 
 
 def test_unknown_methods_fail_by_name() -> None:

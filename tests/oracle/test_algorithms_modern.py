@@ -1,5 +1,5 @@
-"""The methods after FixMatch beyond the golden cases: where they are FixMatch, and what they do to images and state that
-no golden case has."""
+"""The methods after FixMatch beyond the golden cases: where they are FixMatch, and what they do to images and state
+that no golden case has."""
 
 from __future__ import annotations
 

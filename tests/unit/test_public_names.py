@@ -8,8 +8,9 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "AdaMatch CADR Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
-    "SelfTraining SoftMatch Supervised SupervisedMixUp UDA VAT"
+    "AdaMatch CADR CoMatch Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel "
+    "PseudoLabeling ReMixMatch RealMix "
+    "SelfTraining SimMatch SoftMatch Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"

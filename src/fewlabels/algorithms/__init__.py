@@ -7,6 +7,7 @@ from typing import get_args
 from fewlabels.algorithms.adamatch import AdaMatch
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.cadr import CADR
+from fewlabels.algorithms.comatch import CoMatch
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.dash import Dash
@@ -27,6 +28,7 @@ from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.self_training import SelfTraining
+from fewlabels.algorithms.simmatch import SimMatch
 from fewlabels.algorithms.softmatch import SoftMatch
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
@@ -42,6 +44,7 @@ __all__ = [
     "AdaMatch",
     "Algorithm",
     "AnyAlgorithm",
+    "CoMatch",
     "Composed",
     "Consistency",
     "Dash",
@@ -61,6 +64,7 @@ __all__ = [
     "ReMixMatch",
     "RealMix",
     "SelfTraining",
+    "SimMatch",
     "SoftMatch",
     "Supervised",
     "SupervisedMixUp",
@@ -86,6 +90,8 @@ AnyAlgorithm = (
     | AdaMatch
     | Dash
     | DeFixMatch
+    | CoMatch
+    | SimMatch
     | CADR
     | Frozen
     | SelfTraining

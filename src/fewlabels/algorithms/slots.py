@@ -71,6 +71,11 @@ def soft(temperature: float) -> Slot:
     return target
 
 
+def probabilities(seen: Seen) -> Tensor:
+    """Target: the probabilities as they are, ``[M, K]``."""
+    return seen.probs
+
+
 def sharpened(temperature: float) -> Slot:
     """Align: ``softmax(logits / T)`` in place of ``softmax(logits)``, ``[M, K]``."""
     return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
