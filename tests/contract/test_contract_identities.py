@@ -94,7 +94,9 @@ def untouched(config: Any) -> bool:
     return unmixed and unweighted and plain and once
 
 
-WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", "w_fairness")
+BESIDE = ("w_fairness", "lambda_c", "lambda_in")
+"""Weights of terms that count whatever the threshold is."""
+WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)
 PLAIN = [case for case in CASES if untouched(case.config)]
 
 
@@ -106,7 +108,7 @@ FIXED = [case for case in PLAIN if has(case.config, "tau") and case.config.name 
 
 @pytest.mark.parametrize("case", FIXED, ids=lambda case: case.name)
 def test_a_threshold_that_nobody_passes_gives_the_supervised_loss(case: Any) -> None:
-    config = replace(case.config, tau=1.0)
+    config = replace(case.config, tau=1.0, **{name: 0.0 for name in BESIDE if has(case.config, name)})
     same(config, Supervised(), batch_for(config))
 
 

@@ -173,8 +173,3 @@ def test_adamatch_s_weight_grows_for_half_of_the_training() -> None:
     step: Any = AdaMatch(variant="paper", lambda_u=2.0).build(info(4, 12)).lambda_u
     found = [float(step(torch.tensor(t))) for t in (0.0, 0.125, 0.25, 0.5, 0.75)]
     assert found == pytest.approx([0, 1 - math.cos(math.pi / 4), 1, 2, 2], abs=1e-6)
-
-
-def test_softmatch_without_alignment_has_no_aligned_statistics() -> None:
-    with pytest.raises(ValueError, match=r"^SoftMatch.statistics aligned means nothing with SoftMatch.align_to none$"):
-        SoftMatch(align_to="none", statistics="aligned")

@@ -201,6 +201,7 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "realmix": {"w_match": None, "ramp_steps": steps},
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
+                "simmatch": {"start": steps // 10},
                 "dash": {"epoch": {500: 2, 3000: 12}[steps]},
             }
             assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))

@@ -35,12 +35,7 @@ class SoftMatch(Guided):
     """Class frequencies towards which the guesses are aligned, for the weights alone: equal ones, or the running mean
     of what the net says of the labeled images (TorchSSL)."""
     statistics: Literal["unaligned", "aligned"] = "unaligned"
-    """Of which guesses running mean and variance are (USB: `aligned`)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.align_to == "none" and self.statistics == "aligned":
-            raise ValueError("SoftMatch.statistics aligned means nothing with SoftMatch.align_to none")
+    """Whether running mean and variance are of the guesses before or after alignment (USB: `aligned`)."""
 
     def compose(self, info: Info) -> Consistency:
         return self.guided(select=TruncatedGaussian(self, info.classes))

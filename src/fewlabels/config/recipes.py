@@ -122,6 +122,7 @@ RAMPS: Mapping[str, tuple[str, float]] = {
     "realmix": ("ramp_steps", 1),
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
+    "simmatch": ("start", 0.1),
     "dash": ("epoch", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
 }
 """Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
