@@ -23,8 +23,8 @@ class Copies(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Views of each labeled and each unlabeled image that an algorithm wants: ``"weak"``, ``"strong"`` or one of
-    `further`.
+    """Views of each labeled and each unlabeled image that an algorithm wants: ``"weak"``, ``"strong"``, of unlabeled
+    images ``"medium"``, or one of `further`.
 
     Repeated names are independent draws: ``unlabeled=("weak", "weak")`` is MixMatch's pair.
     """

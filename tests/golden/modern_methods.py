@@ -19,10 +19,15 @@ from fewlabels.algorithms import (
     DeFixMatch,
     FlexMatch,
     FreeMatch,
+    FullMatch,
+    ReFixMatch,
+    SequenceMatch,
+    ShrinkMatch,
     SimMatch,
     SoftMatch,
 )
 from fewlabels.algorithms.memory import Ring
+from fewlabels.algorithms.shrinkmatch import cuts
 from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Info, Losses
@@ -52,6 +57,10 @@ class Method:
     config: ClassVar[Any]
     labeled: tuple[str, ...] = ("labeled",)
     unlabeled: tuple[str, ...] = ("weak", "strong")
+    beside: tuple[str, ...] = ()
+    """Views that stand for something else."""
+    views: ClassVar[dict[str, Tensor]] = {}
+    """Those of the call, by name."""
     settings: ClassVar[dict[str, str | None]] = {}
     """From the case's names to options; None for what is no option."""
     values: ClassVar[dict[str, str]] = {"sup": "loss_x", "unsup": "loss_u", "total": "loss"}
@@ -515,6 +524,83 @@ class SimMatchCase(ProjectedCase):
         return found.T if name == "state.bank" else found
 
 
+class ReFixMatchCase(Method):
+    config = ReFixMatch
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.usb = self.case["name"].endswith("/usb")
+        return {**options, "variant": "usb" if self.usb else "authors"}
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "unsup" and not self.usb:
+            return losses.log["loss_u"] + losses.log["loss_low"]
+        return super().value(name, losses)
+
+
+class SequenceMatchCase(FlexMatchCase):
+    config = SequenceMatch
+    unlabeled = ("weak", "medium", "strong")
+    settings: ClassVar = {"thresh_warmup": None, "ulb_dest_len": None, "beta": None}
+    values: ClassVar = {
+        "ce": "loss_u",
+        "kl_medium_weak": "kl_weak_medium",
+        "kl_strong_medium": "kl_medium_strong",
+        **Method.values,
+        "kl_strong_weak": "kl_weak_strong",
+    }
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.usb = self.case["name"].endswith("/usb")
+        return {**options, "variant": "usb" if self.usb else "authors"}
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "unsup" and not self.usb:
+            return losses.log["loss_u"] + losses.log["loss_seq"]
+        return super().value(name, losses)
+
+
+class FullMatchCase(Method):
+    config = FullMatch
+    values: ClassVar = {**Method.values, "negative": "loss_negative", "entropy": "loss_meaning", "k": "k"}
+
+    def value(self, name: str, losses: Losses) -> Any:
+        return losses.kept if name == "select" else super().value(name, losses)
+
+
+class Given(nn.Module):
+    """A head whose logits are given."""
+
+    logits: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits
+
+
+class ShrinkMatchCase(Method):
+    """`strong2` are the logits of the second head."""
+
+    config = ShrinkMatch
+    beside = ("strong2",)
+    settings: ClassVar = {"threshold": "tau", "DA": "align", "da_len": "align_slots"}
+    values: ClassVar = {**Method.values, "ratio": "ratio"}
+
+    def make_net(self) -> nn.Module:
+        net = Identity()
+        net.heads = nn.ModuleDict({"shrink": Given()})
+        return net
+
+    def before(self, call: dict[str, Any], t: int) -> None:
+        self.net.heads["shrink"].logits = self.views["strong2"]
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "shrink":  # before the running share
+            return losses.log["loss_shrink"] / losses.log["ratio"]
+        if name == "cut":
+            _, cut, _ = cuts(self.seen["target"], self.algorithm.select.tau)
+            return cut[losses.kept == 0]
+        return super().value(name, losses)
+
+
 METHODS: dict[str, type[Method]] = {
     "flexmatch": FlexMatchCase,
     "freematch": FreeMatchCase,
@@ -524,4 +610,8 @@ METHODS: dict[str, type[Method]] = {
     "defixmatch": DeFixMatchCase,
     "comatch": CoMatchCase,
     "simmatch": SimMatchCase,
+    "refixmatch": ReFixMatchCase,
+    "sequencematch": SequenceMatchCase,
+    "fullmatch": FullMatchCase,
+    "shrinkmatch": ShrinkMatchCase,
 }

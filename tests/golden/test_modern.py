@@ -52,9 +52,10 @@ def test_calls(name: str) -> None:
     subject = METHODS[method](case)
     for t, call in enumerate(case["calls"]):
         assert call["t"] == t
-        views = {view: subject.image(view, t) for view in (*subject.labeled, *subject.unlabeled)}
+        views = {view: subject.image(view, t) for view in (*subject.labeled, *subject.unlabeled, *subject.beside)}
         for view, total in call["input_sums"].items():
-            assert float(views[view].detach().double().sum()) == pytest.approx(total, rel=1e-6, abs=1e-6), view
+            assert float(views[view].detach().double().sum()) == pytest.approx(total, rel=1e-6, abs=1e-5), view
+        subject.views = views
         subject.before(call, t)
         y, index = (torch.tensor(call.get(key, range(case[n]))) for key, n in (("y", "B"), ("index", "M")))
         x, unlabeled = ([views[view] for view in names] for names in (subject.labeled, subject.unlabeled))

@@ -16,6 +16,7 @@ from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.flexmatch import FlexMatch
 from fewlabels.algorithms.freematch import FreeMatch
 from fewlabels.algorithms.frozen import Frozen
+from fewlabels.algorithms.fullmatch import FullMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.mean_teacher import MeanTeacher
@@ -26,8 +27,11 @@ from fewlabels.algorithms.openset import OpenSet
 from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
+from fewlabels.algorithms.refixmatch import ReFixMatch
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.self_training import SelfTraining
+from fewlabels.algorithms.sequencematch import SequenceMatch
+from fewlabels.algorithms.shrinkmatch import ShrinkMatch
 from fewlabels.algorithms.simmatch import SimMatch
 from fewlabels.algorithms.softmatch import SoftMatch
 from fewlabels.algorithms.supervised import Supervised
@@ -53,6 +57,7 @@ __all__ = [
     "FlexMatch",
     "FreeMatch",
     "Frozen",
+    "FullMatch",
     "Imbalance",
     "MeanTeacher",
     "Missing",
@@ -61,9 +66,12 @@ __all__ = [
     "OpenSet",
     "PiModel",
     "PseudoLabeling",
+    "ReFixMatch",
     "ReMixMatch",
     "RealMix",
     "SelfTraining",
+    "SequenceMatch",
+    "ShrinkMatch",
     "SimMatch",
     "SoftMatch",
     "Supervised",
@@ -92,6 +100,10 @@ AnyAlgorithm = (
     | DeFixMatch
     | CoMatch
     | SimMatch
+    | ReFixMatch
+    | SequenceMatch
+    | FullMatch
+    | ShrinkMatch
     | CADR
     | Frozen
     | SelfTraining

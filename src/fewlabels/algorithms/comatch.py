@@ -107,4 +107,4 @@ class Memory(nn.Module):
         graph = torch.where(alike >= self.config.tau_graph, alike, 0.0).where(itself == 0, 1.0)
         found = (first @ parallel.joined(second).T / self.config.temperature).softmax(1)
         losses: Tensor = -(graph / graph.sum(1, keepdim=True) * (found + 1e-7).log()).sum(1)
-        return losses.mean()
+        return (seen.counts * losses).mean()

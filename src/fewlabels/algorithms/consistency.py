@@ -162,7 +162,8 @@ class Consistency(Algorithm):
         if not self.weak_gradient:
             guessed = Outputs(guessed.features.detach(), guessed.logits.detach())
         probs = guessed.logits.detach().softmax(1)
-        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {})
+        counts = probs.new_ones(len(probs))
+        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {}, counts)
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         return [sentence for part in self.parts for sentence in part.remarks(classes)]

@@ -120,4 +120,4 @@ class Bank(nn.Module):
         """Term: cross-entropy of the likenesses of the strong view, 0-d; 0 before the start."""
         strong = seen.net.heads["projector"](seen.strong[0].features)
         losses = cross_entropy(strong @ self.before.T / self.config.temperature, self.wanted)
-        return losses.mean() * started(seen, self.config.start, self.steps)
+        return (seen.counts * losses).mean() * started(seen, self.config.start, self.steps)

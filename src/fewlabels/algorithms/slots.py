@@ -34,6 +34,9 @@ class Seen(NamedTuple):
     """What guesses, the net itself or its average: whose heads fit the features of `weak`."""
     log: dict[str, Tensor]
     """Further values to log, 0-d or one for each class, ``[K]``; a slot may add to them."""
+    counts: Tensor
+    """Weights ``[M]`` of the unlabeled images in terms that do not go by the mask: 1, or what a part has left of it,
+    which it writes here in `select`."""
 
 
 class Part(nn.Module):
