@@ -85,11 +85,19 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
 START_LOW = {"flexmatch", "freematch", "softmatch", "dash"}
-"""Whose thresholds grow from low values as the training goes on, or that have a warm-up, so that in their first steps
-every image counts."""
+
+
+def starts_low(config: Any) -> bool:
+    """Whether its thresholds grow from low values as the training goes on, or it has a warm-up, so that in its first
+    steps every image counts."""
+    return config.name in START_LOW or getattr(config, "flexible", False)
+
 
 UNSURE = {"freematch,clip=thresholds"}
 """Whose thresholds no toy image reaches."""
+
+CLASS_LAYERS = ("net.linear", "heads.shrink.6")
+"""Linear layers whose outputs are classes."""
 
 OF_CLASSES = ("select.last", "align.labels", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""

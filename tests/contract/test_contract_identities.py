@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
-from algorithm_cases import CASES, MAIN, SHAPE, START_LOW, K, build, info, make_batch, opinionated, with_heads
+from algorithm_cases import CASES, MAIN, SHAPE, K, build, info, make_batch, opinionated, starts_low, with_heads
 from fewlabels.algorithms import (
     ICT,
     UDA,
@@ -94,16 +94,20 @@ def untouched(config: Any) -> bool:
     return unmixed and unweighted and plain and once
 
 
-BESIDE = ("w_fairness", "lambda_c", "lambda_in")
+BESIDE = ("w_fairness", "lambda_c", "lambda_in", "w_negative", "w_meaning", "w_shrink")
 """Weights of terms that count whatever the threshold is."""
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)
 PLAIN = [case for case in CASES if untouched(case.config)]
 
 
-RELATIVE = {"adamatch"}
-"""Whose `tau` is a share of another confidence."""
+OTHERWISE = {"adamatch", "refixmatch"}
+"""Whose `tau` is a share of another confidence, or below which images count, too."""
 
-FIXED = [case for case in PLAIN if has(case.config, "tau") and case.config.name not in START_LOW | RELATIVE]
+FIXED = [
+    case
+    for case in PLAIN
+    if has(case.config, "tau") and not starts_low(case.config) and case.config.name not in OTHERWISE
+]
 
 
 @pytest.mark.parametrize("case", FIXED, ids=lambda case: case.name)

@@ -13,7 +13,17 @@ import torch
 from algorithm_oracles import Identity, K, info
 from torch import Tensor
 
-from fewlabels.algorithms import AdaMatch, Dash, DeFixMatch, FixMatch, FlexMatch, FreeMatch, SoftMatch
+from fewlabels.algorithms import (
+    AdaMatch,
+    Dash,
+    DeFixMatch,
+    FixMatch,
+    FlexMatch,
+    FreeMatch,
+    FullMatch,
+    ReFixMatch,
+    SoftMatch,
+)
 from fewlabels.algorithms.functional import quantile
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch
@@ -75,6 +85,8 @@ IDENTITIES: dict[str, tuple[Any, Callable[[Any], None], float]] = {
         as_it_is,
         TAU,
     ),
+    "refixmatch, every image sure": (ReFixMatch(tau=0.0), as_it_is, 0.0),
+    "fullmatch, without its losses": (FullMatch(tau=TAU, w_negative=0.0, w_meaning=0.0), as_it_is, TAU),
     "defixmatch, no labeled image confident": (DeFixMatch(tau=TAU, lambda_u=1.0), as_it_is, TAU),
 }
 
