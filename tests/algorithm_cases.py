@@ -63,6 +63,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"confidence_mask": 0.6, "tsa": "exp", "tsa_on": "logits", "copy_kind": "color"},
     ],
     "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
+    "crmatch": [{"w_rotation": 0.0}, {"w_distance": 0.0}],
     "fixmatch": [
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},

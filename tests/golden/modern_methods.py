@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from fewlabels.algorithms import (
     AdaMatch,
     CoMatch,
     Consistency,
+    CRMatch,
     Dash,
     DeFixMatch,
     FlexMatch,
@@ -26,6 +28,7 @@ from fewlabels.algorithms import (
     SimMatch,
     SoftMatch,
 )
+from fewlabels.algorithms.crmatch import cosine
 from fewlabels.algorithms.memory import Ring
 from fewlabels.algorithms.shrinkmatch import cuts
 from fewlabels.algorithms.slots import Seen
@@ -601,6 +604,74 @@ class ShrinkMatchCase(Method):
         return super().value(name, losses)
 
 
+class Mapped(nn.Module):
+    """Images that are the last maps, or where they are pooled already the features; heads with the file's weights."""
+
+    def __init__(self, heads: Any, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, 5)
+        self.heads = nn.ModuleDict(copy.deepcopy(dict(heads)))
+        own = {"distance": [(0.25, 700), (0.1, 701)], "rotation": [(1, 710), (0.25, 711), (1, 712), (0.25, 713)]}
+        with torch.no_grad():
+            for part, recipe in ((self.linear, [(6, 500), (0.5, 501)]), *((h, own[n]) for n, h in self.heads.items())):
+                for weight, (scale, seed) in zip(part.parameters(), recipe, strict=True):
+                    weight.copy_(scale * torch.from_numpy(u(seed, *weight.shape)))
+
+    def maps(self, x: Tensor) -> Tensor:
+        return x
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def head(self, f: Tensor) -> Tensor:
+        return self.linear(f)
+
+
+class CRMatchCase(Method):
+    config = CRMatch
+    settings: ClassVar = {"rotation": "w_rotation"}
+    values: ClassVar = {**Method.values, "distance": "loss_distance", "rotation": "loss_rot"}
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.shape = [int(n) for n in re.findall(r"\d+", re.search(r"feature map \[(.*?)\]", case["nets"]["maps"])[1])]
+        self.beside = ("rot",) if case["config"]["rotation"] else ()
+        super().__init__(case)
+        self.algorithm.beside = lambda batch: [self.views[view] for view in self.beside]
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "w_rotation": float(options["w_rotation"])}
+
+    def info(self) -> Info:
+        channels, *size = self.shape
+        return super().info()._replace(features=channels, maps=tuple(size) or None)
+
+    def make_net(self) -> nn.Module:
+        return Mapped(self.algorithm.heads, self.shape[0])
+
+    def image(self, view: str, t: int) -> Tensor:
+        inputs = self.case["inputs"]
+        rows = self.case["B"] * (4 if view == "rot" else 1) if view in ("labeled", "rot") else self.case["M"]
+        seed, amplitude = inputs["seed"] + 20 * t + CODES[view], inputs.get("amp", {}).get(view, 1.5)
+        level = inputs.get("mean_amp", 1.0) * u64(seed + 10, rows, self.shape[0])
+        maps = amplitude * u64(seed, rows, *self.shape) + level.reshape(rows, -1, *[1] * (len(self.shape) - 1))
+        return torch.from_numpy(maps.astype(np.float32)).requires_grad_()
+
+    def value(self, name: str, losses: Losses) -> Any:
+        if name == "cosine":
+            maps = (self.net.heads["distance"](self.views[view].flatten(1)) for view in ("weak", "strong"))
+            return cosine(*maps)
+        if name == "grad_heads":
+            names = {"rotation": "rot_classifier", "distance": "ds_classifier"}
+            found = {}
+            for head, part in self.net.heads.items():
+                for weight, p in part.named_parameters():
+                    gradient = torch.zeros_like(p) if p.grad is None else p.grad
+                    found[f"{names[head]}.{weight}"] = [float(gradient.sum()), float(gradient.abs().sum())]
+            self.net.zero_grad()
+            return found
+        return super().value(name, losses)
+
+
 METHODS: dict[str, type[Method]] = {
     "flexmatch": FlexMatchCase,
     "freematch": FreeMatchCase,
@@ -614,4 +685,5 @@ METHODS: dict[str, type[Method]] = {
     "sequencematch": SequenceMatchCase,
     "fullmatch": FullMatchCase,
     "shrinkmatch": ShrinkMatchCase,
+    "crmatch": CRMatchCase,
 }

@@ -10,6 +10,7 @@ from fewlabels.algorithms.cadr import CADR
 from fewlabels.algorithms.comatch import CoMatch
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.crmatch import CRMatch
 from fewlabels.algorithms.dash import Dash
 from fewlabels.algorithms.defixmatch import DeFixMatch
 from fewlabels.algorithms.fixmatch import FixMatch
@@ -48,6 +49,7 @@ __all__ = [
     "AdaMatch",
     "Algorithm",
     "AnyAlgorithm",
+    "CRMatch",
     "CoMatch",
     "Composed",
     "Consistency",
@@ -104,6 +106,7 @@ AnyAlgorithm = (
     | SequenceMatch
     | FullMatch
     | ShrinkMatch
+    | CRMatch
     | CADR
     | Frozen
     | SelfTraining

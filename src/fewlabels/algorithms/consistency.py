@@ -59,6 +59,8 @@ class Consistency(Algorithm):
     """
 
     on_features = True
+    maps = False
+    """Whether the joint pass is to give maps, too, where the net has them."""
 
     def __init__(
         self,
@@ -144,13 +146,15 @@ class Consistency(Algorithm):
     def see(self, batch: Batch, net: Net, ema: Net) -> Seen:
         """The forward passes of a step."""
         weak, *strong = batch.u
+        views, strong = len(strong), [*strong, *self.beside(batch)]
         labeled, teacher = len(batch.x), net if self.teacher == "student" else ema
         if not strong:
             seen = passed(net, batch.x)
+            views = 1
             with frozen_statistics(net):
                 (guessed,) = trained = passed(net, [weak])
         elif self.teacher == "student" and self.bn == "joint":
-            seen = passed(net, [*batch.x, weak, *strong])
+            seen = passed(net, [*batch.x, weak, *strong], self.maps)
             guessed, trained = seen[labeled], seen[labeled + 1 :]
         else:
             # a pass of the weak images alone leaves the running statistics of batch normalisation as they are
@@ -159,11 +163,17 @@ class Consistency(Algorithm):
                 (guessed,) = passed(teacher, [weak])
             seen = passed(net, [*batch.x, *strong])
             trained = seen[labeled:]
+        trained, further = trained[:views], trained[views:]
         if not self.weak_gradient:
             guessed = Outputs(guessed.features.detach(), guessed.logits.detach())
         probs = guessed.logits.detach().softmax(1)
         counts = probs.new_ones(len(probs))
-        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {}, counts)
+        outputs = tuple(seen[:labeled]), guessed, tuple(trained)
+        return Seen(*outputs, probs, batch, net, teacher, {}, counts, tuple(further))
+
+    def beside(self, batch: Batch) -> list[Tensor]:
+        """Further images that pass through the net with the trained views, in groups."""
+        return []
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         return [sentence for part in self.parts for sentence in part.remarks(classes)]
@@ -176,9 +186,15 @@ class Consistency(Algorithm):
         return [part for part in self.children() if isinstance(part, Part)]
 
 
-def passed(net: Net, groups: Sequence[Tensor]) -> list[Outputs]:
-    """Outputs of some groups of images that pass through the net together."""
+def passed(net: Net, groups: Sequence[Tensor], maps: bool = False) -> list[Outputs]:
+    """Outputs of some groups of images that pass through the net together, with maps if asked for."""
     sizes = [len(group) for group in groups]
-    features = net.features(groups[0] if len(groups) == 1 else torch.cat(tuple(groups)))
+    images = groups[0] if len(groups) == 1 else torch.cat(tuple(groups))
+    if maps:
+        whole = net.maps(images)
+        features = whole.mean((2, 3))
+    else:
+        features = net.features(images)
     logits = net.head(features).float()
-    return [Outputs(*part) for part in zip(torch.split(features, sizes), torch.split(logits, sizes), strict=True)]
+    parts = [torch.split(part, sizes) for part in (features, logits, *([whole] if maps else []))]
+    return [Outputs(*part) for part in zip(*parts, strict=True)]

@@ -37,6 +37,8 @@ class Seen(NamedTuple):
     counts: Tensor
     """Weights ``[M]`` of the unlabeled images in terms that do not go by the mask: 1, or what a part has left of it,
     which it writes here in `select`."""
+    further: tuple[Outputs, ...] = ()
+    """Of the images that a step has beside the views (`Consistency.beside`), with gradient."""
 
 
 class Part(nn.Module):
