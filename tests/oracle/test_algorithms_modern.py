@@ -15,16 +15,22 @@ from torch import Tensor
 
 from fewlabels.algorithms import (
     AdaMatch,
+    CoMatch,
     Dash,
     DeFixMatch,
     FixMatch,
     FlexMatch,
     FreeMatch,
     FullMatch,
+    OpenSet,
     ReFixMatch,
+    SequenceMatch,
+    ShrinkMatch,
+    SimMatch,
     SoftMatch,
 )
 from fewlabels.algorithms.functional import quantile
+from fewlabels.inference.model import Model
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch
 
@@ -185,3 +191,17 @@ def test_adamatch_s_weight_grows_for_half_of_the_training() -> None:
     step: Any = AdaMatch(variant="paper", lambda_u=2.0).build(info(4, 12)).lambda_u
     found = [float(step(torch.tensor(t))) for t in (0.0, 0.125, 0.25, 0.5, 0.75)]
     assert found == pytest.approx([0, 1 - math.cos(math.pi / 4), 1, 2, 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("config", [ReFixMatch, SequenceMatch, FullMatch, ShrinkMatch, CoMatch, SimMatch])
+def test_images_that_are_set_aside_count_in_no_loss(config: Any) -> None:
+    """With all of them set aside every unlabeled loss is 0, that of the images below the threshold too."""
+    openset = OpenSet("energy", by="value", threshold=1e5, start=0.0)
+    algorithm: Any = config(openset=openset).build(info(4, 12, dim=K)._replace(unlabeled=12))
+    batch = batch_of(algorithm)
+    views = (batch.u[0], *[batch.u[1].detach().clone().requires_grad_() for _ in algorithm.views.unlabeled[1:]])
+    net = Model(Identity(), dict(algorithm.heads))
+    losses = algorithm(batch._replace(u=views), net, net)
+    beside = {name: float(value) for name, value in losses.log.items() if name.startswith("loss")}
+    assert float(losses.log["foreign"]) == 1 and len(beside) >= 4
+    assert beside.pop("loss") == beside.pop("loss_x") and set(beside.values()) == {0.0}
