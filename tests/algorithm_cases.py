@@ -85,7 +85,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
-START_LOW = {"flexmatch", "freematch", "softmatch", "dash"}
+START_LOW = {"flexmatch", "freematch", "softmatch", "dash", "cgmatch"}
 
 
 def starts_low(config: Any) -> bool:
@@ -100,7 +100,7 @@ UNSURE = {"freematch,clip=thresholds"}
 CLASS_LAYERS = ("net.linear", "heads.shrink.6")
 """Linear layers whose outputs are classes."""
 
-OF_CLASSES = ("select.last", "align.labels", "openset.guess")
+OF_CLASSES = ("select.last", "align.labels", "gaps.past.labels", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""
 
 

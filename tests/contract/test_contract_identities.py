@@ -94,7 +94,17 @@ def untouched(config: Any) -> bool:
     return unmixed and unweighted and plain and once
 
 
-BESIDE = ("w_fairness", "lambda_c", "lambda_in", "w_negative", "w_meaning", "w_shrink", "w_distance", "w_rotation")
+BESIDE = (
+    "w_fairness",
+    "lambda_c",
+    "lambda_in",
+    "w_negative",
+    "w_meaning",
+    "w_shrink",
+    "w_distance",
+    "w_rotation",
+    "lambda_h",
+)
 """Weights of terms that count whatever the threshold is."""
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)
 PLAIN = [case for case in CASES if untouched(case.config)]

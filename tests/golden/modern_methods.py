@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewlabels.algorithms import (
     AdaMatch,
+    CGMatch,
     CoMatch,
     Consistency,
     CRMatch,
@@ -672,6 +673,57 @@ class CRMatchCase(Method):
         return super().value(name, losses)
 
 
+class CGMatchCase(Method):
+    config = CGMatch
+    settings: ClassVar = {
+        "queue_size": "votes",
+        "warm_up_iter": "warmup_steps",
+        "lambda_h": "lambda_h",
+        **dict.fromkeys(("n_sigma", "ulb_dest_len", "steps_total", "T")),
+    }
+    values: ClassVar = {**Method.values, "easy": "loss_u", "ambiguous": "loss_gce"}
+    state: ClassVar = {
+        "mu": "gaps.mu",
+        "gap_mu": "gaps.gap_mu",
+        "p_model": "align.p_model",
+        "queue_labels": "gaps.past.labels",
+        "queue_pointer": "gaps.past.place",
+    }
+
+    def info(self) -> Info:
+        return super().info()._replace(steps=self.case["config"]["steps_total"])
+
+    def set(self, name: str, value: Any) -> None:
+        """Of the places that the warm-up does not fill the first class."""
+        if name == "warm_up_labels":
+            past, rows = self.algorithm.gaps.past, torch.arange(len(value[0]))
+            past.labels.zero_()
+            past.counts[:, 0] = past.labels.shape[1]
+            for labels in value:
+                past.write(rows, torch.tensor(labels))
+        elif name != "warm_up_confidences":
+            super().set(name, value)
+
+    def progress(self, call: dict[str, Any], t: int) -> float:
+        self.step = call["step"]
+        return float(self.step / self.case["config"]["steps_total"])
+
+    def value(self, name: str, losses: Losses) -> Any:
+        gaps, config = self.algorithm.gaps, self.algorithm.gaps.config
+        if name == "weight":
+            share = (self.step - config.warmup_steps) / (self.case["config"]["steps_total"] - config.warmup_steps)
+            assert self.expected == config.lambda_h * share**2
+            return losses.log["loss_hard"] / losses.log["loss_gce"]
+        if name in ("mask_easy", "mask_ambiguous"):
+            return losses.kept if name == "mask_easy" else gaps.unsure
+        if name == "count_gap":
+            return gaps.past.gaps(self.index)
+        return super().value(name, losses)
+
+    def before(self, call: dict[str, Any], t: int) -> None:
+        self.index = torch.tensor(call["index"])
+
+
 METHODS: dict[str, type[Method]] = {
     "flexmatch": FlexMatchCase,
     "freematch": FreeMatchCase,
@@ -686,4 +738,5 @@ METHODS: dict[str, type[Method]] = {
     "fullmatch": FullMatchCase,
     "shrinkmatch": ShrinkMatchCase,
     "crmatch": CRMatchCase,
+    "cgmatch": CGMatchCase,
 }

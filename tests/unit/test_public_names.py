@@ -8,7 +8,7 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "AdaMatch CADR CRMatch CoMatch Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen FullMatch ICT "
+    "AdaMatch CADR CGMatch CRMatch CoMatch Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen FullMatch ICT "
     "MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReFixMatch ReMixMatch RealMix SelfTraining "
     "SequenceMatch ShrinkMatch SimMatch SoftMatch Supervised SupervisedMixUp UDA VAT"
 )

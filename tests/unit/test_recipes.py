@@ -249,6 +249,7 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
                 "simmatch": {"start": steps // 10},
+                "cgmatch": {"warmup_steps": steps // 10},
                 "dash": {"epoch": {500: 2, 3000: 12}[steps]},
             }
             assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))

@@ -7,6 +7,7 @@ from typing import get_args
 from fewlabels.algorithms.adamatch import AdaMatch
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.cadr import CADR
+from fewlabels.algorithms.cgmatch import CGMatch
 from fewlabels.algorithms.comatch import CoMatch
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
@@ -49,6 +50,7 @@ __all__ = [
     "AdaMatch",
     "Algorithm",
     "AnyAlgorithm",
+    "CGMatch",
     "CRMatch",
     "CoMatch",
     "Composed",
@@ -107,6 +109,7 @@ AnyAlgorithm = (
     | FullMatch
     | ShrinkMatch
     | CRMatch
+    | CGMatch
     | CADR
     | Frozen
     | SelfTraining

@@ -29,6 +29,19 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
+def generalized_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
+    """``(1 - p_target^q) / q`` of each example, from cross-entropy (q to 0) to mean absolute error (q = 1), ``[N]``.
+
+    Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836; the probability is at least 1e-7.
+
+    Args:
+        logits: ``[N, K]``.
+        target: class numbers ``[N]`` int64.
+    """
+    probs: Tensor = logits.float().softmax(1).gather(1, target[:, None])[:, 0].clamp_min(1e-7)
+    return (1 - probs**q) / q
+
+
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     """Squared distance of ``softmax(logits)`` from the distributions `target`, mean over classes, ``[N]``.
 

@@ -51,6 +51,43 @@ class PerImage(nn.Module):
         return ~self.values.flatten(1).isnan().any(1) if self.values.ndim > 1 else ~self.values.isnan()
 
 
+class Votes(nn.Module):
+    """The last n guesses of each of N unlabeled images."""
+
+    labels: Tensor
+    """``[N, n]`` int16; -1 where none has been written."""
+    place: Tensor
+    """Where the next is written, ``[N]`` int64."""
+    counts: Tensor
+    """How often each class is among them, ``[N, K]`` int16."""
+
+    def __init__(self, images: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("labels", torch.full((images, size), -1, dtype=torch.int16))
+        self.register_buffer("place", torch.zeros(images, dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(images, classes, dtype=torch.int16))
+
+    @torch.no_grad()
+    def write(self, index: Tensor, guess: Tensor) -> None:
+        """One guess more ``[M]`` int64 of the images at rows `index` ``[M]`` int64, of every rank; of an image that
+        comes twice, the last."""
+        index, guess = parallel.gather(index), parallel.gather(guess)
+        guess = guess[newest(index, len(self.place))[index]]  # rows of one image are equal from here on
+        place = self.place[index]
+        old = self.labels[index, place].long()
+        classes = torch.arange(self.counts.shape[1], device=index.device)
+        change = (classes == guess[:, None]).short() - (classes == old[:, None]).short()
+        self.counts[index] = self.counts[index] + change
+        self.labels[index, place] = guess.short()
+        self.place[index] = (place + 1) % self.labels.shape[1]
+
+    def gaps(self, index: Tensor | None = None) -> Tensor:
+        """How much more often the most frequent guess is than the next one, ``[M]`` float32; None: of all images."""
+        counts = self.counts if index is None else self.counts[index]
+        first, second = counts.topk(2).values.float().unbind(1)
+        return first - second
+
+
 class Ring(nn.Module):
     """The last Q rows of several kinds, such as keys and values; the oldest are overwritten.
 

@@ -72,6 +72,8 @@ BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     # T models/freematch_entropy/freematch_utils.py
     ("freematch", "svhn"): {"algorithm.clip": "thresholds"},
     ("freematch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
+    ("cgmatch", "svhn"): {"algorithm.clip": True},  # BoCheng-96/CGMatch, semilearn/algorithms/cgmatch
+    ("cgmatch", "svhn_noextra"): {"algorithm.clip": True},
 }
 
 CADR: Settings = {"steps": 2**17}
@@ -123,6 +125,7 @@ RAMPS: Mapping[str, tuple[str, float]] = {
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
     "simmatch": ("start", 0.1),
+    "cgmatch": ("warmup_steps", 0.1),
     "dash": ("epoch", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
 }
 """Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
