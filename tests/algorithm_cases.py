@@ -34,9 +34,21 @@ K = 3
 """Classes of the toy problem."""
 SHAPE = (3, 8, 8)
 
-QUICK = {"tau": 0.45, "ramp_steps": 4, "tsa_ramp": 40, "xi": 1.0, "eps": 1.0}
+QUICK = {
+    "tau": 0.45,
+    "ramp_steps": 4,
+    "tsa_ramp": 40,
+    "xi": 1.0,
+    "eps": 1.0,
+    "epoch": 1,
+    "warmup_epochs": 2,
+    "start": 2,
+}
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
 VAT's moves, the trial long and the change short, do not depend on rounding."""
+
+QUICK_OF: dict[str, dict[str, Any]] = {"adamatch": {"tau": 1.0}}
+"""The same for single algorithms."""
 
 COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     "pseudo-label": [{"ramp": 0.0}],
@@ -51,6 +63,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"confidence_mask": 0.6, "tsa": "exp", "tsa_on": "logits", "copy_kind": "color"},
     ],
     "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
+    "crmatch": [{"w_rotation": 0.0}, {"w_distance": 0.0}],
     "fixmatch": [
         {"temperature": 0.5},
         {"temperature": 0.5, "target": "soft"},
@@ -72,10 +85,22 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
-START_LOW = {"flexmatch"}
-"""Whose thresholds grow from below `tau` as the training goes on, so that in its first steps every image counts."""
+START_LOW = {"flexmatch", "freematch", "softmatch", "dash", "cgmatch"}
 
-OF_CLASSES = ("select.last", "openset.guess")
+
+def starts_low(config: Any) -> bool:
+    """Whether its thresholds grow from low values as the training goes on, or it has a warm-up, so that in its first
+    steps every image counts."""
+    return config.name in START_LOW or getattr(config, "flexible", False)
+
+
+UNSURE = {"freematch,clip=thresholds"}
+"""Whose thresholds no toy image reaches."""
+
+CLASS_LAYERS = ("net.linear", "heads.shrink.6")
+"""Linear layers whose outputs are classes."""
+
+OF_CLASSES = ("select.last", "align.labels", "gaps.past.labels", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""
 
 
@@ -97,7 +122,8 @@ def choices(cls: Any) -> list[dict[str, Any]]:
 
 def quick(cls: Any, **options: Any) -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in QUICK.items() if name in known} | options)
+    own = QUICK_OF.get(cls.name, {})
+    return cls(**{name: value for name, value in QUICK.items() if name in known} | own | options)
 
 
 def cases(options: Callable[[type], list[dict[str, Any]]]) -> list[Case]:

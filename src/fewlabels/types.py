@@ -23,8 +23,8 @@ class Copies(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Views of each labeled and each unlabeled image that an algorithm wants: ``"weak"``, ``"strong"`` or one of
-    `further`.
+    """Views of each labeled and each unlabeled image that an algorithm wants: ``"weak"``, ``"strong"``, of unlabeled
+    images ``"medium"``, or one of `further`.
 
     Repeated names are independent draws: ``unlabeled=("weak", "weak")`` is MixMatch's pair.
     """
@@ -88,6 +88,8 @@ class Outputs(NamedTuple):
     """``[N, D]`` float32."""
     logits: Tensor
     """``[N, K]`` float32."""
+    maps: Tensor | None = None
+    """``[N, D, h, w]`` float32, whose means are the features; of a step that asks for them, and a net that has them."""
 
 
 class Findings(NamedTuple):
@@ -126,6 +128,8 @@ class Info(NamedTuple):
     """Unlabeled images per step, over all ranks."""
     coarse: bool = False
     """Whether the net's products have fewer bits than float32's (bf16, fp16, TF32)."""
+    maps: tuple[int, int] | None = None
+    """(h, w) of the maps whose means are the features; of a net that has them."""
 
 
 class Known(NamedTuple):
@@ -172,6 +176,10 @@ class Net(Protocol):
 
     def features(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, D]``."""
+        ...
+
+    def maps(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W] -> [N, D, h, w]``, whose means are the features; see `Info.maps` for whether it has them."""
         ...
 
     def head(self, f: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fewlabels as fl
-from algorithm_cases import CASES, MAIN, SHAPE, START_LOW, K, build, info, make_batch, opinionated, with_heads
+from algorithm_cases import CASES, MAIN, SHAPE, K, build, info, make_batch, opinionated, starts_low, with_heads
 from fewlabels.algorithms import (
     ICT,
     UDA,
@@ -84,24 +84,45 @@ def has(config: Any, *names: str) -> bool:
 
 
 def untouched(config: Any) -> bool:
-    """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed, tempered or left out."""
+    """Whether the labeled loss is the supervised one: no labeled image is mixed, smoothed, tempered, left out or seen
+    twice."""
     unmixed = not has(config, "beta") or isinstance(config, ICT) or getattr(config, "mix", "x.").startswith(".")
     missing = getattr(config, "missing", Missing())
     unweighted = missing.name == "none" or missing.weighting == "weighted"  # of equal shares, as at the start
     plain = getattr(config, "tsa", "none") == "none" and getattr(config, "loss_temperature", 1) == 1
-    return unmixed and unweighted and plain
+    once = len(build(config, info(ROWS, ROWS)).views.labeled) == 1
+    return unmixed and unweighted and plain and once
 
 
-WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy")
+BESIDE = (
+    "w_fairness",
+    "lambda_c",
+    "lambda_in",
+    "w_negative",
+    "w_meaning",
+    "w_shrink",
+    "w_distance",
+    "w_rotation",
+    "lambda_h",
+)
+"""Weights of terms that count whatever the threshold is."""
+WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)
 PLAIN = [case for case in CASES if untouched(case.config)]
 
 
-FIXED = [case for case in PLAIN if has(case.config, "tau") and case.config.name not in START_LOW]
+OTHERWISE = {"adamatch", "refixmatch"}
+"""Whose `tau` is a share of another confidence, or below which images count, too."""
+
+FIXED = [
+    case
+    for case in PLAIN
+    if has(case.config, "tau") and not starts_low(case.config) and case.config.name not in OTHERWISE
+]
 
 
 @pytest.mark.parametrize("case", FIXED, ids=lambda case: case.name)
 def test_a_threshold_that_nobody_passes_gives_the_supervised_loss(case: Any) -> None:
-    config = replace(case.config, tau=1.0)
+    config = replace(case.config, tau=1.0, **{name: 0.0 for name in BESIDE if has(case.config, name)})
     same(config, Supervised(), batch_for(config))
 
 
@@ -123,7 +144,7 @@ def test_a_ramp_starts_with_the_supervised_loss(case: Any) -> None:
 def test_every_algorithm_has_an_identity() -> None:
     """Those that have no weight to set to 0 have their own tests below."""
     covered = {case.config.name for case in PLAIN if has(case.config, *WEIGHTS)}
-    assert covered | {"supervised", "supervised-mixup", "mixup", "frozen"} == {case.name for case in MAIN}
+    assert covered | {"supervised", "supervised-mixup", "mixup", "frozen", "defixmatch"} == {case.name for case in MAIN}
 
 
 def test_mixup_that_hardly_mixes() -> None:

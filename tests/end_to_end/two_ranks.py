@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import fewlabels as fl
 from fewlabels import cli, nets
-from fewlabels.algorithms import FixMatch, Missing
+from fewlabels.algorithms import FixMatch, Missing, shrinkmatch
 from fewlabels.config.resolve import in_memory, resolve, split_of
 from fewlabels.config.settings import Train
 from fewlabels.runtime import parallel
@@ -41,10 +42,11 @@ def without_statistics(name: str, **settings: Any) -> Any:
 @contextlib.contextmanager
 def without_norm() -> Iterator[None]:
     build, nets.build = nets.build, without_statistics
+    norm, shrinkmatch.Norm = shrinkmatch.Norm, nn.Identity  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        nets.build = build
+        nets.build, shrinkmatch.Norm = build, norm  # type: ignore[misc]
 
 
 def config(name: str, **changes: Any) -> Train:

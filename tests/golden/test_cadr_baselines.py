@@ -50,7 +50,9 @@ def test_losses_and_gradients(kind: str, name: str) -> None:
     outputs = Outputs(torch.zeros(len(y), 1), logits)
     batch = make_batch(step, len(y), len(y))._replace(y=y)
     unused: Any = None
-    losses = step.labeled(Seen((outputs,), outputs, (), logits.detach().softmax(1), batch, unused, unused, {}))
+    losses = step.labeled(
+        Seen((outputs,), outputs, (), logits.detach().softmax(1), batch, unused, unused, {}, torch.ones(0))
+    )
     np.testing.assert_allclose(losses.detach().numpy(), case[f"{name}_per_example"], rtol=1e-4)
     losses.mean().backward()
     assert logits.grad is not None

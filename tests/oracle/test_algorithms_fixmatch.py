@@ -171,7 +171,7 @@ def test_numbers_of_the_pytorch_ports(config: FixMatch, expected: float) -> None
 
 def test_a_confidence_of_exactly_tau_counts() -> None:
     nothing, probs = Outputs(torch.empty(0), torch.empty(0)), torch.tensor([[0.75, 0.25], [0.7499999, 0.25]])
-    seen = Seen((nothing,), nothing, (nothing,), probs, make_batch(0, 1, 2, 2), Plain(48), Plain(48), {})
+    seen = Seen((nothing,), nothing, (nothing,), probs, make_batch(0, 1, 2, 2), Plain(48), Plain(48), {}, torch.ones(2))
     assert Threshold(0.75)(seen).tolist() == [1.0, 0.0]
 
 

@@ -22,7 +22,7 @@ def seen(step: Any, logits: Any, y: Any) -> Seen:
     outputs = Outputs(torch.zeros(len(y), 1), torch.tensor(logits, dtype=torch.float32))
     unused: Any = None
     batch = make_batch(step, len(y), len(y))._replace(y=torch.tensor(y))
-    return Seen((outputs,), outputs, (), outputs.logits.softmax(1), batch, unused, unused, {})
+    return Seen((outputs,), outputs, (), outputs.logits.softmax(1), batch, unused, unused, {}, torch.ones(0))
 
 
 def losses(config: FixMatch, counts: list[int], logits: Any, y: Any) -> Any:

@@ -321,3 +321,24 @@ def test_views_of_an_algorithms_own(augment: str | None) -> None:
     assert isinstance(last, RandAugment) and last.preset.slots == 2
     with pytest.raises(ValueError, match="must be tokens joined by dots"):
         make_views(SHAPE, Views(further=(("medium", "r9"),)), weak="ms", strong="none", shift=2)
+
+
+def test_a_medium_view_has_one_operation_of_the_strong_one() -> None:
+    names, shape = Views(unlabeled=("weak", "medium", "strong")), (3, 32, 32)
+    for strong in ("rand:kekmodel", "rand:leedoyup", "rand:google"):
+        made: Any = make_views(shape, names, weak="ms", strong=strong, shift=4)
+        medium, full = (made.views[made.unlabeled[i]] for i in (1, 2))
+        assert medium.preset == full.preset._replace(slots=1, probability=1.0) and full.preset.slots > 1
+        assert (medium.boxes is None) == (full.boxes is None) and medium.weak.shift == full.weak.shift == 4
+        assert medium.weak.black == full.weak.black and medium.weak.flip and full.weak.flip
+    tokens: Any = make_views(shape, names, weak="ms", strong="auto", shift=4, augment="d.d.rac")
+    medium, full = (tokens.views[tokens.unlabeled[i]] for i in (1, 2))
+    assert medium.preset == full.preset._replace(slots=1, probability=1.0) and medium.weak.shift == full.weak.shift
+
+
+def test_a_medium_view_of_small_moves_has_half_of_them() -> None:
+    names = Views(unlabeled=("weak", "medium", "strong"))
+    made: Any = make_views((1, 8, 8), names, weak="affine", strong="affine", shift=1)
+    medium, full = (made.views[made.unlabeled[i]] for i in (1, 2))
+    known = {k: v for k, v in vars(full).items() if isinstance(v, float) and v}
+    assert known and all(vars(medium)[k] == pytest.approx(v / 2) for k, v in known.items())

@@ -480,3 +480,23 @@ def test_frozen_statistics_when_the_forward_fails() -> None:
         assert norm[0].training and not norm[1].training
         raise RuntimeError("boom")
     assert not norm[0].training and norm[0].track_running_stats
+
+
+MAPPED = ("wrn-10-1", "wrn-10-1-tf", "small-4", "cnn13-8", "shake-8", "resnet18-8", "resnext-29-2x4")
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_features_are_the_means_of_the_maps(name: str) -> None:
+    net = nets.build(name, classes=3, shape=(3, 32, 32)).eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps, features = net.maps(x), net.features(x)
+    assert maps.shape == (2, net.dim, *(nets.map_size(net, (3, 32, 32)) or ()))
+    assert torch.equal(maps.mean((2, 3)), features)
+
+
+def test_nets_without_maps() -> None:
+    shape = (3, 32, 32)
+    for name in ("convnet-4", "timm:test_vit"):
+        options = {"patch": 4} if "vit" in name else {}
+        assert nets.map_size(nets.build(name, classes=3, shape=shape, **options).eval(), shape) is None

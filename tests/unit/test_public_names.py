@@ -8,8 +8,9 @@ from pathlib import Path
 import fewlabels as fl
 
 ALGORITHMS = (
-    "CADR FixMatch FlexMatch Frozen ICT MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReMixMatch RealMix "
-    "SelfTraining Supervised SupervisedMixUp UDA VAT"
+    "AdaMatch CADR CGMatch CRMatch CoMatch Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen FullMatch ICT "
+    "MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReFixMatch ReMixMatch RealMix SelfTraining "
+    "SequenceMatch ShrinkMatch SimMatch SoftMatch Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torchvision
 from torch import nn
 
 import fewlabels as fl
-from fewlabels.algorithms import ALGORITHMS
+from fewlabels.algorithms import ALGORITHMS, Composed
 from fewlabels.config.recipes import DATASETS, RECIPES, hint, recipe
 from fewlabels.config.settings import Train, difference, to_dict
 from fewlabels.data.names import parse
@@ -154,6 +155,52 @@ def test_ports() -> None:
     assert both.optim == alone.optim
 
 
+def test_torchssl_and_usb() -> None:
+    """Their classic settings: config/*.yaml of TorchSSL, config/classic_cv of USB."""
+    common = {"batch": 64, "uratio": 7, "steps": 2**20, "optim.lr": 0.03, "ema.decay": 0.999, "strong": "rand:leedoyup"}
+    common |= {"optim.nesterov": True, "optim.schedule": "cosine", "optim.warmup": 0}
+    usb: dict[str, dict[str, Any]] = {
+        "flexmatch": {"tau": 0.95, "warmup": True},
+        "freematch": {"momentum": 0.999, "w_fairness": 0.001, "quantile": None},
+        "softmatch": {"momentum": 0.999, "n_sigma": 2.0, "statistics": "aligned", "align_to": "uniform"},
+        "adamatch": {"tau": 0.95, "variant": "usb", "momentum": 0.999},
+        "dash": {
+            "variant": "usb",
+            "gamma": 1.27,
+            "rho_min": 0.05,
+            "warmup_epochs": 2,
+            "drop_epochs": 10,
+            "lambda_u": 1.0,
+        },
+        "comatch": {"tau": 0.95, "tau_graph": 0.8, "temperature": 0.2, "alpha": 0.9, "queue_batches": 5, "epass": True},
+        "simmatch": {
+            "tau": 0.95,
+            "temperature": 0.1,
+            "alpha": 0.9,
+            "align_slots": 32,
+            "epass": True,
+            "bank_norm": "usb",
+        },
+        "crmatch": {"tau": 0.95, "w_distance": 1.0, "w_rotation": 1.0},
+        "defixmatch": {"tau": 0.95, "lambda_u": 0.5, "temperature": 1.0},
+    }
+    for method, options in usb.items():
+        for data, net in (("cifar10", "28-2"), ("svhn", "28-2"), ("cifar100", "28-2"), ("stl10", "37-2")):
+            found = flat(recipe(f"usb-{method}-{data}"))
+            expected = common | {f"algorithm.{k}": v for k, v in options.items()} | {"net.name": f"wrn-{net}"}
+            expected |= {"optim.weight_decay": 0.001 if data == "cifar100" else 0.0005, "data.rule": "usb"}
+            assert {key: found[key] for key in expected} == expected
+    assert recipe("usb-comatch-stl10").algorithm == replace(recipe("usb-comatch-cifar10").algorithm, lambda_c=5.0)
+    assert flat(recipe("usb-freematch-svhn"))["algorithm.clip"] == "usb"
+    for method in ("flexmatch", "freematch", "softmatch"):
+        found = flat(recipe(f"torchssl-{method}-cifar100"))
+        expected = common | {"net.name": "wrn-28-8", "optim.weight_decay": 0.001}
+        assert {key: found[key] for key in expected} == expected
+    free = flat(recipe("torchssl-freematch-svhn"))
+    assert (free["algorithm.w_fairness"], free["algorithm.clip"]) == (0.01, "thresholds")
+    assert flat(recipe("torchssl-softmatch-stl10"))["algorithm.align_to"] == "model"
+
+
 def test_realmix_baselines() -> None:
     """Adam 0.002, constant, decay 0.02 apart from the gradient; Mean Teacher 0.2 (mean_teacher.py); labels apart."""
     for name in ("pseudo-label", "pi-model", "mean-teacher", "vat", "ict", "mixup", "mixmatch"):
@@ -192,9 +239,8 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
         for name in ALGORITHMS.keys() - {"frozen"}:  # which has no steps
             train = recipe(name, data)
             assert (train.optim.name, train.optim.lr, train.steps) == ("sgd", lr, steps)
-            assert train.uratio == (
-                4 if name in ("fixmatch", "flexmatch", "cadr", "uda", "supervised", "supervised-mixup") else 1
-            )
+            many = issubclass(ALGORITHMS[name], Composed) and name != "pseudo-label"
+            assert train.uratio == (4 if many or name in ("supervised", "supervised-mixup") else 1)
             changes = {
                 "pi-model": {"weight": None},  # by the number of classes
                 "mean-teacher": {"weight": None},
@@ -202,6 +248,9 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "realmix": {"w_match": None, "ramp_steps": steps},
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
+                "simmatch": {"start": steps // 10},
+                "cgmatch": {"warmup_steps": steps // 10},
+                "dash": {"epoch": {500: 2, 3000: 12}[steps]},
             }
             assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))
     assert isinstance(recipe("supervised", "digits").algorithm, fl.Supervised)

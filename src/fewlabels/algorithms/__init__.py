@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import get_args
 
+from fewlabels.algorithms.adamatch import AdaMatch
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.cadr import CADR
+from fewlabels.algorithms.cgmatch import CGMatch
+from fewlabels.algorithms.comatch import CoMatch
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.crmatch import CRMatch
+from fewlabels.algorithms.dash import Dash
+from fewlabels.algorithms.defixmatch import DeFixMatch
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.flexmatch import FlexMatch
+from fewlabels.algorithms.freematch import FreeMatch
 from fewlabels.algorithms.frozen import Frozen
+from fewlabels.algorithms.fullmatch import FullMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.mean_teacher import MeanTeacher
@@ -21,8 +29,13 @@ from fewlabels.algorithms.openset import OpenSet
 from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
+from fewlabels.algorithms.refixmatch import ReFixMatch
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.self_training import SelfTraining
+from fewlabels.algorithms.sequencematch import SequenceMatch
+from fewlabels.algorithms.shrinkmatch import ShrinkMatch
+from fewlabels.algorithms.simmatch import SimMatch
+from fewlabels.algorithms.softmatch import SoftMatch
 from fewlabels.algorithms.supervised import Supervised
 from fewlabels.algorithms.supervised_mixup import SupervisedMixUp
 from fewlabels.algorithms.uda import UDA
@@ -34,13 +47,21 @@ __all__ = [
     "ICT",
     "UDA",
     "VAT",
+    "AdaMatch",
     "Algorithm",
     "AnyAlgorithm",
+    "CGMatch",
+    "CRMatch",
+    "CoMatch",
     "Composed",
     "Consistency",
+    "Dash",
+    "DeFixMatch",
     "FixMatch",
     "FlexMatch",
+    "FreeMatch",
     "Frozen",
+    "FullMatch",
     "Imbalance",
     "MeanTeacher",
     "Missing",
@@ -49,9 +70,14 @@ __all__ = [
     "OpenSet",
     "PiModel",
     "PseudoLabeling",
+    "ReFixMatch",
     "ReMixMatch",
     "RealMix",
     "SelfTraining",
+    "SequenceMatch",
+    "ShrinkMatch",
+    "SimMatch",
+    "SoftMatch",
     "Supervised",
     "SupervisedMixUp",
 ]
@@ -71,6 +97,19 @@ AnyAlgorithm = (
     | UDA
     | FixMatch
     | FlexMatch
+    | FreeMatch
+    | SoftMatch
+    | AdaMatch
+    | Dash
+    | DeFixMatch
+    | CoMatch
+    | SimMatch
+    | ReFixMatch
+    | SequenceMatch
+    | FullMatch
+    | ShrinkMatch
+    | CRMatch
+    | CGMatch
     | CADR
     | Frozen
     | SelfTraining

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from fewlabels.algorithms.base import Algorithm
-from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.openset import OpenSet
-from fewlabels.runtime.checked import Checked
+from fewlabels.algorithms.slots import hard, soft
+from fewlabels.runtime.checked import Checked, Range
 from fewlabels.types import Info
 
 
@@ -39,3 +41,26 @@ class Composed(Checked):
         for part in (self.imbalance, self.missing, self.openset):
             part.join(step, info, type(self).__name__)
         return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guided(Composed):
+    """Settings of a step in which what the net says about a weak view is the label of the strong view."""
+
+    lambda_u: Annotated[float, Range(0)] = 1.0
+    """Weight of the unlabeled loss."""
+    target: Literal["hard", "soft"] = "hard"
+    """Pseudo-label: the most probable class, or the probabilities."""
+    temperature: Annotated[float, Range(0, low_open=True)] = 0.5
+    """Sharpens a soft target; nothing else."""
+    bn: Passes = "joint"
+    """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
+
+    def guided(self, kind: type[Consistency] = Consistency, **slots: Any) -> Consistency:
+        """The step of a kind with these settings, and with the given arguments of `Consistency`."""
+        usual: dict[str, Any] = {
+            "target": hard if self.target == "hard" else soft(self.temperature),
+            "lambda_u": self.lambda_u,
+            "bn": self.bn,
+        }
+        return kind(**usual | slots)

@@ -59,6 +59,8 @@ class Consistency(Algorithm):
     """
 
     on_features = True
+    maps = False
+    """Whether the joint pass is to give maps, too, where the net has them."""
 
     def __init__(
         self,
@@ -81,9 +83,9 @@ class Consistency(Algorithm):
         self.views = views or Views(labeled=("weak",), unlabeled=("weak", "strong"))
         self.align, self.target, self.select = align, target, select
         self.labeled, self.unlabeled, self.lambda_u = labeled, unlabeled, lambda_u
-        self.terms = {name: weight for name, (weight, _) in (terms or {}).items()}
-        for name, (_, term) in (terms or {}).items():
-            setattr(self, f"term_{name}", term)  # a module is registered by that
+        self.terms: dict[str, float] = {}
+        for name, (weight, term) in (terms or {}).items():
+            self.add(name, weight, term)
         self.teacher, self.bn = teacher, bn
         self.heads, self.rule = dict(heads or {}), rule
         self.weak_gradient = False
@@ -94,6 +96,11 @@ class Consistency(Algorithm):
         """Another slot in place of the one called `name`, which the new one may call."""
         delattr(self, name)  # a module gives way to a function only so
         setattr(self, name, slot)
+
+    def add(self, name: str, weight: float, term: Term) -> None:
+        """One term more, logged as `name`."""
+        self.terms[name] = weight
+        setattr(self, f"term_{name}", term)  # a module is registered by that
 
     def need_weak_gradient(self, setting: str, owner: str) -> None:
         """`Seen.weak` is to have its gradient, for `setting`. Raises ValueError where another one, of the
@@ -139,13 +146,15 @@ class Consistency(Algorithm):
     def see(self, batch: Batch, net: Net, ema: Net) -> Seen:
         """The forward passes of a step."""
         weak, *strong = batch.u
+        views, strong = len(strong), [*strong, *self.beside(batch)]
         labeled, teacher = len(batch.x), net if self.teacher == "student" else ema
         if not strong:
             seen = passed(net, batch.x)
+            views = 1
             with frozen_statistics(net):
                 (guessed,) = trained = passed(net, [weak])
         elif self.teacher == "student" and self.bn == "joint":
-            seen = passed(net, [*batch.x, weak, *strong])
+            seen = passed(net, [*batch.x, weak, *strong], self.maps)
             guessed, trained = seen[labeled], seen[labeled + 1 :]
         else:
             # a pass of the weak images alone leaves the running statistics of batch normalisation as they are
@@ -154,10 +163,17 @@ class Consistency(Algorithm):
                 (guessed,) = passed(teacher, [weak])
             seen = passed(net, [*batch.x, *strong])
             trained = seen[labeled:]
+        trained, further = trained[:views], trained[views:]
         if not self.weak_gradient:
             guessed = Outputs(guessed.features.detach(), guessed.logits.detach())
         probs = guessed.logits.detach().softmax(1)
-        return Seen(tuple(seen[:labeled]), guessed, tuple(trained), probs, batch, net, teacher, {})
+        counts = probs.new_ones(len(probs))
+        outputs = tuple(seen[:labeled]), guessed, tuple(trained)
+        return Seen(*outputs, probs, batch, net, teacher, {}, counts, tuple(further))
+
+    def beside(self, batch: Batch) -> list[Tensor]:
+        """Further images that pass through the net with the trained views, in groups."""
+        return []
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         return [sentence for part in self.parts for sentence in part.remarks(classes)]
@@ -170,9 +186,15 @@ class Consistency(Algorithm):
         return [part for part in self.children() if isinstance(part, Part)]
 
 
-def passed(net: Net, groups: Sequence[Tensor]) -> list[Outputs]:
-    """Outputs of some groups of images that pass through the net together."""
+def passed(net: Net, groups: Sequence[Tensor], maps: bool = False) -> list[Outputs]:
+    """Outputs of some groups of images that pass through the net together, with maps if asked for."""
     sizes = [len(group) for group in groups]
-    features = net.features(groups[0] if len(groups) == 1 else torch.cat(tuple(groups)))
+    images = groups[0] if len(groups) == 1 else torch.cat(tuple(groups))
+    if maps:
+        whole = net.maps(images)
+        features = whole.mean((2, 3))
+    else:
+        features = net.features(images)
     logits = net.head(features).float()
-    return [Outputs(*part) for part in zip(torch.split(features, sizes), torch.split(logits, sizes), strict=True)]
+    parts = [torch.split(part, sizes) for part in (features, logits, *([whole] if maps else []))]
+    return [Outputs(*part) for part in zip(*parts, strict=True)]

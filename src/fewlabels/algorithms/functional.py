@@ -29,6 +29,19 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
+def generalized_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
+    """``(1 - p_target^q) / q`` of each example, from cross-entropy (q to 0) to mean absolute error (q = 1), ``[N]``.
+
+    Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836; the probability is at least 1e-7.
+
+    Args:
+        logits: ``[N, K]``.
+        target: class numbers ``[N]`` int64.
+    """
+    probs: Tensor = logits.float().softmax(1).gather(1, target[:, None])[:, 0].clamp_min(1e-7)
+    return (1 - probs**q) / q
+
+
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     """Squared distance of ``softmax(logits)`` from the distributions `target`, mean over classes, ``[N]``.
 
@@ -155,6 +168,39 @@ def cosine(step: int, steps: int, warmup: int = 0) -> float:
     if step < warmup:
         return step / warmup
     return max(0.0, math.cos(7 / 16 * math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+# ---- what the unlabeled images are taken for
+
+
+def quantile(values: Tensor, share: float) -> Tensor:
+    """The value at `share` of the sorted `values` ``[N]``, 0-d, linear between neighbours."""
+    ordered, place = values.sort().values, share * (len(values) - 1)
+    low = int(place)
+    return ordered[low].lerp(ordered[min(low + 1, len(values) - 1)], place - low)
+
+
+def over(a: Tensor, b: Tensor) -> Tensor:
+    """``a / b``, and 0 where b is 0."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)
+
+
+def fairness(probs: Tensor, weights: Tensor, p_model: Tensor, label_hist: Tensor) -> Tensor:
+    """Self-adaptive fairness (FreeMatch, Wang et al. 2023, section 3.2): ``sum_c v_c log u_c``, 0-d, at most 0.
+
+    u and v, each normalised to sum 1, are the mean probabilities of the strong and of the weak views, each divided by
+    the share of the images that are taken for the class. Gradient goes through the mean of `probs` alone.
+
+    Args:
+        probs: of the strong views, ``[N, K]``.
+        weights: of the images, ``[N]``, 0 for those that do not count; where none counts the value is 0.
+        p_model: running mean of the probabilities of the weak views, ``[K]``.
+        label_hist: running shares of their labels, ``[K]``.
+    """
+    share = over(weights, weights.sum())[:, None]
+    u = over((share * probs).sum(0), (share * one_hot(probs.argmax(1), probs.shape[1])).sum(0))
+    v = over(p_model, label_hist)
+    return (over(v, v.sum()) * (over(u, u.sum()) + 1e-12).log()).sum() * (weights > 0).any()
 
 
 # ---- labels missing not at random

@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from fewlabels.runtime import parallel
 
 
+@torch.no_grad()
+def follow(state: Tensor, value: Tensor, momentum: float) -> None:
+    """``state <- momentum state + (1 - momentum) value`` in place.
+
+    A value that is not finite changes nothing: fp16 overflows now and then, and one such step would stay for ever.
+    """
+    state.copy_(torch.where(value.isfinite().all(), state.lerp(value, 1 - momentum), state))
+
+
 def newest(index: Tensor, images: int, counts: Tensor | None = None) -> Tensor:
     """For each of N `images` the last place in `index` ``[M]`` int64 where it stands, ``[N]`` int64; -1 for none.
 
@@ -40,6 +49,43 @@ class PerImage(nn.Module):
     def seen(self) -> Tensor:
         """Which images have a value, ``[N]`` bool."""
         return ~self.values.flatten(1).isnan().any(1) if self.values.ndim > 1 else ~self.values.isnan()
+
+
+class Votes(nn.Module):
+    """The last n guesses of each of N unlabeled images."""
+
+    labels: Tensor
+    """``[N, n]`` int16; -1 where none has been written."""
+    place: Tensor
+    """Where the next is written, ``[N]`` int64."""
+    counts: Tensor
+    """How often each class is among them, ``[N, K]`` int16."""
+
+    def __init__(self, images: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("labels", torch.full((images, size), -1, dtype=torch.int16))
+        self.register_buffer("place", torch.zeros(images, dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(images, classes, dtype=torch.int16))
+
+    @torch.no_grad()
+    def write(self, index: Tensor, guess: Tensor) -> None:
+        """One guess more ``[M]`` int64 of the images at rows `index` ``[M]`` int64, of every rank; of an image that
+        comes twice, the last."""
+        index, guess = parallel.gather(index), parallel.gather(guess)
+        guess = guess[newest(index, len(self.place))[index]]  # rows of one image are equal from here on
+        place = self.place[index]
+        old = self.labels[index, place].long()
+        classes = torch.arange(self.counts.shape[1], device=index.device)
+        change = (classes == guess[:, None]).short() - (classes == old[:, None]).short()
+        self.counts[index] = self.counts[index] + change
+        self.labels[index, place] = guess.short()
+        self.place[index] = (place + 1) % self.labels.shape[1]
+
+    def gaps(self, index: Tensor | None = None) -> Tensor:
+        """How much more often the most frequent guess is than the next one, ``[M]`` float32; None: of all images."""
+        counts = self.counts if index is None else self.counts[index]
+        first, second = counts.topk(2).values.float().unbind(1)
+        return first - second
 
 
 class Ring(nn.Module):

@@ -98,7 +98,8 @@ class Scores(Part):
         """Select: the usual weights ``[M]`` times those of `familiar`."""
         usual = self.usual(seen)
         with torch.no_grad():
-            return usual * self.familiar(seen)
+            seen.counts.mul_(self.familiar(seen))
+            return usual * seen.counts
 
     def familiar(self, seen: Seen) -> Tensor:
         """Weights from 0 (foreign) to 1, ``[M]`` float32, after the running scores have taken in the step's."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.algorithms.functional import annealed, cross_entropy, one_hot
+from fewlabels.algorithms.memory import follow
 from fewlabels.runtime import parallel
 from fewlabels.types import Batch, Findings, Info, Net, Outputs
 
@@ -33,6 +34,11 @@ class Seen(NamedTuple):
     """What guesses, the net itself or its average: whose heads fit the features of `weak`."""
     log: dict[str, Tensor]
     """Further values to log, 0-d or one for each class, ``[K]``; a slot may add to them."""
+    counts: Tensor
+    """Weights ``[M]`` of the unlabeled images in terms that do not go by the mask: 1, or what a part has left of it,
+    which it writes here in `select`."""
+    further: tuple[Outputs, ...] = ()
+    """Of the images that a step has beside the views (`Consistency.beside`), with gradient."""
 
 
 class Part(nn.Module):
@@ -70,6 +76,11 @@ def soft(temperature: float) -> Slot:
     return target
 
 
+def probabilities(seen: Seen) -> Tensor:
+    """Target: the probabilities as they are, ``[M, K]``."""
+    return seen.probs
+
+
 def sharpened(temperature: float) -> Slot:
     """Align: ``softmax(logits / T)`` in place of ``softmax(logits)``, ``[M, K]``."""
     return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
@@ -95,6 +106,11 @@ class Threshold:
 def cross_entropy_of_labels(seen: Seen) -> Tensor:
     """Labeled: cross-entropy of the first labeled view, ``[B]``."""
     return cross_entropy(seen.labeled[0].logits, seen.batch.y)
+
+
+def cross_entropy_of_labeled_views(seen: Seen) -> Tensor:
+    """Labeled: mean over the labeled views of their cross-entropy, ``[B]``."""
+    return torch.stack([cross_entropy(view.logits, seen.batch.y) for view in seen.labeled]).mean(0)
 
 
 def tempered_labels(temperature: float) -> Slot:
@@ -155,7 +171,8 @@ class DistributionAlignment(nn.Module):
     The original leaves open which comes first, reading or updating; running it shows that `p_data` has the
     newest labels and `p_model` not yet the newest guesses, and so it is here.
 
-    Frequencies that are known beforehand (`known`, of any sum) stay `p_data`.
+    Frequencies that are known beforehand (`known`, of any sum) stay `p_data`. With `newest` the guesses are written
+    before they are read (google-research/adamatch).
     """
 
     recent: Tensor
@@ -164,10 +181,16 @@ class DistributionAlignment(nn.Module):
     """Class frequencies of the labels, ``[K]``."""
 
     def __init__(
-        self, classes: int, slots: int = 128, decay: float = 0.999, eps: float = 1e-6, known: Sequence[float] = ()
+        self,
+        classes: int,
+        slots: int = 128,
+        decay: float = 0.999,
+        eps: float = 1e-6,
+        known: Sequence[float] = (),
+        newest: bool = False,
     ) -> None:
         super().__init__()
-        self.decay, self.eps = 1.0 if known else decay, eps
+        self.decay, self.eps, self.newest = 1.0 if known else decay, eps, newest
         self.register_buffer("recent", torch.full((slots, classes), 1 / classes))
         p_data = torch.tensor(known or [1.0] * classes)
         self.register_buffer("p_data", p_data / p_data.sum())
@@ -179,12 +202,13 @@ class DistributionAlignment(nn.Module):
     def aligned(self, probs: Tensor, labels: Tensor) -> Tensor:
         """Guesses ``[M, K]`` and labels as distributions ``[B, K]`` to aligned guesses ``[M, K]``."""
         with torch.no_grad():
-            p_model = self.recent.mean(0)
-            p_model = p_model / p_model.sum()
-            self.p_data.lerp_(parallel.mean(labels.mean(0)), 1 - self.decay)
+            before = self.recent.mean(0)
+            follow(self.p_data, parallel.mean(labels.mean(0)), self.decay)
             p_data = self.p_data / self.p_data.sum()
-            aligned = probs * ((self.eps + p_data) / (self.eps + p_model))
             newest = parallel.mean(probs.mean(0, keepdim=True))
-            newest = torch.where(newest.isfinite().all(), newest, p_model)  # fp16 overflows now and then
+            newest = torch.where(newest.isfinite().all(), newest, before / before.sum())  # fp16 overflows now and then
             self.recent.copy_(torch.cat((self.recent[1:], newest)))
+            p_model = self.recent.mean(0) if self.newest else before
+            p_model = p_model / p_model.sum()
+            aligned = probs * ((self.eps + p_data) / (self.eps + p_model))
             return aligned / aligned.sum(1, keepdim=True)

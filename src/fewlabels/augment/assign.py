@@ -8,8 +8,9 @@ from torch import nn
 
 from fewlabels.augment.autoaugment import AutoAugment
 from fewlabels.augment.ctaugment import CTAugment
-from fewlabels.augment.named import moves_of, strong_view, weak_view
+from fewlabels.augment.named import medium_view, milder, moves_of, strong_view, weak_view
 from fewlabels.augment.pixels import Shape
+from fewlabels.augment.presets import Preset
 from fewlabels.augment.randaugment import RandAugment
 from fewlabels.augment.tokens import Token, parse
 from fewlabels.augment.views import View
@@ -109,6 +110,9 @@ def make_views(
             "weak": weak_view(weak, shape, shift=shift),
             "strong": strong_view(strong, shape, **moves, cutout=cutout, policy=policy, stratified=stratified),
         }
+        if "medium" in names.unlabeled and "medium" not in further:
+            options = {**moves, "cutout": cutout, "policy": policy, "stratified": stratified}
+            views["medium"] = medium_view(strong, shape, **options)
         keys = {name: look(token, token if token.strong else None) for name, token in further.items()}
         views |= {name: made[key] for name, key in keys.items()}
         return checked(ViewSet(nn.ModuleDict(views), names.labeled, names.unlabeled, "weak"))
@@ -122,6 +126,11 @@ def make_views(
     for i, name in enumerate(names.unlabeled):
         if name in further:
             unlabeled.append(look(further[name], further[name] if further[name].strong else None))
+            continue
+        if name == "medium":
+            preset = last.strong
+            mild = last._replace(text=f"{last.text}/1", strong=milder(preset)) if isinstance(preset, Preset) else last
+            unlabeled.append(look(tokens[min(i + 1, len(tokens) - 1)], mild))
             continue
         second = "strong" not in names.unlabeled and last.strong is not None and (i > 0 or len(tokens) == 2)
         acts = name == "strong" or second

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fewlabels.augment.affine import Affine
 from fewlabels.augment.autoaugment import AutoAugment
 from fewlabels.augment.ctaugment import CTAugment
 from fewlabels.augment.ops import keeps_colour
 from fewlabels.augment.pixels import Shape
-from fewlabels.augment.presets import PRESETS
+from fewlabels.augment.presets import PRESETS, Preset
 from fewlabels.augment.randaugment import RandAugment
 from fewlabels.augment.views import Cutout, Identity, View, Weak
 
@@ -90,9 +90,38 @@ def strong_view(
     if name == "none":
         return Weak(shape, *moves)
     if name == "affine":
-        degrees, side = math.degrees(0.35), 3 if cutout else 0
-        return Affine(shape, degrees, scale=0.2, shear=0.25, shift=1.2, brightness=0.4, noise=0.15, cutout=side)
+        return _affine(shape, 1.0, cutout)
     raise ValueError(f"the strong view must be one of {', '.join(STRONG)}, not {name!r}.")
+
+
+def medium_view(name: str, shape: Shape, **options: Any) -> View:
+    """The view between the weak one and the strong one called `name`, with the same options.
+
+    Of RandAugment one operation, always applied, as in beandkay/SequenceMatch; of `affine` half of the moves and of
+    the noise; of the others, which cannot be halved, another draw of the strong view itself.
+    """
+    strong = strong_view(name, shape, **options)
+    if isinstance(strong, RandAugment):
+        weak, cutout = strong.weak, strong.boxes is not None
+        black = weak.black and not strong.preset.weak_last
+        return RandAugment(shape, weak.flip, weak.shift, milder(strong.preset), cutout, black, strong.stratified)
+    if name == "affine":
+        return _affine(shape, 0.5, options.get("cutout", True))
+    return strong
+
+
+def milder(preset: Preset) -> Preset:
+    """One operation of it, always applied."""
+    return preset._replace(slots=1, probability=1.0)
+
+
+def _affine(shape: Shape, share: float, cutout: bool) -> Affine:
+    """The strong view `affine`, with this share of everything but its cutout."""
+    degrees, side = share * math.degrees(0.35), 3 if cutout else 0
+    scale, shear, shift, brightness, noise = (share * value for value in (0.2, 0.25, 1.2, 0.4, 0.15))
+    return Affine(
+        shape, degrees, scale=scale, shear=shear, shift=shift, brightness=brightness, noise=noise, cutout=side
+    )
 
 
 def drops_colour(view: str | View, channels: int) -> bool:

@@ -27,6 +27,8 @@ K = "kekmodel/FixMatch-pytorch"
 D = "LeeDoYup/FixMatch-pytorch"
 R = "uizard-technologies/realmix"
 V = "OSU-MLB/SSL-Foundation-Models"
+T = "TorchSSL/TorchSSL"
+U = "microsoft/Semi-supervised-learning"
 
 # ---- by algorithm and data set
 
@@ -67,6 +69,11 @@ BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     ("supervised", "svhn"): {"algorithm.smoothing": 0.01},
     ("supervised", "svhn_noextra"): {"algorithm.smoothing": 0.01},
     ("cadr", "cifar100"): {"optim.weight_decay": 0.0015},  # C run.sh
+    # T models/freematch_entropy/freematch_utils.py
+    ("freematch", "svhn"): {"algorithm.clip": "thresholds"},
+    ("freematch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
+    ("cgmatch", "svhn"): {"algorithm.clip": True},  # BoCheng-96/CGMatch, semilearn/algorithms/cgmatch
+    ("cgmatch", "svhn_noextra"): {"algorithm.clip": True},
 }
 
 CADR: Settings = {"steps": 2**17}
@@ -117,6 +124,9 @@ RAMPS: Mapping[str, tuple[str, float]] = {
     "realmix": ("ramp_steps", 1),
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
+    "simmatch": ("start", 0.1),
+    "cgmatch": ("warmup_steps", 0.1),
+    "dash": ("epoch", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
 }
 """Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
 
@@ -128,7 +138,7 @@ def short(algorithm: str, steps: int) -> Settings:
         found[f"algorithm.{PER_CLASS[algorithm]}"] = None
     if algorithm in RAMPS:
         option, share = RAMPS[algorithm]
-        found[f"algorithm.{option}"] = int(share * steps)
+        found[f"algorithm.{option}"] = max(1, int(share * steps))
     return found
 
 
@@ -239,10 +249,17 @@ VPET: Settings = {
 }
 """30 passes over the unlabeled images of its smallest set, of which 2.5 % are warm-up; of its nets the small one."""
 
+CLASSIC: Settings = {"strong": "rand:leedoyup", "eval_every": 5000}
+"""Views of T and U: three operations of uniform strength, each applied, then a cutout."""
+USB: Settings = {**CLASSIC, "data.rule": "usb"}
+SMALLER: Settings = {"net.name": "wrn-28-2"}  # U's net for CIFAR-100; T and the papers have wrn-28-8
+
 TWO = ("cifar10.3@250-1", "svhn.3@250-1")
 FOUR = ("cifar10.3@250-1", "cifar100.3@2500-1", "svhn.3@250-1", "stl10.3@1000-1")
 EVERY_LABEL = ("cifar10-1", "svhn-1", "svhn_noextra-1")
 TAILS = ("cifar10_LT_50.1@50-1", "cifar100_LT_100.1@100-1", "stl10_LT_50.1@50-1", "miniImageNet_LT_100.1@100-1")
+PUBLISHED_BY_T = ("cifar10.1@40", "cifar100.1@400", "stl10.1@40", "svhn.1@40")
+PUBLISHED_BY_U = ("cifar10.1@40", "svhn.1@40")
 VALID = ("cifar10.3@250-5000", "svhn.3@250-5000")
 OTHER_CLASSES = (0, 25, 50, 75, 100)
 """Per cent of the classes of the unlabeled images that are none of the labels."""
@@ -287,6 +304,37 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("realmix", "realmix", (*VALID, "svhn_noextra.3@250-5000"), ANNEALED, R, "README.md"),
     ("realmix", "realmix", ("cifar100.3@10000-5000",), {**ANNEALED, **NET}, R, "libml/data_pair.py"),
     ("realmix", "realmix", ("stl10.3@1000-500",), {**ANNEALED, **FIVE}, R, "libml/data_pair.py"),
+    ("torchssl-flexmatch", "flexmatch", PUBLISHED_BY_T, CLASSIC, T, "config/flexmatch"),
+    ("torchssl-freematch", "freematch", PUBLISHED_BY_T, CLASSIC, T, "config/freematch"),
+    ("torchssl-softmatch", "softmatch", PUBLISHED_BY_T, {**CLASSIC, "algorithm.align_to": "model"}, T, "config/softmatch"),
+    ("usb-flexmatch", "flexmatch", PUBLISHED_BY_U, USB, U, "config/classic_cv/flexmatch"),
+    ("usb-flexmatch", "flexmatch", ("cifar100.1@400",), {**USB, **SMALLER}, U, "config/classic_cv/flexmatch"),
+    ("usb-flexmatch", "flexmatch", ("stl10.1@40",), USB, U, "config/classic_cv/flexmatch"),
+    ("usb-freematch", "freematch", ("cifar10.1@40",), {**USB, "algorithm.w_fairness": 0.001}, U, "config/classic_cv/freematch"),
+    ("usb-freematch", "freematch", ("svhn.1@40",), {**USB, "algorithm.w_fairness": 0.001, "algorithm.clip": "usb"}, U, "config/classic_cv/freematch"),
+    ("usb-freematch", "freematch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.w_fairness": 0.001}, U, "config/classic_cv/freematch"),
+    ("usb-freematch", "freematch", ("stl10.1@40",), {**USB, "algorithm.w_fairness": 0.001}, U, "config/classic_cv/freematch"),
+    ("usb-softmatch", "softmatch", PUBLISHED_BY_U, {**USB, "algorithm.statistics": "aligned"}, U, "config/classic_cv/softmatch"),
+    ("usb-softmatch", "softmatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.statistics": "aligned"}, U, "config/classic_cv/softmatch"),
+    ("usb-softmatch", "softmatch", ("stl10.1@40",), {**USB, "algorithm.statistics": "aligned"}, U, "config/classic_cv/softmatch"),
+    ("usb-adamatch", "adamatch", PUBLISHED_BY_U, USB, U, "config/classic_cv/adamatch"),
+    ("usb-adamatch", "adamatch", ("cifar100.1@400",), {**USB, **SMALLER}, U, "config/classic_cv/adamatch"),
+    ("usb-adamatch", "adamatch", ("stl10.1@40",), USB, U, "config/classic_cv/adamatch"),
+    ("usb-dash", "dash", PUBLISHED_BY_U, {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("stl10.1@40",), {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-comatch", "comatch", PUBLISHED_BY_U, {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
+    ("usb-comatch", "comatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
+    ("usb-comatch", "comatch", ("stl10.1@40",), {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024, "algorithm.lambda_c": 5.0}, U, "config/classic_cv/comatch"),
+    ("usb-simmatch", "simmatch", PUBLISHED_BY_U, {**USB, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
+    ("usb-simmatch", "simmatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
+    ("usb-simmatch", "simmatch", ("stl10.1@40",), {**USB, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
+    ("usb-crmatch", "crmatch", PUBLISHED_BY_U, USB, U, "config/classic_cv/crmatch"),
+    ("usb-crmatch", "crmatch", ("cifar100.1@400",), {**USB, **SMALLER}, U, "config/classic_cv/crmatch"),
+    ("usb-crmatch", "crmatch", ("stl10.1@40",), USB, U, "config/classic_cv/crmatch"),
+    ("usb-defixmatch", "defixmatch", PUBLISHED_BY_U, {**USB, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
+    ("usb-defixmatch", "defixmatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
+    ("usb-defixmatch", "defixmatch", ("stl10.1@40",), {**USB, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
     *((f"realmix-mismatch{p}", "realmix", (f"cifar6_mismatch{p}.1@250-1",), MASKED, R, "README.md") for p in OTHER_CLASSES),
 )
 # fmt: on

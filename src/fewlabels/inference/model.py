@@ -116,6 +116,12 @@ class Model(nn.Module):
             f: Tensor = (self.compiled or self.net.features)(x)  # type: ignore[operator]
         return f.half().float() if self.fixed and not self.training else f.float()
 
+    def maps(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W] -> [N, D, h, w]`` float32, whose means are the features; not compiled."""
+        with torch.autocast(x.device.type, self.dtype, self.dtype is not None, cache_enabled=False):
+            maps: Tensor = self.net.maps(x)  # type: ignore[operator]
+        return maps.float()
+
     @property
     def classes(self) -> int:
         return int(self.net.linear.out_features)  # type: ignore[union-attr, arg-type]
@@ -178,6 +184,7 @@ def make_model(
         batch=config.batch,
         unlabeled_batch=config.batch * config.uratio,
         coarse=dtype is not None or config.precision == "tf32",
+        maps=nets.map_size(net, shape) if getattr(config.algorithm, "on_maps", False) else None,
     )
     algorithm = config.algorithm.build(info)
     own = ", ".join(name for name, _ in algorithm.named_parameters())

@@ -11,7 +11,7 @@ from torch import nn
 from fewlabels.nets.body import Learning, digest, freeze
 from fewlabels.nets.convnets import CNN13, ConvNet
 from fewlabels.nets.groups import parameter_groups
-from fewlabels.nets.layers import glorot_normal_
+from fewlabels.nets.layers import glorot_normal_, map_size
 from fewlabels.nets.lora import adapt, is_bypass, merged
 from fewlabels.nets.resnet import ResNet18, ResNeXt
 from fewlabels.nets.shake import ShakeNet
@@ -45,6 +45,7 @@ __all__ = [
     "glorot_normal_",
     "is_bypass",
     "is_zoo",
+    "map_size",
     "merged",
     "normalization",
     "parameter_groups",

@@ -57,10 +57,9 @@ class CNN13(LinearHead):
         self.linear = nn.Linear(width, classes)
         glorot_uniform_(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
-        pooled: Tensor = self.body(x).mean((2, 3))
-        return pooled
+    def maps(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.body(x)
+        return maps
 
 
 class ConvNet(LinearHead):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,7 +49,8 @@ def glorot_uniform_(net: nn.Module) -> None:
 
 
 class LinearHead(nn.Module):
-    """A network that ends in dropout and a linear layer; a subclass has `features` and sets `dim` and `linear`."""
+    """A network that ends in dropout and a linear layer; a subclass has `maps`, or `features`, and sets `dim` and
+    `linear`."""
 
     dim: int
     linear: nn.Linear
@@ -57,6 +59,11 @@ class LinearHead(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled activations, ``[N, C, H, W] -> [N, dim]``."""
+        pooled: Tensor = self.maps(x).mean((2, 3))
+        return pooled
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The activations before they are pooled, ``[N, dim, h, w]``."""
         raise NotImplementedError
 
     def head(self, f: Tensor) -> Tensor:
@@ -110,3 +117,12 @@ class BlockTF(nn.Module):
         h = F.leaky_relu(self.bn2(self.conv1(h)), self.slope)
         out: Tensor = skip + self.conv2(h)
         return out
+
+
+def map_size(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """(h, w) of the maps that `net`, in evaluation mode, makes of images of `shape`; None where it has none."""
+    if getattr(type(net), "maps", LinearHead.maps) is LinearHead.maps:
+        return None
+    with torch.no_grad():
+        _, _, height, width = net.maps(torch.zeros(1, *shape)).shape  # type: ignore[operator]
+    return height, width

@@ -52,10 +52,9 @@ class ResNet18(LinearHead):
         init_convolutions(self)
         glorot_normal_(self.linear)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
+    def maps(self, x: Tensor) -> Tensor:
         h = F.max_pool2d(F.leaky_relu(self.stem_bn(self.stem(x)), self.slope), 2)
-        return F.leaky_relu(self.bn(self.blocks(h)), self.slope).mean((2, 3))
+        return F.leaky_relu(self.bn(self.blocks(h)), self.slope)
 
 
 class _Bottleneck(nn.Module):
@@ -123,7 +122,6 @@ class ResNeXt(LinearHead):
         nn.init.xavier_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
-        pooled: Tensor = self.blocks(self.stem(x)).mean((2, 3))
-        return pooled
+    def maps(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.blocks(self.stem(x))
+        return maps

@@ -99,7 +99,6 @@ class ShakeNet(LinearHead):
         init_convolutions(self)
         glorot_normal_(self.linear)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
-        pooled: Tensor = self.blocks(self.stem(x)).mean((2, 3))
-        return pooled
+    def maps(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.blocks(self.stem(x))
+        return maps

@@ -47,8 +47,13 @@ class SmallCNN(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled activations, ``[N, dim]``."""
-        pooled: Tensor = self.body(x).mean((2, 3))
+        pooled: Tensor = self.maps(x).mean((2, 3))
         return pooled
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The activations before they are pooled, ``[N, dim, h, w]``."""
+        maps: Tensor = self.body(x)
+        return maps
 
     def head(self, f: Tensor) -> Tensor:
         """Logits ``[N, K]`` of features ``[N, dim]``."""

@@ -79,9 +79,8 @@ class WideResNet(LinearHead):
         nn.init.xavier_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
-        return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope).mean((2, 3))
+    def maps(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope)
 
 
 class WideResNetTF(LinearHead):
@@ -123,6 +122,5 @@ class WideResNetTF(LinearHead):
         init_convolutions(self)
         glorot_normal_(self.linear)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled activations, ``[N, dim]``."""
-        return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope).mean((2, 3))
+    def maps(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.bn(self.blocks(self.stem(x))), self.slope)
