@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewlabels.data.crops import Crops
 from fewlabels.data.residency import Kind, Place, choose
 from fewlabels.data.source import Images, OnDemand, Source
 from fewlabels.data.store import Store
 from fewlabels.runtime.rgb import pack
 
 Rows: TypeAlias = NDArray[np.int64]
+Wanted: TypeAlias = Rows | tuple[Rows, Crops]
+"""Rows of a batch, and the numbers of the crops that are taken of their images; else the images whole."""
 
 
 class _Fetched(NamedTuple):
@@ -60,34 +63,39 @@ class Gather:
     def __len__(self) -> int:
         return self._count
 
-    def expect(self, batches: Iterable[Rows]) -> None:
+    def expect(self, batches: Iterable[Wanted]) -> None:
         """Read these batches, the next ones that are taken, in this order; others that were expected are dropped."""
         coming: dict[bytes, Future[_Fetched]] = {}
-        for rows in batches:
-            key = rows.tobytes()
+        for wanted in batches:
+            rows, crops = wanted if isinstance(wanted, tuple) else (wanted, None)
+            key = _key(rows, crops)
             if key not in coming:
-                waiting = self._coming.pop(key) if key in self._coming else self._thread.submit(self._fetch, rows)
-                coming[key] = waiting
+                known = key in self._coming
+                coming[key] = self._coming.pop(key) if known else self._thread.submit(self._fetch, rows, crops)
         for dropped in self._coming.values():
             dropped.cancel()
         self._coming = coming
 
-    def take(self, rows: Tensor) -> Tensor:
-        """Pixels of the images at `rows` (int64 ``[B]`` on the CPU), on the device; see `Store.take`."""
+    def take(self, rows: Tensor, crops: Crops | None = None) -> Tensor:
+        """Pixels of the images at `rows` (int64 ``[B]`` on the CPU), or of crops of them, on the device; see
+        `Store.take`."""
         wanted = rows.cpu().numpy()
-        coming = self._coming.pop(wanted.tobytes(), None)
-        pixels, ready = coming.result() if coming else self._fetch(wanted)
+        coming = self._coming.pop(_key(wanted, crops), None)
+        pixels, ready = coming.result() if coming else self._fetch(wanted, crops)
         if ready is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(ready)
             pixels.record_stream(stream)
         return pack(pixels)
 
-    def _fetch(self, rows: Rows) -> _Fetched:
+    def _fetch(self, rows: Rows, crops: Crops | None = None) -> _Fetched:
         """In the thread, or in the caller's for what was not expected."""
         assert not len(rows) or 0 <= rows.min() <= rows.max() < self._count
         host = torch.empty(len(rows), *self._images.shape[1:], dtype=torch.uint8, pin_memory=self._cuda)
-        if isinstance(self._images, OnDemand):
+        if crops is not None:
+            assert isinstance(self._images, OnDemand) and self._images.crops
+            self._images.read(rows, host.numpy(), crops)
+        elif isinstance(self._images, OnDemand):
             self._images.read(rows, host.numpy())
         else:
             np.take(self._images, rows, axis=0, out=host.numpy(), mode="clip")  # the mode that writes without a copy
@@ -99,6 +107,10 @@ class Gather:
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(self._side)
         return _Fetched(pixels, ready)
+
+
+def _key(rows: Rows, crops: Crops | None) -> bytes:
+    return rows.tobytes() if crops is None else rows.tobytes() + crops.tobytes()
 
 
 AnyStore: TypeAlias = Store | Gather

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fewlabels.data import kinds
+from fewlabels.data.crops import Crops, cut, inner_box, random_cut
 from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
 from fewlabels.data.residency import host_memory
@@ -43,7 +44,7 @@ __all__ = [
     "upright_size",
 ]
 
-Fit: TypeAlias = Literal["crop", "pad", "centre"]
+Fit: TypeAlias = Literal["crop", "pad", "centre", "inner"]
 """How a picture is brought to a size: see `fit`."""
 
 LARGEST_SIDE = 96
@@ -99,6 +100,7 @@ def decode(
     size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
+    crop: Crops | None = None,
 ) -> Images:
     """Read one picture, uint8 ``[H, W, C]``.
 
@@ -111,12 +113,14 @@ def decode(
         size: see `fit`; None keeps the picture's own size.
         about: gets what is to be said of the picture; None: it is not looked for, and Pillow's warnings become
             `remarks.PictureWarning`.
+        crop: the numbers of a random crop, float32 ``[crops.NUMBERS]``, which is brought to `size` in place of the
+            picture.
 
     Raises:
         Unreadable: a ValueError with the path and the reason.
     """
     with _opened(file, how.max_pixels, about) as picture:
-        pixels = pixels_of(picture, channels, size, how, about)
+        pixels = pixels_of(picture, channels, size, how, about, crop)
         if about is not None and about.look and picture.format == "JPEG" and _filled_up(file):
             about.remarks.append("the end of the file is missing and filled up with zeros, as a failed copy leaves it")
         return pixels
@@ -128,6 +132,7 @@ def pixels_of(
     size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
+    crop: Crops | None = None,
 ) -> Images:
     """`decode` for a picture that Pillow has opened or made. Raises ValueError for pixels without a defined range."""
     assert channels in (1, 3)
@@ -142,7 +147,8 @@ def pixels_of(
     if about is not None and about.look:
         _look(picture, image, plain, about)
     if size is not None:
-        plain = fit(plain, size, how.fit)
+        shape = (size, size) if isinstance(size, int) else size
+        plain = fit(plain, shape, how.fit) if crop is None else random_cut(plain, crop, shape)
     return np.array(plain, np.uint8).reshape(plain.height, plain.width, channels)
 
 
@@ -153,9 +159,12 @@ def fit(image: Image.Image, size: Size, how: Fit = "crop") -> Image.Image:
     torchvision's ``Resize(size)``, ``CenterCrop(size)``. "pad" resizes until the picture just fits and puts it
     in the middle of a black one, as RealMix's preprocess_crops.py does. "centre" does not resize: it cuts out
     the centre, with black around smaller pictures, as ``CenterCrop(size)``. Resizing is bilinear with
-    antialiasing.
+    antialiasing. "inner" cuts out the inner 7/8 of the largest part of this form and resizes that with a bicubic
+    filter (`crops.inner_box`).
     """
     height, width = (size, size) if isinstance(size, int) else size
+    if how == "inner":
+        return cut(image, inner_box(image.height, image.width, (height, width)), (height, width))
     w, h = image.size
     # The side that needs the larger (pad: smaller) factor decides; integers, so that the other never falls short.
     by_width = (width, max(1, h * width // w))

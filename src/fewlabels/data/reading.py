@@ -335,6 +335,7 @@ def common_size(headers: list[Header], image_size: Size | None, fit: Fit) -> tup
         "crop": "resized and cropped at the centre",
         "pad": "resized and padded with black",
         "centre": "cropped at the centre, without resizing,",
+        "inner": "cropped at the centre to 7/8 and resized",
     }[fit]
     note = (
         f"the pictures' {'longer' if fit == 'pad' else 'shorter'} sides are {sides[0]} to {sides[-1]} px; they were "

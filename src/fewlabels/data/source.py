@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.crops import Crops
 from fewlabels.runtime.words import first
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -32,9 +33,13 @@ class OnDemand(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
+    crops = False
+    """Whether `read` takes the numbers of random crops."""
+
     @abstractmethod
-    def read(self, rows: Labels, out: Images) -> None:
-        """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``. For one thread at a time."""
+    def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
+        """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``, or with the numbers `crops`
+        ``[n, crops.NUMBERS]`` random crops of them. For one thread at a time."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from fewlabels.data.crops import Crops
 from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, Unreadable, decode
 from fewlabels.data.source import Images, Labels, OnDemand
 from fewlabels.data.workers import Map, count, workers
@@ -26,6 +27,7 @@ class Files(OnDemand):
 
     ahead = 3
     """Steps: the decoders go on while a batch is gathered and uploaded."""
+    crops = True
 
     def __init__(
         self,
@@ -56,13 +58,14 @@ class Files(OnDemand):
         self.read(np.arange(len(self)), out)
         return out if dtype is None else cast(Images, out.astype(dtype, copy=False))
 
-    def read(self, rows: Labels, out: Images) -> None:
+    def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
         share = max(1, min(64, -(-len(rows) // (2 * count()))))  # two jobs a worker: pictures differ in size
         files = [self._files[row] for row in rows]
-        jobs = [files[start : start + share] for start in range(0, len(files), share)]
+        jobs = [slice(start, start + share) for start in range(0, len(files), share)]
         options = self.shape[3], self.shape[1:3], self._how, False
+        drawn = [(files[job], *options, None if crops is None else crops[job]) for job in jobs]
         start = 0
-        for pixels, broken, _ in self._pool.run(decoded_of, [(job, *options) for job in jobs]):
+        for pixels, broken, _ in self._pool.run(decoded_of, drawn):
             for offset, reason in broken.items():
                 file = files[start + offset]
                 raise Unreadable(
@@ -94,16 +97,24 @@ Faults: TypeAlias = tuple[dict[int, str], dict[int, About]]
 
 
 def decoded_of(
-    files: PictureFiles, channels: int, shape: tuple[int, int], how: Decoding = PLAIN, look: bool = True
+    files: PictureFiles,
+    channels: int,
+    shape: tuple[int, int],
+    how: Decoding = PLAIN,
+    look: bool = True,
+    crops: Crops | None = None,
 ) -> tuple[Images, dict[int, str], dict[int, About]]:
-    """Images ``[n, H, W, C]``, zeros where a file is broken, and its `Faults`; without `look` nothing is said."""
+    """Images ``[n, H, W, C]``, zeros where a file is broken, and its `Faults`; without `look` nothing is said.
+
+    crops: numbers ``[n, crops.NUMBERS]`` of a random crop of each.
+    """
     images = np.zeros((len(files), *shape, channels), np.uint8)
     broken: dict[int, str] = {}
     abouts: dict[int, About] = {}
     for row, file in enumerate(files):
         about = About(look=look)
         try:
-            images[row] = decode(file, channels, shape, how, about)
+            images[row] = decode(file, channels, shape, how, about, None if crops is None else crops[row])
         except Unreadable as error:
             broken[row] = error.reason
         else:
