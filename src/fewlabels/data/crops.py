@@ -104,13 +104,28 @@ def cut(image: Image.Image, box: Box, size: tuple[int, int], *, mirror: bool = F
     What lies outside of the box has no part in it, and a filter that shrinks is as wide as what it takes together; the
     original's (tf.image.resize without antialias) is not.
     """
-    height, width = size
-    image = image.crop(box)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return _resized(image.crop(box), size, mirror)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], mirror: bool) -> Image.Image:
+    if image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else image
 
 
 def random_cut(image: Image.Image, numbers: Crops, size: tuple[int, int]) -> Image.Image:
     """The crop that `numbers` mean, at `size` (H, W)."""
-    return cut(image, area_box(numbers, image.height, image.width), size, mirror=bool(numbers[0] < 0.5))
+    return cut(image, area_box(numbers, image.height, image.width), size, mirror=mirrored(numbers))
+
+
+def mirrored(numbers: Crops) -> bool:
+    """Whether one row of numbers mirrors its picture."""
+    return bool(numbers[0] < 0.5)
+
+
+def random_cut_of(pixels: NDArray[np.uint8], numbers: Crops, size: tuple[int, int]) -> Image.Image:
+    """`random_cut` of an array ``[H, W, C]``."""
+    left, top, right, bottom = area_box(numbers, *pixels.shape[:2])
+    part = pixels[top:bottom, left:right]
+    picture = Image.fromarray(np.ascontiguousarray(part[..., 0] if part.shape[-1] == 1 else part))
+    return _resized(picture, size, mirrored(numbers))

@@ -17,6 +17,7 @@ import numpy as np
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import contents_of, name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, mark, own_style
+from fewlabels.data.stream import Files
 from fewlabels.runtime.words import first
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
@@ -102,18 +103,21 @@ class Listing:
         good = [file for file, _ in kept]
         told = list(map(self._told, kept, contents_of(good, self.base) if style is None else map(_size, good)))
         notes = [*self.notes, *read.notes]
-        if isinstance(read.images, OnDemand):
+        images = read.images
+        if isinstance(images, Files) and options.skip_corrupt:
+            images = images.lenient(np.where(np.arange(len(labels)) < own, labels, labels + len(self.classes) + 1))
+        if isinstance(images, OnDemand):
             notes.append("the pictures were not compared with each other, as they are not decoded yet")
         else:
-            notes += self._twins(read.images, labels, kept, train, own)
+            notes += self._twins(images, labels, kept, train, own)
         return Source(
             name=self.name,
             classes=self.classes,
-            images=read.images[:train],
+            images=images[:train],
             labels=labels[:train],
-            test_images=read.images[train:],
+            test_images=images[train:],
             test_labels=labels[train:],
-            style=style or own_style(read.images.shape[1]),
+            style=style or own_style(images.shape[1]),
             notes=tuple(notes),
             pictures=(mark(told[:train]), mark(told[train:])),
             files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),

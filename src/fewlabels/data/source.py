@@ -36,6 +36,13 @@ class OnDemand(ABC):
     crops = False
     """Whether `read` takes the numbers of random crops."""
 
+    def reserve(self, rows: Labels) -> None:  # noqa: B027  (nothing is read in place of another one, mostly)
+        """Let no other image be read in place of one that cannot be, or the other way round: validation images."""
+
+    def news(self) -> list[str]:
+        """Sentences on what was found out while reading, each once."""
+        return []
+
     @abstractmethod
     def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
         """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``, or with the numbers `crops`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,7 +23,8 @@ class Files(OnDemand):
     """Picture files as if they were an array ``[N, H, W, C]``.
 
     An index gives a decoded picture, a slice, a mask or row numbers give `Files` again, `np.asarray` decodes
-    everything. A picture that cannot be decoded raises `Unreadable` where it is read.
+    everything. A picture that cannot be decoded raises `Unreadable` where it is read, or with `groups` is left out: the
+    next readable one of its group stands in for it, the same in every step, on every rank and after a resume.
     """
 
     ahead = 3
@@ -37,21 +39,39 @@ class Files(OnDemand):
         how: Decoding = PLAIN,
         *,
         pool: Pool | None = None,
+        groups: Labels | None = None,
     ) -> None:
-        """channels, size, how: see `pictures.decode`."""
+        """channels, size, how: see `pictures.decode`. groups: int64 ``[N]``, whose pictures may stand in for others."""
         self.shape = (len(files), *size, channels)
-        self._files, self._how = files, how
+        self._files, self._how, self._groups = files, how, groups
         self._pool = pool or Pool(len(files))
 
     def __getitem__(self, key: Any) -> Files | Images:
         if isinstance(key, int | np.integer):
             return decode(self._files[int(key)], self.shape[3], self.shape[1:3], self._how, About(look=False))
         files = [self._files[row] for row in np.arange(len(self))[key]]
-        return Files(files, self.shape[3], self.shape[1:3], self._how, pool=self._pool)
+        groups = None if self._groups is None else self._groups[key]
+        return Files(files, self.shape[3], self.shape[1:3], self._how, pool=self._pool, groups=groups)
 
     def of(self, channels: int) -> Files:
         """The same pictures with this number of channels, 1 or 3."""
-        return Files(self._files, channels, self.shape[1:3], self._how, pool=self._pool)
+        return Files(self._files, channels, self.shape[1:3], self._how, pool=self._pool, groups=self._groups)
+
+    def lenient(self, groups: Labels) -> Files:
+        """The same pictures, where those that cannot be read are left out."""
+        return Files(self._files, self.shape[3], self.shape[1:3], self._how, pool=self._pool, groups=groups)
+
+    def reserve(self, rows: Labels) -> None:
+        if self._groups is not None and len(rows):
+            self._groups = self._groups.copy()
+            self._groups[rows] += 1 + self._groups.max() - self._groups.min()
+
+    def news(self) -> list[str]:
+        new, self._pool.left_out = self._pool.left_out, {}
+        self._pool.told |= new.keys()
+        return [
+            f"{name} cannot be read any more and is left out, another one stands in: {why}" for name, why in new.items()
+        ]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Images:
         out = np.empty(self.shape, np.uint8)
@@ -66,14 +86,27 @@ class Files(OnDemand):
         drawn = [(files[job], *options, None if crops is None else crops[job]) for job in jobs]
         start = 0
         for pixels, broken, _ in self._pool.run(decoded_of, drawn):
-            for offset, reason in broken.items():
-                file = files[start + offset]
-                raise Unreadable(
-                    file.name if isinstance(file, Blob) else file,
-                    f"{reason}; mend it and resume (--data.skip-corrupt leaves such out before a training begins)",
-                )
             out[start : start + len(pixels)] = pixels
+            for offset, reason in broken.items():
+                at = start + offset
+                out[at] = self._stand_in(int(rows[at]), reason, None if crops is None else crops[at])
             start += len(pixels)
+
+    def _stand_in(self, row: int, reason: str, crop: Crops | None) -> Images:
+        """What is read in place of the picture at `row`."""
+        file = self._files[row]
+        name = file.name if isinstance(file, Blob) else str(file)
+        if self._groups is None:
+            raise Unreadable(name, f"{reason}; mend it and resume, or leave such out (--data.skip-corrupt)")
+        others = np.flatnonzero(self._groups == self._groups[row])
+        for other in np.roll(others, -1 - np.searchsorted(others, row))[:-1]:
+            with contextlib.suppress(Unreadable):
+                about = About(look=False)
+                pixels = decode(self._files[other], self.shape[3], self.shape[1:3], self._how, about, crop, fast=True)
+                if name not in self._pool.told:
+                    self._pool.left_out[name] = reason
+                return pixels
+        raise Unreadable(name, f"{reason}; no other picture of its class can be read")
 
 
 class Pool:
@@ -82,6 +115,9 @@ class Pool:
     def __init__(self, files: int) -> None:
         self._files = files
         self._run: Map[Any] | None = None
+        self.left_out: dict[str, str] = {}
+        """Pictures that could not be read, and why, which nobody has asked for; and those of earlier:"""
+        self.told: set[str] = set()
 
     @property
     def run(self) -> Map[Any]:
@@ -114,7 +150,8 @@ def decoded_of(
     for row, file in enumerate(files):
         about = About(look=look)
         try:
-            images[row] = decode(file, channels, shape, how, about, None if crops is None else crops[row])
+            crop = None if crops is None else crops[row]
+            images[row] = decode(file, channels, shape, how, about, crop, fast=not look)
         except Unreadable as error:
             broken[row] = error.reason
         else:

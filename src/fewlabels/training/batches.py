@@ -70,6 +70,9 @@ class BatchLoader:
                 f"Data.crop {config.data.crop} is for pictures that are read from their files, and {source.name} is "
                 "read whole"
             )
+        self._on_demand = [x for x in (source.images, source.test_images) if isinstance(x, OnDemand)]
+        for images in self._on_demand[:1]:
+            images.reserve(split.validation)
         self.place = place(config.data.residency, source, device)
         self.store = make_store(source.images, device, self.place.kind)
         self.shape = self.store.shape
@@ -221,6 +224,10 @@ class BatchLoader:
             rng=rng,
             labeled_index=places[0],
         )
+
+    def news(self) -> list[str]:
+        """Sentences on what was found out about the images since the last call."""
+        return [text for images in self._on_demand for text in images.news()]
 
     def labeled_weak(self, step: int) -> Tensor:
         """The labeled images of step `step` in their weak view alone, normalised, ``[B, C, H, W]``."""
