@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -138,7 +138,7 @@ class Source:
     pictures: tuple[str, ...] = ()
     """What tells these pictures from others (`mark` of the training and of the test pictures, by name and content);
     (): the pixels do, or the name where the set is a known one."""
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     """What each training image is called where it was read, such as its path in the folder; () where it has no name."""
 
     files: tuple[str, ...] = ()

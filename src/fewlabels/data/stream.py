@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from fewlabels.data.crops import Crops
+from fewlabels.data.paths import chosen
 from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, Unreadable, decode
 from fewlabels.data.source import Images, Labels, OnDemand
 from fewlabels.data.workers import Map, count, workers
@@ -49,7 +50,7 @@ class Files(OnDemand):
     def __getitem__(self, key: Any) -> Files | Images:
         if isinstance(key, int | np.integer):
             return decode(self._files[int(key)], self.shape[3], self.shape[1:3], self._how, About(look=False))
-        files = [self._files[row] for row in np.arange(len(self))[key]]
+        files = chosen(self._files, key)
         groups = None if self._groups is None else self._groups[key]
         return Files(files, self.shape[3], self.shape[1:3], self._how, pool=self._pool, groups=groups)
 
