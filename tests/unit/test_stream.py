@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import fewlabels as fl
 from fewlabels.config.recipes import changed, recipe
 from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
-from fewlabels.data import crops, jpeg
+from fewlabels.data import crops, jpeg, shrink
+from fewlabels.data.gather import Gather
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Unreadable, decode
 from fewlabels.data.stream import Files
 from fewlabels.training import loop
@@ -149,6 +152,54 @@ def test_a_decoder_with_other_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) 
     finally:
         monkeypatch.undo()
         jpeg.decoder.cache_clear()
+
+
+# ---- crops that are resized on the device
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=5),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 2**32 - 1),
+    at_once=st.sampled_from([1, 4000, 1 << 24]),
+)
+def test_the_device_s_way_to_resize_has_pillow_s_bits(
+    shapes: list[tuple[int, int]], size: tuple[int, int], channels: int, seed: int, at_once: int
+) -> None:
+    random = np.random.default_rng(seed)
+    pictures = [random.choice([0, 1, 128, 254, 255], (h, w, channels)).astype(np.uint8) for h, w in shapes]
+    mirror = random.random(len(shapes)) < 0.5
+    flat = torch.from_numpy(np.concatenate([picture.reshape(-1) for picture in pictures]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shrink, "AT_ONCE", at_once)
+        found = shrink.resized(flat, shapes, size, channels, mirror).numpy()
+    for picture, turned, got in zip(pictures, mirror, found, strict=True):
+        image = Image.fromarray(picture[..., 0] if channels == 1 else picture)
+        for now in ((size[1], image.height), size[::-1]):  # one pass each
+            image = image.resize(now, Image.Resampling.BICUBIC)
+        expected = np.asarray(image).reshape(*size, channels)
+        assert np.array_equal(got, expected[:, ::-1] if turned else expected)
+
+
+@pytest.mark.parametrize("limit", [crops.LARGEST_PART, 900])
+def test_crops_are_the_same_wherever_they_are_resized(tmp_path: Path, monkeypatch: Any, limit: int) -> None:
+    root = make_tree(tmp_path)
+    files = sorted((root / "imagenet/train").rglob("*.JPEG"))
+    Image.open(files[4]).rotate(90, expand=True).save(files[4], exif=_turned())  # one that Pillow must decode
+    monkeypatch.setattr(crops, "LARGEST_PART", limit)
+    numbers = crops.draw(np.random.default_rng(0), 12, flip=True)
+    rows = torch.arange(12)
+    host, device = (Gather(Files(files, 3, (20, 24)), shrinks=shrinks) for shrinks in (False, True))
+    device.expect([(rows.numpy(), numbers)])
+    assert torch.equal(host.take(rows, numbers), device.take(rows, numbers))
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return exif
 
 
 # ---- pictures that break while a training goes on

@@ -99,7 +99,7 @@ def inner_box(height: int, width: int, shape: tuple[int, int] = (1, 1)) -> Box:
 
 
 def cut(image: Image.Image, box: Box, size: tuple[int, int], *, mirror: bool = False) -> Image.Image:
-    """The pixels in the box, brought to `size` (H, W) by Pillow's bicubic filter, and mirrored.
+    """The pixels in the box, brought to `size` (H, W) by Pillow's bicubic filter, the width first, and mirrored.
 
     What lies outside of the box has no part in it, and a filter that shrinks is as wide as what it takes together; the
     original's (tf.image.resize without antialias) is not.
@@ -108,8 +108,11 @@ def cut(image: Image.Image, box: Box, size: tuple[int, int], *, mirror: bool = F
 
 
 def _resized(image: Image.Image, size: tuple[int, int], mirror: bool) -> Image.Image:
-    if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+    """Width first, then height: in one call the order, and so some bits, is up to the size and Pillow's version."""
+    height, width = size
+    for now in ((width, image.height), (width, height)):
+        if image.size != now:
+            image = image.resize(now, Image.Resampling.BICUBIC)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else image
 
 
@@ -123,9 +126,29 @@ def mirrored(numbers: Crops) -> bool:
     return bool(numbers[0] < 0.5)
 
 
+def random_part(pixels: NDArray[np.uint8], numbers: Crops) -> NDArray[np.uint8]:
+    """The crop of an array ``[H, W, C]`` that `numbers` mean, neither resized nor mirrored."""
+    left, top, right, bottom = area_box(numbers, *pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
 def random_cut_of(pixels: NDArray[np.uint8], numbers: Crops, size: tuple[int, int]) -> Image.Image:
     """`random_cut` of an array ``[H, W, C]``."""
-    left, top, right, bottom = area_box(numbers, *pixels.shape[:2])
-    part = pixels[top:bottom, left:right]
-    picture = Image.fromarray(np.ascontiguousarray(part[..., 0] if part.shape[-1] == 1 else part))
-    return _resized(picture, size, mirrored(numbers))
+    return _resized(picture_of(random_part(pixels, numbers)), size, mirrored(numbers))
+
+
+def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Pillow's picture of an array ``[H, W, C]`` of 1 or 3 channels."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+LARGEST_PART = 1 << 20
+"""Pixels; larger crops are resized on the host."""
+
+
+def small_part(pixels: NDArray[np.uint8], numbers: Crops, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`random_part`, brought to `size` (H, W) where it is large."""
+    part = random_part(pixels, numbers)
+    if part.shape[0] * part.shape[1] <= LARGEST_PART:
+        return part
+    return np.asarray(_resized(picture_of(part), size, False), np.uint8).reshape(*size, part.shape[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewlabels.data.crops import Crops
 from fewlabels.data.residency import Kind, Place, choose
+from fewlabels.data.shrink import resized
 from fewlabels.data.source import Images, OnDemand, Source
 from fewlabels.data.store import Store
 from fewlabels.runtime.rgb import pack
@@ -43,8 +44,13 @@ class Gather:
     nbytes = 0
     """Bytes that stay on the device."""
 
-    def __init__(self, images: Images | OnDemand, device: torch.device | str = "cpu") -> None:
-        """`images` is uint8 ``[N, H, W, C]`` and is not copied, unless its rows are scattered in memory."""
+    def __init__(
+        self, images: Images | OnDemand, device: torch.device | str = "cpu", *, shrinks: bool | None = None
+    ) -> None:
+        """`images` is uint8 ``[N, H, W, C]`` and is not copied, unless its rows are scattered in memory.
+
+        shrinks: resize crops on the device, and not where they are decoded; default: on a GPU.
+        """
         assert images.dtype == np.uint8 and images.ndim == 4
         self.device = torch.device(device)
         n, h, w, c = images.shape
@@ -55,6 +61,7 @@ class Gather:
         self._count = int(n)
         self._images = images if isinstance(images, OnDemand) else np.ascontiguousarray(images)
         self._cuda = self.device.type == "cuda"
+        self._shrinks = self._cuda if shrinks is None else shrinks
         self._side = torch.cuda.Stream(self.device) if self._cuda else None  # type: ignore[no-untyped-call]
         self._coming: dict[bytes, Future[_Fetched]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather")
@@ -91,19 +98,35 @@ class Gather:
     def _fetch(self, rows: Rows, crops: Crops | None = None) -> _Fetched:
         """In the thread, or in the caller's for what was not expected."""
         assert not len(rows) or 0 <= rows.min() <= rows.max() < self._count
+        assert crops is None or (isinstance(self._images, OnDemand) and self._images.crops)
+        if crops is not None and self._shrinks:
+            return self._shrunk(rows, crops)
         host = torch.empty(len(rows), *self._images.shape[1:], dtype=torch.uint8, pin_memory=self._cuda)
         if crops is not None:
-            assert isinstance(self._images, OnDemand) and self._images.crops
-            self._images.read(rows, host.numpy(), crops)
+            self._images.read(rows, host.numpy(), crops)  # type: ignore[union-attr]  # asserted above
         elif isinstance(self._images, OnDemand):
             self._images.read(rows, host.numpy())
         else:
             np.take(self._images, rows, axis=0, out=host.numpy(), mode="clip")  # the mode that writes without a copy
+        return self._uploaded(host, lambda pixels: pixels)
+
+    def _shrunk(self, rows: Rows, crops: Crops) -> _Fetched:
+        """Crops that are resized on the device."""
+        parts = self._images.read_parts(rows, crops)  # type: ignore[union-attr]  # asserted by the caller
+        host = torch.empty(sum(part.nbytes for part in parts), dtype=torch.uint8, pin_memory=self._cuda)
+        np.concatenate([part.reshape(-1) for part in parts], out=host.numpy())
+        shapes = [(part.shape[0], part.shape[1]) for part in parts]
+        channels, height, width = self.shape
+        mirror = crops[:, 0] < 0.5
+        return self._uploaded(host, lambda flat: resized(flat, shapes, (height, width), channels, mirror))
+
+    def _uploaded(self, host: Tensor, then: Callable[[Tensor], Tensor]) -> _Fetched:
+        """What `then` makes on the device of bytes in the host's memory."""
         if self._side is None:
-            return _Fetched(host, None)
+            return _Fetched(then(host.to(self.device)), None)
         with torch.cuda.stream(self._side):
             # the host memory goes back to torch's cache, which waits for the upload before it gives it out again
-            pixels = host.to(self.device, non_blocking=True)
+            pixels = then(host.to(self.device, non_blocking=True))
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(self._side)
         return _Fetched(pixels, ready)

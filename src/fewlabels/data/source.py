@@ -43,6 +43,10 @@ class OnDemand(ABC):
         """Sentences on what was found out while reading, each once."""
         return []
 
+    def read_parts(self, rows: Labels, crops: Crops) -> list[Images]:
+        """The crops ``[h, w, C]`` as they are, neither resized nor mirrored, where there are `crops`."""
+        raise NotImplementedError
+
     @abstractmethod
     def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
         """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``, or with the numbers `crops`

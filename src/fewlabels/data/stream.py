@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from fewlabels.data.crops import Crops
+from fewlabels.data.crops import Crops, small_part
 from fewlabels.data.paths import chosen
 from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, Unreadable, decode
 from fewlabels.data.source import Images, Labels, OnDemand
@@ -80,20 +79,37 @@ class Files(OnDemand):
         return out if dtype is None else cast(Images, out.astype(dtype, copy=False))
 
     def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
-        share = max(1, min(64, -(-len(rows) // (2 * count()))))  # two jobs a worker: pictures differ in size
-        files = [self._files[row] for row in rows]
-        jobs = [slice(start, start + share) for start in range(0, len(files), share)]
-        options = self.shape[3], self.shape[1:3], self._how, False
-        drawn = [(files[job], *options, None if crops is None else crops[job]) for job in jobs]
-        start = 0
-        for pixels, broken, _ in self._pool.run(decoded_of, drawn):
-            out[start : start + len(pixels)] = pixels
+        for start, stop, (pixels, broken, _) in self._run(decoded_of, rows, self._options, crops):
+            out[start:stop] = pixels
             for offset, reason in broken.items():
                 at = start + offset
-                out[at] = self._stand_in(int(rows[at]), reason, None if crops is None else crops[at])
-            start += len(pixels)
+                out[at] = self._stand_in(int(rows[at]), reason, None if crops is None else crops[at], decoded_of)
 
-    def _stand_in(self, row: int, reason: str, crop: Crops | None) -> Images:
+    def read_parts(self, rows: Labels, crops: Crops) -> list[Images]:
+        out: list[Images] = []
+        for start, _, (parts, broken, _) in self._run(parts_of, rows, self._options, crops):
+            for offset, reason in broken.items():
+                at = start + offset
+                parts[offset] = self._stand_in(int(rows[at]), reason, crops[at], parts_of)
+            out += parts
+        return out
+
+    @property
+    def _options(self) -> tuple[int, tuple[int, int], Decoding, bool]:
+        return self.shape[3], self.shape[1:3], self._how, False
+
+    def _run(
+        self, work: Callable[..., Any], rows: Labels, options: tuple[Any, ...], crops: Crops | None
+    ) -> Iterator[tuple[int, int, Any]]:
+        """The results of `work` for the pictures at `rows`, from and to which place each is."""
+        share = max(1, min(64, -(-len(rows) // (2 * count()))))  # two jobs a worker: pictures differ in size
+        files = [self._files[row] for row in rows]
+        jobs = [slice(start, min(start + share, len(files))) for start in range(0, len(files), share)]
+        drawn = [(files[job], *options, None if crops is None else crops[job]) for job in jobs]
+        for job, made in zip(jobs, self._pool.run(work, drawn), strict=True):
+            yield job.start, job.stop, made
+
+    def _stand_in(self, row: int, reason: str, crop: Crops | None, work: Callable[..., Any]) -> Images:
         """What is read in place of the picture at `row`."""
         file = self._files[row]
         name = file.name if isinstance(file, Blob) else str(file)
@@ -101,12 +117,12 @@ class Files(OnDemand):
             raise Unreadable(name, f"{reason}; mend it and resume, or leave such out (--data.skip-corrupt)")
         others = np.flatnonzero(self._groups == self._groups[row])
         for other in np.roll(others, -1 - np.searchsorted(others, row))[:-1]:
-            with contextlib.suppress(Unreadable):
-                about = About(look=False)
-                pixels = decode(self._files[other], self.shape[3], self.shape[1:3], self._how, about, crop, fast=True)
+            drawn = None if crop is None else crop[None]
+            pixels, broken, _ = work([self._files[other]], *self._options, drawn)
+            if not broken:
                 if name not in self._pool.told:
                     self._pool.left_out[name] = reason
-                return pixels
+                return cast(Images, pixels[0])
         raise Unreadable(name, f"{reason}; no other picture of its class can be read")
 
 
@@ -159,6 +175,23 @@ def decoded_of(
             if about:
                 abouts[row] = about
     return images, broken, abouts
+
+
+def parts_of(
+    files: PictureFiles, channels: int, shape: tuple[int, int], how: Decoding, look: bool, crops: Crops
+) -> tuple[list[Images], dict[int, str], dict[int, About]]:
+    """The crop of each, as `decoded_of` makes it, before it is resized to `shape` and mirrored."""
+    parts: list[Images] = []
+    broken: dict[int, str] = {}
+    for row, file in enumerate(files):
+        try:
+            whole = decode(file, channels, None, how, About(look=look), fast=not look)
+        except Unreadable as error:
+            broken[row] = error.reason
+            parts.append(np.empty((0, 0, channels), np.uint8))
+        else:
+            parts.append(small_part(whole, crops[row], shape))
+    return parts, broken, {}
 
 
 def faults_of(files: PictureFiles, channels: int, shape: tuple[int, int], how: Decoding) -> Faults:
