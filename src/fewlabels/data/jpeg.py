@@ -34,12 +34,14 @@ class Frame(NamedTuple):
 def decoder() -> Decoder | None:
     """torchcodec's, if it is installed and gives Pillow's bits for a few pictures that are made to see that."""
     try:
+        torch: Any = importlib.import_module("torch")  # the processes that decode with Pillow do without
         decode_jpeg: Any = importlib.import_module("torchcodec.decoders").decode_jpeg
     except Exception:  # not installed, or not made for this torch: whatever its libraries have to say
         return None
 
     def decode(data: bytes, grey: bool) -> Images:
-        pixels: Any = decode_jpeg(data, mode="GRAY" if grey else "RGB")
+        file = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes it would be warned, and slower
+        pixels: Any = decode_jpeg(file, mode="GRAY" if grey else "RGB")
         return cast(Images, pixels.permute(1, 2, 0).numpy())
 
     random = np.random.default_rng(0)
