@@ -87,7 +87,7 @@ def test_documented_numbers_of_parameters() -> None:
 
 
 NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1", "wrn-13-1-tf", "small-8", "cnn13-8", "convnet-4", "shake-8")
-NAMES += ("resnet18-4", "resnext-11-2x2")
+NAMES += ("resnet18-4", "resnet50-4", "resnext-11-2x2")
 
 
 @settings(deadline=None, max_examples=30)
@@ -398,7 +398,7 @@ def test_small_pools_larger_images_more(size: int, poolings: int) -> None:
         ("resnext", r"did you mean 'resnext-28-4x4'"),
         ("cnn-13", r"did you mean 'cnn13'"),
         ("resnet-18", r"did you mean 'resnet18'"),
-        ("resnet50", r"net 'resnet50' is unknown; did you mean 'torchvision:resnet50'\? Known: "),
+        ("resnet34", r"net 'resnet34' is unknown; did you mean 'torchvision:resnet34'\? Known: "),
         ("vit_tiny_patch16_224", r"did you mean 'timm:vit_tiny_patch16_224'"),
         ("nosuch", r"net 'nosuch' is unknown\. Known: wrn-28-2, "),
         ("vit_tiny", r"Known: wrn-28-2, .*, timm:NAME, torchvision:NAME"),

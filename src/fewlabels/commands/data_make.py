@@ -21,6 +21,7 @@ from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
 from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import convert as converting
 from fewlabels.datatools import folders
+from fewlabels.datatools import prepare as preparing
 from fewlabels.datatools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.words import first
@@ -97,7 +98,8 @@ class Rename(_New):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(_New):
-    """Turn a data name, an .npz file or TFRecord files into a folder of pictures, or a folder into these."""
+    """Turn a data name, an .npz file or TFRecord files into a folder of pictures, or a folder into these; or a folder
+    into a new one of small JPEG files, ready to be read fast."""
 
     source: From
     """NAME.SEED@SIZE, FILE.npz, FILE.tfrecord, or a folder."""
@@ -106,7 +108,8 @@ class Convert(_New):
     root: str | None = None
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
     image_size: int | None = None
-    """Side in pixels of the arrays; default: chosen from the pictures."""
+    """Side in pixels of the arrays; default: chosen from the pictures. From a folder to a new folder: the shorter side
+    of each picture at most, in JPEG files of quality 90."""
     bits: int = 16
     """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
     max_pixels: int = MAX_PIXELS
@@ -204,8 +207,13 @@ def run_convert(command: Convert) -> int:
         new, notes = converting.from_source(source), source.notes
     elif origin.suffix.lower() == ".tfrecord":
         new = converting.from_records(origin)
+    elif origin.is_dir() and command.image_size is not None:
+        return _prepare(command, origin, to)
     elif origin.is_dir() or is_zip(origin):
-        raise UsageError(f"{origin} holds pictures; what it becomes must end in .npz or .tfrecord, got {to.name}")
+        raise UsageError(
+            f"{origin} holds pictures; what it becomes must end in .npz or .tfrecord, got {to.name}; a folder of them "
+            "becomes a folder of smaller ones with --image-size"
+        )
     else:
         source, split = load_split(Data(command.source, root=command.root, image_size=command.image_size))
         new, notes = converting.from_source(source, split), source.notes
@@ -214,6 +222,26 @@ def run_convert(command: Convert) -> int:
         with bar("writing") as report:
             converting.write_folder(to, new, report)
     return _done(command, to, [(str(origin), n.to.as_posix()) for n in new], notes=notes)
+
+
+def _prepare(command: Convert, origin: Path, to: Path) -> int:
+    side = command.image_size
+    assert side is not None
+    if not 4 <= side <= 4096:
+        raise UsageError(f"--image-size must be 4 to 4096, got {side}")
+    check_free(to, origin)
+    if command.dry_run:
+        return _done(command, to, [(str(origin / old), new) for old, new in preparing.plan(origin)])
+    with bar("preparing") as report:
+        found = preparing.prepare(
+            origin, to, side, how=_decoding(command), skip_corrupt=command.skip_corrupt, progress=report
+        )
+    notes = [f"{path} cannot be read and was left out: {reason}" for path, reason in list(found.left_out.items())[:20]]
+    if found.before:
+        notes.append(f"{found.before:,} of them were there from an earlier start")
+    notes.append(f"checksums: cd {to} && sha256sum -c {preparing.OWN}/{preparing.SUMS}")
+    pairs = [(str(origin / one.origin), one.path) for one in found.pictures]
+    return _done(command, to, pairs, left_out=len(found.left_out), notes=notes)
 
 
 def _from_folder(command: Convert, found: Layout, to: Path) -> int:

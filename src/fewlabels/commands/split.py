@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tyro
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
+from fewlabels.data.lists import with_list
 from fewlabels.data.packed import pack
 from fewlabels.data.predictions import with_predictions
 from fewlabels.data.source import Source
@@ -34,6 +35,8 @@ class Command(Data):
     """JSON file to write; `--data.split FILE` of `fewlabels train` takes it."""
     json: bool = field(default=False, kw_only=True)
     """Print JSON instead of a table."""
+    labeled_files: str | None = field(default=None, kw_only=True)
+    """Text or CSV file whose first column names the pictures that are labeled, in place of a rule that picks them."""
     pseudo_labels: str | None = field(default=None, kw_only=True)
     """CSV file of `fewlabels predict` that gives labels to unlabeled pictures."""
     min_confidence: float | None = field(default=None, kw_only=True)
@@ -59,8 +62,13 @@ def main(args: list[str]) -> int:
         raise UsageError(f"{out} exists; name another file")
     if out and not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+    if command.labeled_files is not None and (data.labels is not None or data.split is not None):
+        other = "--split" if data.split is not None else "a number of labels"
+        raise UsageError(f"--labeled-files names the labeled pictures, and {other} names others: give one of them")
     source = load_source(data)
-    split = split_of(data, source)
+    split = split_of(replace(data, unlabeled="all") if command.labeled_files is not None else data, source)
+    if command.labeled_files is not None:
+        split = with_list(split, source, command.labeled_files, rest=data.unlabeled == "rest")
     if command.pseudo_labels is not None:
         least = LEAST if command.min_confidence is None else command.min_confidence
         split = with_predictions(split, source, command.pseudo_labels, least=least, each=command.balance)

@@ -254,6 +254,36 @@ CLASSIC: Settings = {"strong": "rand:leedoyup", "eval_every": 5000}
 USB: Settings = {**CLASSIC, "data.rule": "usb"}
 SMALLER: Settings = {"net.name": "wrn-28-2"}  # U's net for CIFAR-100; T and the papers have wrn-28-8
 
+IMAGENET: Settings = {
+    "data.normalize": "minus-one-one",
+    "data.image_size": 224,
+    "data.fit": "inner",
+    "data.crop": "area-flip",
+    "net.name": "resnet50",
+    "optim.name": "sgd",
+    "optim.weight_decay": 0.0006,  # twice theirs, whose penalty has no factor 1/2
+    "optim.decay_bias": True,
+    "optim.schedule": "stairs",
+    "ema.buffers": "averaged",
+    "eval_every": 1000,
+    "save_every": 1000,
+}
+"""F's imagenet/training.py. Its rate is 0.1 for 256 labeled images in a step, and in proportion for others."""
+
+IMAGENET_IMAGES = 1_281_167
+
+
+def _imagenet(labels: int, epochs: int, warmup: int, decay: int, batch: int) -> Settings:
+    """Steps, rate and stairs of F's ImageNet trainings, which count epochs of the labeled images."""
+    return {
+        "batch": batch,
+        "steps": -(-epochs * labels // batch),
+        "optim.lr": 0.1 * batch / 256,
+        "optim.warmup": -(-warmup * labels // batch),
+        "optim.stairs": tuple(epoch / epochs for epoch in range(decay, epochs, decay)),
+    }
+
+
 TWO = ("cifar10.3@250-1", "svhn.3@250-1")
 FOUR = ("cifar10.3@250-1", "cifar100.3@2500-1", "svhn.3@250-1", "stl10.3@1000-1")
 EVERY_LABEL = ("cifar10-1", "svhn-1", "svhn_noextra-1")
@@ -355,6 +385,30 @@ def _recipes() -> dict[str, Recipe]:
 
 RECIPES: Mapping[str, Recipe] = {
     **_recipes(),
+    "google-imagenet-supervised": Recipe(
+        "supervised",
+        "imagenet",
+        {
+            **IMAGENET,
+            **_imagenet(IMAGENET_IMAGES, epochs=200, warmup=5, decay=50, batch=256),
+            "strong": "cta:imagenet",
+            "algorithm.view": "strong",
+        },
+        f"{F}, imagenet/supervised.py",
+    ),
+    "google-imagenet-fixmatch": Recipe(
+        "fixmatch",
+        "imagenet.1@128116",
+        {
+            **IMAGENET,
+            **_imagenet(128_116, epochs=3000, warmup=50, decay=500, batch=64),  # 8 of 8 GPUs, or of one that holds 64
+            "strong": "rand:imagenet",
+            "uratio": 5,
+            "algorithm.tau": 0.7,
+            "algorithm.lambda_u": 10.0,
+        },
+        f"{F}, imagenet/fixmatch.py",
+    ),
     "vpet": Recipe("self-training", "photos/", VPET, f"{V}, README.md"),
 }
 

@@ -150,7 +150,7 @@ def load_source(
         skip_corrupt=data.skip_corrupt,
         progress=progress,
         validation=data.valid is None,
-        stream={"auto": None, "stream": True}.get(data.residency, False),
+        stream=data.crop != "none" or {"auto": None, "stream": True}.get(data.residency, False),
     )
     return restrict(source, options_of(data))
 
@@ -159,6 +159,8 @@ def resolve(config: Train, source: Source) -> Train:
     """`config` with every `auto` of the views replaced by what suits the source."""
     style = source.style
     values: dict[str, Any] = {"weak": style.weak, "strong": style.strong, "shift": style.shift}
+    if config.data.crop != "none":  # which is the weak view
+        values |= {"weak": "x", "shift": 0}
     if config.augment is not None:
         del values["strong"]
         if not tokens.uses_default(config.augment):

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_type_hints
 
 import tyro
@@ -35,6 +36,18 @@ Classes = Annotated[
     ),
 ]
 """Class numbers or names, separated by commas on the command line; none mean all."""
+
+Shares = Annotated[
+    tuple[float, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SHARE,...",
+        instance_from_str=lambda args: tuple(float(word) for word in args[0].split(",") if word.strip()),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]
+"""Numbers, separated by commas on the command line."""
 
 Pretrained = Annotated[
     bool | str,
@@ -116,9 +129,13 @@ class Data(Checked):
     mean and std, measured ones for own images."""
     image_size: Annotated[int | None, Range(4, 4096)] = None
     """Side in pixels to which own images are brought; default: chosen from the images."""
-    fit: Literal["crop", "pad", "centre"] = "crop"
+    fit: Literal["crop", "pad", "centre", "inner"] = "crop"
     """How: `crop` resizes the shorter side and cuts out the centre, `pad` resizes the longer side and fills up
-    with black, `centre` cuts out the centre without resizing."""
+    with black, `centre` cuts out the centre without resizing, `inner` cuts out 7/8 at the centre and resizes that."""
+    crop: Literal["none", "area", "area-flip"] = "none"
+    """What a training sees of a picture in a step: all of it, or a crop of random area (8 to 100 %) of the file as it
+    is, drawn before decoding and shared by all views of the picture; `area-flip` mirrors half of them. The pictures
+    then stay in their files."""
     bits: Annotated[int, Range(8, 16)] = 16
     """Bits that grey pictures of 16 bits use (12 for values up to 4095); the highest 8 of them are kept."""
     max_pixels: Annotated[int, Range(1, None)] = 89_478_485
@@ -137,6 +154,14 @@ class Data(Checked):
     """Where the images live: `device`, in the memory of what trains; `host`, gathered for each step; `stream`, in
     their files, decoded for each step; `auto`: the first in which they take at most half of what is free."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop != "none" and self.residency in ("device", "host"):
+            raise ValueError(
+                f"Data.crop {self.crop} is cut from picture files in each step, which Data.residency {self.residency} "
+                "does not keep: use auto or stream"
+            )
+
     def alone(self) -> Data:
         """These settings without the options that a command has added to them in a subclass."""
         return Data(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Data)})
@@ -147,8 +172,8 @@ class Net(Checked):
     """The network."""
 
     name: Annotated[str, Main] = "wrn-28-2"
-    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small`, `cnn13`, `convnet`, `shake` or
-    `resnet18`, each perhaps with `-WIDTH`, `resnext-DEPTH-CxD`, `timm:NAME`, `torchvision:NAME`."""
+    """`wrn-DEPTH-WIDTH`, `wrn-DEPTH-WIDTH-tf` (the original's form), `small`, `cnn13`, `convnet`, `shake`, `resnet18`
+    or `resnet50`, each perhaps with `-WIDTH`, `resnext-DEPTH-CxD`, `timm:NAME`, `torchvision:NAME`."""
     _: KW_ONLY
     stages: Annotated[int | None, Range(1, 8)] = None
     """Scales of the image, each half the one before; default: what the name says (3, mostly)."""
@@ -250,8 +275,15 @@ class Optim(Checked):
     """Decay of Adam's mean of the gradients."""
     beta2: Annotated[float, Range(0, 1, high_open=True)] = 0.999
     """Decay of Adam's mean of their squares."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr; `linear` ends at `lr_end`."""
+    decay_bias: bool = False
+    """Decay the bias of the last linear layer too."""
+    schedule: Literal["cosine", "linear", "stairs", "constant"] = "cosine"
+    """`cosine` is FixMatch's lr * cos(7 pi k / 16 K), which ends at 0.195 lr; `linear` ends at `lr_end`; `stairs`
+    multiplies by `stair` at each of `stairs`."""
+    stairs: Shares = ()
+    """Shares of the steps after which the `stairs` schedule goes down, ascending, such as 0.3,0.6,0.9."""
+    stair: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1
+    """Factor of the learning rate at each of `stairs`."""
     lr_end: Annotated[float, Range(0, None)] = 0.0
     """Learning rate at the end of the `linear` schedule."""
     warmup: Annotated[int, Range(0, 10**12)] = 0
@@ -265,6 +297,16 @@ class Optim(Checked):
         super().__post_init__()
         if self.lr_end and self.schedule != "linear":
             raise ValueError(f"Optim.lr_end {self.lr_end:g} is for the schedule linear, not for {self.schedule}")
+        if self.schedule == "stairs":
+            apart = all(a < b for a, b in pairwise((0.0, *self.stairs, 1.0)))
+            if not self.stairs or not apart:
+                got = ",".join(f"{share:g}" for share in self.stairs) or "none"
+                raise ValueError(f"Optim.stairs must be shares of the steps between 0 and 1, ascending, got {got}")
+        elif self.stairs or self.stair != type(self).stair:
+            what = (
+                f"stairs {','.join(f'{share:g}' for share in self.stairs)}" if self.stairs else f"stair {self.stair:g}"
+            )
+            raise ValueError(f"Optim.{what} is for the schedule stairs, not for {self.schedule}")
         other = ("beta1", "beta2") if self.name == "sgd" else ("momentum", "nesterov")
         for name in other:
             if (value := getattr(self, name)) != getattr(type(self), name):

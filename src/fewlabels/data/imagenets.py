@@ -3,14 +3,18 @@ or comes from one place only."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from fewlabels.data.archives import DataUnavailable
-from fewlabels.data.find import check_link, folders_in, read_text, scan
-from fewlabels.data.folder import list_folder
-from fewlabels.data.listing import Listing, Row
+from fewlabels.data.contents import part_of
+from fewlabels.data.find import check_link, folders_in, is_helper, read_text, scan
+from fewlabels.data.folder import NO_CLASS, list_folder
+from fewlabels.data.kinds import RAW, SUFFIXES
+from fewlabels.data.listing import MISSING, Listing, Row, Rows, alike, class_order
+from fewlabels.data.paths import Paths
 from fewlabels.data.table import rows_of
 from fewlabels.runtime.regular import real
 
@@ -41,9 +45,58 @@ def list_imagenet(name: str, root: Path) -> Listing:
     elif name == "tiny_imagenet":
         listing = list_folder(folder, strict=True)
     else:
-        listing = list_folder(folder, labeled=folder / "train", test=folder / "val", strict=True)
+        listing = _tree(folder) or list_folder(folder, labeled=folder / "train", test=folder / "val", strict=True)
     listing.name = name
     return listing
+
+
+def _tree(folder: Path) -> Listing | None:
+    """The listing of `list_folder`, in little memory, of a folder that holds what it should: ``train/WNID/`` and
+    ``val/WNID/``, the same classes in both, and nothing but files of pictures in them; None for any other, of which
+    `list_folder` says what it is."""
+    names = [f.name for f in folders_in(folder)]
+    if not {"train", "val"} <= set(names) or [
+        n for n in names if n != "train" and part_of(n) in ("labeled", "unlabeled")
+    ]:
+        return None
+    parts: list[Rows] = []
+    classes: tuple[str, ...] = ()
+    for part in ("train", "val"):
+        below = sorted(entry.name for entry in os.scandir(folder / part) if not entry.name.startswith("."))
+        if not classes:
+            classes = tuple(sorted(below, key=class_order))
+            wrong = [n for n in below if part_of(n) or is_helper(n) or n.casefold() in (*NO_CLASS, *MISSING)]
+            if wrong or len(classes) < 2 or alike(classes):
+                return None
+        if set(below) != set(classes):
+            return None
+        found = [(folder / part / name, _plain_names(folder / part / name)) for name in classes]
+        if not all(names for _, names in found):
+            return None
+        counts = [len(names or ()) for _, names in found]
+        files = Paths.of((where, names or ()) for where, names in found)
+        parts.append(Rows(files, np.repeat(np.arange(len(classes), dtype=np.int32), counts), classes))
+    note = f"{folder} has no folder 'unlabeled'; the labeled pictures serve as the unlabeled set"
+    where = str(folder / "train")
+    return Listing(
+        name=folder.name, where=where, train=parts[0], test=parts[1], classes=classes, base=folder, notes=[note]
+    )
+
+
+def _plain_names(folder: Path) -> list[str] | None:
+    """The names of the files in a folder, sorted; None where there is anything but regular files of pictures."""
+    if folder.is_symlink() or not folder.is_dir():
+        return None
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            ending = os.path.splitext(entry.name)[1].lower()
+            if entry.is_symlink() or not entry.is_file() or ending not in SUFFIXES or ending in RAW.endings:
+                return None
+            names.append(entry.name)
+    return sorted(names)
 
 
 def _mini(folder: Path) -> Listing:

@@ -9,14 +9,19 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fewlabels.data.paths import Named, Paths, chosen
 from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
 from fewlabels.data.reading import contents_of, name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, mark, own_style
+from fewlabels.data.stream import Files, PictureFiles
 from fewlabels.runtime.words import first
 
 Row: TypeAlias = tuple[Path | Blob, str | None]
@@ -46,6 +51,36 @@ class Options:
     stream: bool | None = False
 
 
+class Rows(Sequence[Row]):
+    """Very many files and their classes, each pair made when it is asked for."""
+
+    def __init__(self, files: Paths, labels: NDArray[np.int32], classes: tuple[str, ...]) -> None:
+        """labels: ``[N]``, places in `classes`."""
+        self.files, self.labels, self.classes = files, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, key: int) -> Row: ...
+    @overload
+    def __getitem__(self, key: slice) -> Rows: ...
+    def __getitem__(self, key: int | slice) -> Row | Rows:
+        if isinstance(key, slice):
+            return Rows(self.files[key], self.labels[key], self.classes)
+        return self.files[key], self.classes[self.labels[key]]
+
+    def followed_by(self, other: Rows) -> Paths:
+        """The files of both."""
+        return self.files + other.files
+
+
+def _labels_of(rows: Sequence[Row]) -> set[str]:
+    if isinstance(rows, Rows):
+        return {rows.classes[label] for label in np.unique(rows.labels)}
+    return {label for _, label in rows if label is not None}
+
+
 @dataclass(kw_only=True)
 class Listing:
     """What a folder, a table or a file of records holds, before it is read."""
@@ -53,9 +88,9 @@ class Listing:
     name: str
     where: str
     """What sentences call the place of the labeled pictures."""
-    train: list[Row]
+    train: Sequence[Row]
     """Labeled and unlabeled ones, in the order that the source gets."""
-    test: list[Row]
+    test: Sequence[Row]
     held: int = 0
     """The last so many of `train` are validation pictures."""
     classes: tuple[str, ...] = ()
@@ -65,14 +100,14 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        found = {label for _, label in self.train if label is not None}
+        found = _labels_of(self.train)
         if not self.classes:
             self.classes = tuple(sorted(found, key=class_order))
         if not found:
             raise ValueError(f"{self.where} holds no labeled pictures")
         if len(self.classes) == 1:
             raise ValueError(f"{self.where} has one class only ({self.classes[0]}); at least 2 are needed")
-        new = sorted({label for _, label in self.test if label is not None} - set(self.classes), key=class_order)
+        new = sorted(_labels_of(self.test) - set(self.classes), key=class_order)
         if new:
             raise ValueError(f"the test part has classes that {self.where} has not: {strangers(new, self.classes)}")
         if pairs := alike(self.classes):
@@ -80,9 +115,7 @@ class Listing:
 
     def read(self, options: Options, style: Style | None = None) -> Source:
         """Decode everything. `style`: default `own_style` of the pictures' height."""
-        number = {name: label for label, name in enumerate(self.classes)}
-        rows = [*self.train, *self.test]
-        files = [file for file, _ in rows]
+        files, all_labels = self._rows()
         read = read_pictures(
             files,
             image_size=options.image_size,
@@ -92,37 +125,51 @@ class Listing:
             base=self.base,
             stream=options.stream,
         )
-        kept = [row for row, good in zip(rows, read.kept, strict=True) if good]
-        labels = np.array([-1 if label is None else number[label] for _, label in kept], np.int64)
+        good = files if read.kept.all() else chosen(files, read.kept)
+        labels = all_labels[read.kept]
         train, own = (int(read.kept[:n].sum()) for n in (len(self.train), len(self.train) - self.held))
-        before = {label for _, label in self.train}
-        gone = [name for c, name in enumerate(self.classes) if name in before and not (labels[:own] == c).any()]
+        left = np.bincount(labels[:own] + 1, minlength=len(self.classes) + 1)[1:]
+        before = np.bincount(all_labels[: len(self.train)] + 1, minlength=len(self.classes) + 1)[1:]
+        gone = [self.classes[c] for c in np.flatnonzero((before > 0) & (left == 0))]
         if gone:
             raise ValueError(f"no picture of {first(gone)} in {self.where} can be read")
-        good = [file for file, _ in kept]
-        told = list(map(self._told, kept, contents_of(good, self.base) if style is None else map(_size, good)))
+        states = contents_of(good, self.base) if style is None else map(_size, good)
+        told = map(self._told, good, map(int, labels), states)
         notes = [*self.notes, *read.notes]
-        if isinstance(read.images, OnDemand):
+        images = read.images
+        if isinstance(images, Files) and options.skip_corrupt:
+            images = images.lenient(np.where(np.arange(len(labels)) < own, labels, labels + len(self.classes) + 1))
+        if isinstance(images, OnDemand):
             notes.append("the pictures were not compared with each other, as they are not decoded yet")
         else:
-            notes += self._twins(read.images, labels, kept, train, own)
+            notes += self._twins(images, labels, good, train, own)
         return Source(
             name=self.name,
             classes=self.classes,
-            images=read.images[:train],
+            images=images[:train],
             labels=labels[:train],
-            test_images=read.images[train:],
+            test_images=images[train:],
             test_labels=labels[train:],
-            style=style or own_style(read.images.shape[1]),
+            style=style or own_style(images.shape[1]),
             notes=tuple(notes),
-            pictures=(mark(told[:train]), mark(told[train:])),
+            pictures=(mark(islice(told, train)), mark(told)),
             files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),
-            names=tuple(name_of(file, self.base) for file in good[:train]),
-            test_names=tuple(name_of(file, self.base) for file in good[train:]),
+            names=Named(good[:train], partial(name_of, base=self.base)),
+            test_names=Named(good[train:], partial(name_of, base=self.base)),
             held=train - own,
         )
 
-    def _twins(self, images: Images, labels: Labels, kept: list[Row], train: int, own: int) -> list[str]:
+    def _rows(self) -> tuple[PictureFiles, Labels]:
+        """All files, and the class of each, -1 where it is unlabeled."""
+        number = {name: label for label, name in enumerate(self.classes)}
+        train, test = self.train, self.test
+        if isinstance(train, Rows) and isinstance(test, Rows) and train.classes == test.classes == self.classes:
+            return train.followed_by(test), np.concatenate([train.labels, test.labels]).astype(np.int64)
+        rows = [*train, *test]
+        labels = np.array([-1 if label is None else number[label] for _, label in rows], np.int64)
+        return [file for file, _ in rows], labels
+
+    def _twins(self, images: Images, labels: Labels, files: PictureFiles, train: int, own: int) -> list[str]:
         """Sentences about labeled pictures whose decoded pixels are those of another class's, or of a test or
         validation picture's; of `train` rows those from `own` on are validation pictures.
 
@@ -137,11 +184,11 @@ class Listing:
             other = seen.setdefault(key, row) if row < own else seen.get(key, row)
             if other == row or images[row].min() == images[row].max():
                 continue
-            a, b = (name_of(kept[r][0], self.base) for r in (other, row))
+            a, b = (name_of(files[r], self.base) for r in (other, row))
             if row >= own:
                 (tested if row >= train else valid).append(f"{a} = {b}")
             if labels[row] != labels[other]:
-                mixed.append(f"{a} ({kept[other][1]}) = {b} ({kept[row][1]})")
+                mixed.append(f"{a} ({self.classes[labels[other]]}) = {b} ({self.classes[labels[row]]})")
         notes = []
         if tested:
             some = f"{len(tested)} test pictures are labeled ones too, so the test accuracy is too good"
@@ -153,10 +200,10 @@ class Listing:
             notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
         return notes
 
-    def _told(self, row: Row, state: bytes) -> bytes:
+    def _told(self, file: Path | Blob, label: int, state: bytes) -> bytes:
         """What tells a picture from others without decoding it: name, content and class."""
-        file, label = row
-        return mark([os.fsencode(name_of(file, self.base)), state, os.fsencode(label or "")]).encode()
+        name = self.classes[label] if label >= 0 else ""
+        return mark([os.fsencode(name_of(file, self.base)), state, os.fsencode(name)]).encode()
 
 
 def _size(file: Path | Blob) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fewlabels.data import kinds
+from fewlabels.data import jpeg, kinds
+from fewlabels.data.crops import Crops, cut, inner_box, random_cut, random_cut_of
 from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
 from fewlabels.data.residency import host_memory
@@ -43,7 +44,7 @@ __all__ = [
     "upright_size",
 ]
 
-Fit: TypeAlias = Literal["crop", "pad", "centre"]
+Fit: TypeAlias = Literal["crop", "pad", "centre", "inner"]
 """How a picture is brought to a size: see `fit`."""
 
 LARGEST_SIDE = 96
@@ -99,6 +100,8 @@ def decode(
     size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
+    crop: Crops | None = None,
+    fast: bool = False,
 ) -> Images:
     """Read one picture, uint8 ``[H, W, C]``.
 
@@ -111,15 +114,55 @@ def decode(
         size: see `fit`; None keeps the picture's own size.
         about: gets what is to be said of the picture; None: it is not looked for, and Pillow's warnings become
             `remarks.PictureWarning`.
+        crop: the numbers of a random crop, float32 ``[crops.NUMBERS]``, which is brought to `size` in place of the
+            picture.
+        fast: let `jpeg.decoder` decode what it can; the bits are the same, and nothing is said of the picture.
 
     Raises:
         Unreadable: a ValueError with the path and the reason.
     """
+    if fast and (found := _fast(file, channels, size, how, crop)) is not None:
+        return found
     with _opened(file, how.max_pixels, about) as picture:
-        pixels = pixels_of(picture, channels, size, how, about)
+        pixels = pixels_of(picture, channels, size, how, about, crop)
         if about is not None and about.look and picture.format == "JPEG" and _filled_up(file):
             about.remarks.append("the end of the file is missing and filled up with zeros, as a failed copy leaves it")
         return pixels
+
+
+def _fast(
+    file: Path | str | Blob, channels: int, size: Size | None, how: Decoding, crop: Crops | None
+) -> Images | None:
+    """`decode` by `jpeg.decoder`; None where Pillow has to do it, or to say what is wrong."""
+    if (decoder := jpeg.decoder()) is None:
+        return None
+    try:
+        if isinstance(file, Blob):
+            data = file.data
+        else:
+            if not stat.S_ISREG(os.stat(file).st_mode) or kinds.refused(file):
+                return None
+            with open(file, "rb", buffering=0) as opened:
+                data = opened.read()
+        frame = jpeg.frame(data)
+        if frame is None or (channels == 1 and not frame.grey):
+            return None
+        _check_size("", frame.height * frame.width, how.max_pixels)
+        pixels = decoder(data, channels == 1)
+    except (OSError, ValueError, RuntimeError):
+        return None
+    if pixels.shape != (frame.height, frame.width, channels):
+        return None
+    if size is None:
+        return pixels
+    shape = (size, size) if isinstance(size, int) else size
+    if crop is not None:
+        small = random_cut_of(pixels, crop, shape)
+    elif pixels.shape[:2] == shape and how.fit != "inner":
+        return pixels
+    else:
+        small = fit(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), shape, how.fit)
+    return np.asarray(small, np.uint8).reshape(*shape, channels)
 
 
 def pixels_of(
@@ -128,6 +171,7 @@ def pixels_of(
     size: Size | None,
     how: Decoding = PLAIN,
     about: About | None = None,
+    crop: Crops | None = None,
 ) -> Images:
     """`decode` for a picture that Pillow has opened or made. Raises ValueError for pixels without a defined range."""
     assert channels in (1, 3)
@@ -142,7 +186,8 @@ def pixels_of(
     if about is not None and about.look:
         _look(picture, image, plain, about)
     if size is not None:
-        plain = fit(plain, size, how.fit)
+        shape = (size, size) if isinstance(size, int) else size
+        plain = fit(plain, shape, how.fit) if crop is None else random_cut(plain, crop, shape)
     return np.array(plain, np.uint8).reshape(plain.height, plain.width, channels)
 
 
@@ -153,9 +198,12 @@ def fit(image: Image.Image, size: Size, how: Fit = "crop") -> Image.Image:
     torchvision's ``Resize(size)``, ``CenterCrop(size)``. "pad" resizes until the picture just fits and puts it
     in the middle of a black one, as RealMix's preprocess_crops.py does. "centre" does not resize: it cuts out
     the centre, with black around smaller pictures, as ``CenterCrop(size)``. Resizing is bilinear with
-    antialiasing.
+    antialiasing. "inner" cuts out the inner 7/8 of the largest part of this form and resizes that with a bicubic
+    filter (`crops.inner_box`).
     """
     height, width = (size, size) if isinstance(size, int) else size
+    if how == "inner":
+        return cut(image, inner_box(image.height, image.width, (height, width)), (height, width))
     w, h = image.size
     # The side that needs the larger (pad: smaller) factor decides; integers, so that the other never falls short.
     by_width = (width, max(1, h * width // w))

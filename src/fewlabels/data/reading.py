@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from fewlabels.data import cache
 from fewlabels.data.kinds import formats
+from fewlabels.data.paths import Named
 from fewlabels.data.pictures import (
     LARGEST_SIDE,
     PLAIN,
@@ -87,7 +89,7 @@ def read_pictures(
     """
     if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
-    names = [name_of(file, base) for file in files]
+    names = Named(files, partial(name_of, base=base))
     entry = _entry(files, names, base, image_size, how)
     images: Images | Files | None
     if not stream and (found := _remembered(entry, files, how)) is not None:
@@ -149,12 +151,12 @@ SAMPLES, SAMPLE = 16, 1 << 12
 
 def contents_of(files: PictureFiles, base: Path | None) -> list[bytes]:
     """A digest of 16 bytes for what is in each file, whether it is a picture or not; the cache remembers them."""
-    names = [name_of(file, base) for file in files]
+    names = Named(files, partial(name_of, base=base))
     entry = _entry(files, names, base, None, PLAIN).beside("contents")
     if (found := entry.load()) is not None and found[0].shape == (len(files), 16):
         return [row.tobytes() for row in np.asarray(found[0])]
     with workers(len(files)) as run:
-        chunks = [(files[start : start + CHUNK],) for start in range(0, len(files), CHUNK)]
+        chunks = ((chunk,) for chunk in _chunks(files))
         digests = [one for some in run(digests_of, chunks) for one in some]
     if digests:
         entry.store(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16), {})
@@ -189,26 +191,34 @@ def _sample(file: Path | Blob) -> bytes:
 
 
 def _entry(
-    files: PictureFiles, names: list[str], base: Path | None, image_size: Size | None, how: Decoding
+    files: PictureFiles, names: Sequence[str], base: Path | None, image_size: Size | None, how: Decoding
 ) -> cache.Entry:
     """The cache's place for these files and options, and their present state.
 
     The state of a file on the disk is its name, size, and the times of its last change (st_mtime_ns, and
     st_ctime_ns, which also changes when a file is replaced by an older one).
     """
-    state: list[object] = [f"fewlabels 2, Pillow {PIL.__version__}, {formats()}"]
-    for file, name in zip(files, names, strict=True):
-        state.append(name)
-        if isinstance(file, Blob):
-            state.append(file.data)
-            continue
-        try:
-            facts = os.stat(file)
-            state.append(f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}")
-        except OSError:
-            state.append("missing")
+
+    def state() -> Iterator[object]:
+        yield f"fewlabels 2, Pillow {PIL.__version__}, {formats()}"
+        for file in files:
+            yield name_of(file, base)
+            if isinstance(file, Blob):
+                yield file.data
+                continue
+            try:
+                facts = os.stat(file)
+                yield f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+            except OSError:
+                yield "missing"
+
     where = real(base) if base is not None else cache.digest(names)
-    return cache.Entry(cache.digest([where, image_size, *how]), cache.digest(state))
+    return cache.Entry(cache.digest([where, image_size, *how]), cache.digest(state()))
+
+
+def _chunks(files: PictureFiles, size: int = CHUNK) -> Iterator[PictureFiles]:
+    """The files in lists of so many, each made when it is asked for."""
+    return (list(files[start : start + size]) for start in range(0, len(files), size))
 
 
 def _remembered(
@@ -244,10 +254,11 @@ def _read(
 ) -> tuple[Images | Files | None, dict[int, str], dict[int, About], tuple[str, ...]]:
     """Images ``[N, H, W, C]`` (zeros where a file is broken; None if all are), reasons and remarks by row, notes."""
     Image.init()  # loads the format readers now: threads would race for it
-    chunks = [(files[start : start + CHUNK], how) for start in range(0, len(files), CHUNK)]
+    chunks = ((chunk, how) for chunk in _chunks(files))
     broken: dict[int, str] = {}
     abouts: dict[int, About] = {}
     headers: list[Header] = []
+    known: dict[Header, Header] = {}  # the same ones once
     with workers(len(files)) as run:
         row = 0
         for found in run(headers_of, chunks):
@@ -255,7 +266,7 @@ def _read(
                 if isinstance(one, str):
                     broken[row] = one
                 else:
-                    headers.append(one)
+                    headers.append(known.setdefault(one, one))
                 row += 1
             if progress is not None:
                 progress(row // 2, len(files))
@@ -267,9 +278,9 @@ def _read(
             return Files(files, channels, shape, how), broken, abouts, notes
         images = np.zeros((len(files), *shape, channels), np.uint8)
         size = max(1, min(CHUNK, CHUNK_BYTES // images[0].nbytes))
-        parts = [files[start : start + size] for start in range(0, len(files), size)]
+        parts = ((part, channels, shape, how) for part in _chunks(files, size))
         row = 0
-        for pixels, wrong, told in run(decoded_of, [(part, channels, shape, how) for part in parts]):
+        for pixels, wrong, told in run(decoded_of, parts):
             images[row : row + len(pixels)] = pixels
             for offset, reason in wrong.items():
                 broken.setdefault(row + offset, reason)
@@ -298,11 +309,10 @@ def _checked(
     options = images.shape[3], images.shape[1:3], how
     with workers(len(files)) as run:
         row = 0
-        chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-        for chunk, (wrong, told) in zip(chunks, run(faults_of, [(chunk, *options) for chunk in chunks]), strict=True):
+        for wrong, told in run(faults_of, ((chunk, *options) for chunk in _chunks(files))):
             broken |= {row + offset: reason for offset, reason in wrong.items()}
             abouts |= {row + offset: about for offset, about in told.items()}
-            row += len(chunk)
+            row = min(row + CHUNK, len(files))
             if progress is not None:
                 progress(row, len(files))
     facts = {"broken": [*broken.items()], "abouts": [(row, asdict(about)) for row, about in abouts.items()]}
@@ -335,6 +345,7 @@ def common_size(headers: list[Header], image_size: Size | None, fit: Fit) -> tup
         "crop": "resized and cropped at the centre",
         "pad": "resized and padded with black",
         "centre": "cropped at the centre, without resizing,",
+        "inner": "cropped at the centre to 7/8 and resized",
     }[fit]
     note = (
         f"the pictures' {'longer' if fit == 'pad' else 'shorter'} sides are {sides[0]} to {sides[-1]} px; they were "

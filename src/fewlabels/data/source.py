@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.crops import Crops
 from fewlabels.runtime.words import first
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -32,9 +33,24 @@ class OnDemand(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
+    crops = False
+    """Whether `read` takes the numbers of random crops."""
+
+    def reserve(self, rows: Labels) -> None:  # noqa: B027  (nothing is read in place of another one, mostly)
+        """Let no other image be read in place of one that cannot be, or the other way round: validation images."""
+
+    def news(self) -> list[str]:
+        """Sentences on what was found out while reading, each once."""
+        return []
+
+    def read_parts(self, rows: Labels, crops: Crops) -> list[Images]:
+        """The crops ``[h, w, C]`` as they are, neither resized nor mirrored, where there are `crops`."""
+        raise NotImplementedError
+
     @abstractmethod
-    def read(self, rows: Labels, out: Images) -> None:
-        """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``. For one thread at a time."""
+    def read(self, rows: Labels, out: Images, crops: Crops | None = None) -> None:
+        """Write the images at `rows`, int64 ``[n]``, into `out`, uint8 ``[n, H, W, C]``, or with the numbers `crops`
+        ``[n, crops.NUMBERS]`` random crops of them. For one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +142,9 @@ class Source:
     pictures: tuple[str, ...] = ()
     """What tells these pictures from others (`mark` of the training and of the test pictures, by name and content);
     (): the pixels do, or the name where the set is a known one."""
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     """What each training image is called where it was read, such as its path in the folder; () where it has no name."""
-    test_names: tuple[str, ...] = ()
+    test_names: Sequence[str] = ()
     """The same of the test images."""
 
     files: tuple[str, ...] = ()

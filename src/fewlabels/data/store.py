@@ -53,7 +53,7 @@ class Store:
     rows_device = device
     """Where `take` wants its rows."""
 
-    def expect(self, batches: Iterable[NDArray[np.int64]]) -> None:
+    def expect(self, batches: Iterable[object]) -> None:
         """The rows of the next batches; see `Gather.expect`."""
 
     def take(self, rows: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -25,6 +26,9 @@ Map = Callable[[Callable[..., T], Iterable[tuple[Any, ...]]], Iterator[T]]
 
 FROM = 2048
 """Jobs of fewer files are done by threads: a process needs some tenths of a second to start."""
+
+AHEAD = 8
+"""Jobs that wait for each thread."""
 
 
 def count() -> int:
@@ -56,9 +60,23 @@ def workers(files: int) -> Iterator[Map[Any]]:
         except (OSError, EOFError, pickle.UnpicklingError):
             return function(*args)
 
-    with ThreadPoolExecutor(max_workers=min(32, count())) as pool:
+    def run(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        waiting: deque[Future[Any]] = deque()
         try:
-            yield lambda function, jobs: pool.map(lambda args: ask(function, args), jobs)
+            for args in jobs:  # some ahead, not all: of very many files the jobs are large
+                waiting.append(pool.submit(ask, function, args))
+                if len(waiting) >= AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    threads = min(32, count())
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        try:
+            yield run
         finally:
             pool.shutdown(cancel_futures=True)
             for process in started:

@@ -13,7 +13,7 @@ from fewlabels.nets.convnets import CNN13, ConvNet
 from fewlabels.nets.groups import parameter_groups
 from fewlabels.nets.layers import glorot_normal_, map_size
 from fewlabels.nets.lora import adapt, is_bypass, merged
-from fewlabels.nets.resnet import ResNet18, ResNeXt
+from fewlabels.nets.resnet import ResNet18, ResNet50, ResNeXt
 from fewlabels.nets.shake import ShakeNet
 from fewlabels.nets.small import SmallCNN
 from fewlabels.nets.statistics import frozen_statistics
@@ -31,6 +31,7 @@ __all__ = [
     "Learning",
     "ResNeXt",
     "ResNet18",
+    "ResNet50",
     "ShakeNet",
     "SmallCNN",
     "WideResNet",
@@ -55,14 +56,15 @@ __all__ = [
 # fmt: off
 EXAMPLES = (
     "wrn-28-2", "wrn-28-8", "wrn-37-2", "wrn-28-2-tf", "wrn-28-8-tf", "wrn-37-2-tf", "small", "small-64", "cnn13",
-    "cnn13-32", "convnet", "shake", "shake-96", "resnet18", "resnext-28-4x4", "resnext-29-8x64",
+    "cnn13-32", "convnet", "shake", "shake-96", "resnet18", "resnet50",
+    "resnext-28-4x4", "resnext-29-8x64",
 )
 # fmt: on
 """Names that `build` knows; any other depth, width of the same form will do."""
 
 _WRN = re.compile(r"wrn-(\d+)-([1-9]\d*)(-tf)?")
 _RESNEXT = re.compile(r"resnext-(\d+)-([1-9]\d*)x([1-9]\d*)")
-_WIDTH = re.compile(r"(small|cnn13|convnet|shake|resnet18)(?:-([1-9]\d*))?")
+_WIDTH = re.compile(r"(small|cnn13|convnet|shake|resnet18|resnet50)(?:-([1-9]\d*))?")
 
 _WIDTHS: dict[str, tuple[Callable[..., nn.Module], int, tuple[str, ...]]] = {
     "small": (SmallCNN, 32, ("width",)),
@@ -70,6 +72,7 @@ _WIDTHS: dict[str, tuple[Callable[..., nn.Module], int, tuple[str, ...]]] = {
     "convnet": (ConvNet, 32, ("stages", "width", "slope")),
     "shake": (ShakeNet, 32, ("stages", "blocks", "width")),
     "resnet18": (ResNet18, 64, ("width", "slope")),
+    "resnet50": (ResNet50, 64, ("width",)),
 }
 """Nets whose name says no more than the width: class, default width, options."""
 
@@ -103,8 +106,8 @@ def build(
         name: ``wrn-DEPTH-WIDTH`` (DEPTH = 6n + 4: three stages of n blocks, or 8n + 5: four; the first stage has
             16 WIDTH channels), the same with ``-tf`` for the original TensorFlow form, ``resnext-DEPTH-CxD``
             (three stages of (DEPTH - 2) // 9 blocks, C groups of D channels), one of ``small``, ``cnn13``,
-            ``convnet``, ``shake``, ``resnet18``, each perhaps with ``-WIDTH``, the channels of the first stage;
-            ``timm:NAME`` or ``torchvision:NAME``.
+            ``convnet``, ``shake``, ``resnet18``, ``resnet50``, each perhaps with ``-WIDTH``, the channels of the first
+            stage; ``timm:NAME`` or ``torchvision:NAME``.
         classes: number of outputs.
         shape: (C, H, W) of the images.
         stages: scales of the image, in place of what the name says.

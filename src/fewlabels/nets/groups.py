@@ -11,7 +11,7 @@ from fewlabels.nets.zoo import ZooNet
 
 
 def parameter_groups(
-    module: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, body: float = 1.0
+    module: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, body: float = 1.0, bias: bool = False
 ) -> list[dict[str, Any]]:
     """Groups of an optimizer for the trained parameters of `module`, which is or contains a net.
 
@@ -19,7 +19,8 @@ def parameter_groups(
     embeddings and tokens of a ViT. With a `layer_decay` d below 1, the group of layer l of L has ``"scale"``
     d^(L - l), by which the loop multiplies the learning rate (Bao et al. 2022, BEiT, appendix; layers as in timm);
     the head is layer L, and what is not part of the net, such as an algorithm's own heads, learns like it. A bypass of
-    LoRA is of the layer of the weight beside it. All layers below the head have `body` as a further factor.
+    LoRA is of the layer of the weight beside it. All layers below the head have `body` as a further factor. With `bias`
+    that of a net's last linear layer is decayed as well.
 
     Raises:
         ValueError: for a layer_decay below 1 with a net that cannot say its layers.
@@ -42,6 +43,9 @@ def parameter_groups(
             f"timm:vit_tiny_patch16_224; {what} cannot"
         )
     top = max(layers.values(), default=0)
+    last = {
+        id(p) for m in module.modules() if bias and _is_net(m) for n, p in m.named_parameters() if n == "linear.bias"
+    }
     below = {
         id(p) for m in module.modules() if _is_net(m) for n, p in m.named_parameters() if n.split(".")[0] != "linear"
     }
@@ -52,8 +56,8 @@ def parameter_groups(
             scales.setdefault(scale, []).append(p)
     groups = []
     for scale, members in scales.items():
-        decayed = [p for p in members if p.ndim > 1 and id(p) not in undecayed]
-        rest = [p for p in members if p.ndim <= 1 or id(p) in undecayed]
+        decays = {id(p) for p in members if id(p) in last or (p.ndim > 1 and id(p) not in undecayed)}
+        decayed, rest = ([p for p in members if (id(p) in decays) == which] for which in (True, False))
         parts = ((decayed, weight_decay), (rest, 0.0))
         # of one rate always two groups, as the saved states of optimizers have them
         groups += [{"params": ps, "weight_decay": w, "scale": scale} for ps, w in parts if ps or len(scales) == 1]

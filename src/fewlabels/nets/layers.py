@@ -31,11 +31,15 @@ def init_convolutions(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def cut_normal_(weight: Tensor, deviation: float) -> None:
+    """TensorFlow's truncated normal: cut off at two sigma, with this deviation after the cut."""
+    std = deviation / 0.87962566103423978  # the deviation of a standard normal cut off at 2
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
 def glorot_normal_(linear: nn.Linear) -> None:
-    """TensorFlow's Glorot normal: cut off at two sigma, deviation sqrt(2 / (in + out)) after the cut."""
-    # 0.8796... is the deviation of a standard normal cut off at 2.
-    std = math.sqrt(2 / (linear.in_features + linear.out_features)) / 0.87962566103423978
-    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+    """TensorFlow's Glorot normal: deviation sqrt(2 / (in + out))."""
+    cut_normal_(linear.weight, math.sqrt(2 / (linear.in_features + linear.out_features)))
     nn.init.zeros_(linear.bias)
 
 

@@ -21,9 +21,11 @@ from fewlabels.augment.pixels import Normalize, Shape, upload
 from fewlabels.augment.plan import Plan, run
 from fewlabels.augment.views import Draw, View
 from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.data import crops
+from fewlabels.data.crops import Crops
 from fewlabels.data.features import FeatureStore
-from fewlabels.data.gather import make_store, place
-from fewlabels.data.source import Source
+from fewlabels.data.gather import Wanted, make_store, place
+from fewlabels.data.source import OnDemand, Source
 from fewlabels.data.split import Split
 from fewlabels.data.store import Store, draw_rows
 from fewlabels.runtime import parallel
@@ -63,6 +65,14 @@ class BatchLoader:
         assert config.shift is not None
         self.config, self.wanted, self.device = config, wanted, device
         self.rank, self.world = parallel.rank(), parallel.world()
+        if config.data.crop != "none" and not (isinstance(source.images, OnDemand) and source.images.crops):
+            raise ValueError(
+                f"Data.crop {config.data.crop} is for pictures that are read from their files, and {source.name} is "
+                "read whole"
+            )
+        self._on_demand = [x for x in (source.images, source.test_images) if isinstance(x, OnDemand)]
+        for images in self._on_demand[:1]:
+            images.reserve(split.validation)
         self.place = place(config.data.residency, source, device)
         self.store = make_store(source.images, device, self.place.kind)
         self.shape = self.store.shape
@@ -138,7 +148,11 @@ class BatchLoader:
     def fixed(self) -> bool:
         """Whether every view that a batch has leaves the images as they are."""
         keys = {*self.assigned.labeled, *self.assigned.unlabeled}
-        return self.learner is None and all(cast(View, self.views[key]).fixed for key in keys)
+        return (
+            self.learner is None
+            and self.config.data.crop == "none"
+            and all(cast(View, self.views[key]).fixed for key in keys)
+        )
 
     def draw(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
@@ -149,6 +163,22 @@ class BatchLoader:
             sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
         drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
         return [rng.shard(places) for places in drawn]
+
+    def crops(self, step: int, part: int) -> Crops | None:
+        """What decides the crops of this rank's labeled (part 0) or unlabeled (1) images in step `step`, if there are
+        crops."""
+        config = self.config
+        if config.data.crop == "none":
+            return None
+        purpose, size = (("labeled", config.batch), ("unlabeled", config.batch * config.uratio))[part]
+        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
+        return rng.shard(crops.draw(rng.generator(f"{purpose}/crop"), size, flip=config.data.crop == "area-flip"))
+
+    def wanted_rows(self, step: int) -> list[Wanted]:
+        """The images of each part in step `step`, as a store is told to expect them."""
+        rows = [own[places] for own, places in zip(self._host_rows, self.draw(step), strict=False)]
+        numbers = [self.crops(step, part) for part in range(len(rows))]
+        return [r if n is None else (r, n) for r, n in zip(rows, numbers, strict=True)]
 
     def batch(self, step: int) -> Batch:
         """The batch of step `step`."""
@@ -161,7 +191,7 @@ class BatchLoader:
         def taken(part: int) -> Images:
             """The images of a part, for which a store outside the device asks on the host."""
             host = torch.from_numpy(self._host_rows[part][drawn[part]]) if self.store.ahead else None
-            return Images(self.store, sets[part][places[part]] if host is None else host)
+            return Images(self.store, sets[part][places[part]] if host is None else host, self.crops(step, part))
 
         def look(images: Images, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> tuple[Tensor, ...]:
             if self.features is not None:
@@ -184,9 +214,7 @@ class BatchLoader:
             u = look(images, assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
         ahead = 0 if self.features is not None else self.store.ahead
         coming = range(step + 1, min(step + 1 + ahead, config.steps))
-        self.store.expect(
-            rows[part] for later in coming for rows, part in zip(self._host_rows, self.draw(later), strict=False)
-        )
+        self.store.expect(wanted for later in coming for wanted in self.wanted_rows(later))
         return Batch(
             x=x,
             y=self.targets[places[0]],
@@ -197,12 +225,18 @@ class BatchLoader:
             labeled_index=places[0],
         )
 
+    def news(self) -> list[str]:
+        """Sentences on what was found out about the images since the last call."""
+        return [text for images in self._on_demand for text in images.news()]
+
     def labeled_weak(self, step: int) -> Tensor:
         """The labeled images of step `step` in their weak view alone, normalised, ``[B, C, H, W]``."""
         rng = Rng(self.config.seed, step, rank=self.rank, world=self.world, device=self.device)
         rows = torch.from_numpy(self._host_rows[0][self.draw(step)[0]]).to(self.store.rows_device)
         weak = cast(View, self.views[self.assigned.probe])
-        return self._seen(Images(self.store, rows), weak, weak.draw(rng, len(rows), "labeled/0/weak"))
+        return self._seen(
+            Images(self.store, rows, self.crops(step, 0)), weak, weak.draw(rng, len(rows), "labeled/0/weak")
+        )
 
     def learn(self, step: int, proximity: Tensor) -> None:
         """Take note of how the probes of `step` went, and let the learning view hear of those `LATE` steps earlier.
@@ -262,10 +296,11 @@ class BatchLoader:
 
 
 class Images:
-    """Some images of a store, by their rows, which lie where the store wants them; read once, when they are needed."""
+    """Some images of a store, by their rows, which lie where the store wants them, or random crops of them; read once,
+    when they are needed."""
 
-    def __init__(self, store: Any, rows: Tensor) -> None:
-        self.store, self.rows = store, rows
+    def __init__(self, store: Any, rows: Tensor, crops: Crops | None = None) -> None:
+        self.store, self.rows, self.crops = store, rows, crops
         self.change: Callable[[Tensor], Tensor] | None = None
         """What is done to the pixels before any view."""
         self._pixels: Tensor | None = None
@@ -277,7 +312,7 @@ class Images:
     def pixels(self) -> Tensor:
         """As in `fewlabels.augment.pixels`."""
         if self._pixels is None:
-            pixels = self.store.take(self.rows)
+            pixels = self.store.take(self.rows) if self.crops is None else self.store.take(self.rows, self.crops)
             self._pixels = pixels if self.change is None else self.change(pixels)
         return self._pixels
 

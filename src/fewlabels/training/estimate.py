@@ -67,7 +67,8 @@ def estimate(config: Train) -> Estimate:
     still = sum(p.numel() for p in trainer.objective.parameters() if not p.requires_grad)
     weights = 16 * parameters(trainer.objective) + 4 * still
     learning = f"{parameters(trainer.model.net):,} parameters" + (f" that learn, beside {still:,}" if still else "")
-    where = choose(config.data.residency, images + test, shape, device, files=files)
+    wanted = "stream" if config.data.crop != "none" else config.data.residency
+    where = choose(wanted, images + test, shape, device, files=files)
     pixels = where.needed if where.kind == "device" else 0
     views = trainer.algorithm.views
     each = config.batch * len(views.labeled), config.batch * config.uratio * len(views.unlabeled)
@@ -116,11 +117,12 @@ def _counts_by_name(data: Data, images: int) -> str:
 
 
 def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -> Source:
-    """Noise images in place of the set `name`, four of each class."""
+    """Noise images in place of the set `name`, four of each class; one of large ones, if there are many classes."""
     channels, height, width = shape
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4 * classes, height, width, channels), dtype=np.uint8)
-    labels = np.arange(4 * classes) % classes
+    count = classes * (4 if classes * height * width <= 2**24 else 1)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    labels = np.arange(count) % classes
     return Source(
         name,
         tuple(map(str, range(classes))),
@@ -139,8 +141,9 @@ def _sample(config: Train, source: Source, device: torch.device) -> tuple[Traine
         batch = max(1, min(config.batch, SAMPLE // (1 + 2 * config.uratio)))
         if batch % 4 and config.batch % 4 == 0:
             batch += 4 - batch % 4
-    data = replace(config.data, residency="device")
-    small = resolve(replace(config, steps=max(1, config.steps), batch=batch, compile=False, data=data), source)
+    data = replace(config.data, residency="device", crop="none")
+    small = resolve(replace(config, steps=max(1, config.steps), batch=batch, compile=False), source)
+    small = replace(small, data=data)
     split = make_split(source, labels=None, seed=1)
     mean, std = pixel_statistics(config, source)
     trainer = Trainer(small, source, split, device=device, mean=mean, std=std, blank=True)

@@ -390,6 +390,8 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
                 raise Diverged(_autopsy(trainer, run, f"the weights were not finite after step {step}", saved))
             if logs:
                 recorder.log(step)
+                for text in trainer.batches.news():
+                    output.say(text)
             if evaluates or saves:
                 trainer.average_statistics()
             if evaluates:

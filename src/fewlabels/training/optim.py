@@ -19,7 +19,11 @@ M = TypeVar("M", bound=nn.Module)
 def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer; decay on matrices and convolution kernels only, as in the original (not on biases and norms)."""
     groups = nets.parameter_groups(
-        module, weight_decay=config.weight_decay, layer_decay=config.layer_decay, body=config.body
+        module,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+        body=config.body,
+        bias=config.decay_bias,
     )
     fused = device.type == "cuda"
     if config.name == "sgd":
@@ -39,6 +43,8 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
         return config.lr * step / config.warmup
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "stairs":
+        return config.lr * config.stair ** sum(step >= share * steps for share in config.stairs)
     share = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
     return config.lr + (config.lr_end - config.lr) * share
 
