@@ -12,7 +12,7 @@ import tyro
 from fewlabels.commands.options import parse
 from fewlabels.commands.page import known
 from fewlabels.report.doctor import unseen
-from fewlabels.report.story import tell
+from fewlabels.report.story import sound, tell
 from fewlabels.runs.run import Run
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.screen import Screen, print_line
@@ -34,13 +34,14 @@ def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels doctor")
     run = Run(expanded(command.run))
     story = known(tell(run.path))
-    found, blind = story.findings, [*unseen(story.case), *story.notes]
+    with sound(run.path):
+        verdict, found, blind = story.verdict(), story.findings, [*unseen(story.case), *story.notes]
     if command.json:
         rows = [each._asdict() for each in found]
         print(json.dumps({"run": str(run.path), "findings": rows, "not_looked_at": blind}, indent=1, allow_nan=False))
         return 0
     out = Screen()
-    print_line(out, f"{run.path}: {story.verdict()}")
+    print_line(out, f"{run.path}: {verdict}")
     for each in found:
         print_line(out, f"\n{each.name}: {each.text}")
         print_line(out, f"  may help: {each.option.replace('RUN', shlex.quote(str(run.path)))}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.commands.options import UsageError
+from fewlabels.commands.tables import left_out
 from fewlabels.datatools.layout import check_free, write_new
 from fewlabels.report import evidence
 from fewlabels.report.story import Story, tell
@@ -29,21 +30,18 @@ def write(paths: Sequence[Path], target: Path) -> int:
     others = [path for path in paths if real(path) in inside]
     damaged: list[str] = []
     stories = [story for path in runs if (story := _told(path, damaged, alone=len(runs) == 1)) is not None]
-    for sentence in damaged:
-        print(sentence, file=sys.stderr)
     if not stories:
-        raise RunError("no run could be read, so there is no page")
+        raise RunError("; ".join(damaged))
     baselines = []
     for path in others if len(stories) > 1 else ():
         try:
             baselines.append(read(path))
         except DamagedRun as error:
             damaged.append(str(error))
-            print(error, file=sys.stderr)
     data = rendered(stories, baselines)
     write_new(target, lambda path: path.write_bytes(data))
     print(f"wrote {target} ({len(data):,} bytes)")
-    return 1 if damaged else 0
+    return left_out(damaged)
 
 
 def _told(path: Path, damaged: list[str], *, alone: bool) -> Story | None:

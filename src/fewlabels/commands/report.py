@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.commands.tables import print_whole, table, width_of
+from fewlabels.commands.tables import left_out, print_whole, table, width_of
 from fewlabels.report.rows import COMPARED, LEGEND, compares, constants, group_cells, run_cells, word
 from fewlabels.runs.report import MEASURES, DamagedRun, Entry, find, groups, read
 from fewlabels.runtime import files, streams
@@ -67,11 +66,7 @@ def main(args: list[str]) -> int:
         _csv(entries, together)
     else:
         _show(entries, together)
-    for sentence in damaged:
-        print(sentence, file=sys.stderr)
-    if damaged:
-        print(f"fewlabels: {len(damaged)} run(s) could not be read and are left out", file=sys.stderr)
-    return 1 if damaged else 0
+    return left_out(damaged)
 
 
 def _paths(folders: Sequence[str]) -> list[Path]:

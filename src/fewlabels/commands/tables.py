@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -43,3 +44,12 @@ def print_whole(screen: Console, made: Table) -> None:
     narrow, screen.width = screen.width, max(screen.width, width_of(screen, made))
     screen.print(made, soft_wrap=True)
     screen.width = narrow
+
+
+def left_out(damaged: Sequence[str]) -> int:
+    """Name on standard error the runs that could not be read, a sentence for each; the exit status."""
+    for sentence in damaged:
+        print(sentence, file=sys.stderr)
+    if damaged:
+        print(f"fewlabels: {len(damaged)} run(s) could not be read and are left out", file=sys.stderr)
+    return 1 if damaged else 0

@@ -8,7 +8,7 @@ from fewlabels.report.charts import curves
 from fewlabels.report.markup import Markup, joined, name, section, table, tag, typed
 from fewlabels.report.page import accuracy_series, doctor, document, tiles
 from fewlabels.report.rows import COMPARED, HEADINGS, LEGEND, compares, constants, group_cells, run_cells, word
-from fewlabels.report.story import Story
+from fewlabels.report.story import Story, sound
 from fewlabels.runs.report import Entry, groups
 from fewlabels.runs.run import PAGE
 
@@ -78,5 +78,6 @@ def _curves(stories: Sequence[Story]) -> Markup:
 def _one(story: Story) -> Markup:
     file = story.path / PAGE
     where = joined(("Its own page is ", name(file), ".")) if file.is_file() else typed(OWN)
-    about = tag("p", story.verdict()), tiles(story), doctor(story), tag("p", where, class_="faint")
+    with sound(story.path):
+        about = tag("p", story.verdict()), tiles(story), doctor(story), tag("p", where, class_="faint")
     return section(str(story.entry.row["name"]), *about)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +152,19 @@ def _clause(accuracy: float, other: float, n: int, what: str) -> str:
     return how[against(accuracy, other, n)]
 
 
+@contextlib.contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Says in a sentence, a DamagedRun, what records that are not what they should be say inside."""
+    try:
+        yield
+    except DamagedRun:
+        raise
+    except RunError as error:
+        raise DamagedRun(str(error)) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise DamagedRun(f"the records of {path} are damaged ({type(error).__name__}: {error})") from None
+
+
 def tell(path: Path, known: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> Story:
     """The story of a run folder, from its files alone.
 
@@ -160,26 +174,27 @@ def tell(path: Path, known: Mapping[str, Any] | None = None, notes: Sequence[str
 
     Raises DamagedRun where its records cannot be read.
     """
-    entry, remarks = read(path), list(notes)
-    try:
-        config = records.parsed(path / "config.json")
-        settings, data = flat(records.settings(path)), Run(path).data
-        split = Run(path).split
-        lines = records.metrics(path)
-        result = records.result(path) if records.finished(path) else {}
-        if known is None:
-            try:
-                known = evidence.read(path)
-            except RunError as error:
-                remarks.append(str(error))
-        other = path / "baseline"
-        baseline = (
-            [r for r in records.metrics(other) if r["kind"] == "eval"] if (other / "config.json").exists() else []
-        )
-    except DamagedRun:
-        raise
-    except (RunError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedRun(str(error)) from None
+    with sound(path):
+        return _tell(path, known, list(notes))
+
+
+def _tell(path: Path, known: Mapping[str, Any] | None, remarks: list[str]) -> Story:
+    entry, run = read(path), Run(path)
+    config, settings, data, split = (
+        records.parsed(path / "config.json"),
+        flat(records.settings(path)),
+        run.data,
+        run.split,
+    )
+    lines = records.metrics(path)
+    result = records.result(path) if records.finished(path) else {}
+    if known is None:
+        try:
+            known = evidence.read(path)
+        except RunError as error:
+            remarks.append(str(error))
+    other = path / "baseline"
+    baseline = [r for r in records.metrics(other) if r["kind"] == "eval"] if (other / "config.json").exists() else []
     return Story(
         path=path,
         entry=entry,

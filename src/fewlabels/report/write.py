@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fewlabels.report.page import page
 from fewlabels.report.several import several
-from fewlabels.report.story import Story, tell
+from fewlabels.report.story import Story, sound, tell
 from fewlabels.runs.report import Entry
 from fewlabels.runs.run import PAGE, Run
 
@@ -22,8 +22,9 @@ def rendered(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> bytes
     if len(stories) > 1:
         return several(stories, baselines).encode()
     (story,) = stories
-    made = page(story).encode()
-    return made if len(made) <= LARGEST else page(story, pictures=False).encode()
+    with sound(story.path):
+        made = page(story).encode()
+        return made if len(made) <= LARGEST else page(story, pictures=False).encode()
 
 
 def write_page(run: Run) -> None:
