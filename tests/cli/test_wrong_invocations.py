@@ -155,7 +155,7 @@ train --optim.lr=-1
 train --optim.momentum 1
 --optim.momentum must be a number from 0 to below 1, got 1.0
 train --optim.schedule step
---optim.schedule must be one of 'cosine', 'linear', 'constant', got 'step'
+--optim.schedule must be one of 'cosine', 'linear', 'stairs', 'constant', got 'step'
 train --optim.beta1 0.8
 --optim.beta1 0.8 is for adam and adamw, not for sgd
 train --optim adam --optim.momentum 0.8
