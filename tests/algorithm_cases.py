@@ -40,8 +40,9 @@ QUICK = {
     "tsa_ramp": 40,
     "xi": 1.0,
     "eps": 1.0,
-    "epoch": 1,
-    "warmup_epochs": 2,
+    "epoch_steps": 1,
+    "wait_epochs": 2,
+    "votes": 6,
     "start": 2,
 }
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that

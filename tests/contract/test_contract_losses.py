@@ -381,7 +381,7 @@ def test_permuting_the_classes_permutes_everything(case: Case) -> None:
             by_class = value.ndim > 0 and value.shape[-1] == K
             expected = value[..., PERMUTATION.argsort()] if by_class else value
             if name in OF_CLASSES:
-                expected = torch.where(value >= 0, PERMUTATION[value], -1)
+                expected = torch.where(value >= 0, PERMUTATION[value.long()].to(value.dtype), -1)
             torch.testing.assert_close(dict(other.named_buffers())[name], expected, equal_nan=True)
     mine, theirs = permuted(net), copy.deepcopy(net)
     found = gradients(theirs, algorithm(batch, theirs, ema))

@@ -38,7 +38,7 @@ from fewlabels.types import Info, Losses
 
 CODES = {"labeled": 1, "labeled_strong": 2, "weak": 3, "strong": 4, "strong2": 5, "medium": 6, "rot": 7}
 AMPLITUDES = {"labeled": 3.0, "labeled_strong": 3.0, "weak": 8.0, "strong": 4.0, "strong2": 4.0, "medium": 6.0}
-USUAL = {"p_cutoff": "tau", "ulb_loss_ratio": "lambda_u", "ema_p": "momentum", "T": "temperature"}
+USUAL = {"p_cutoff": "tau", "ulb_loss_ratio": "lambda_u", "ema_p": "ema_p", "T": "temperature"}
 STEPS = 2**20
 
 
@@ -83,7 +83,7 @@ class Method:
         names = {
             "p_cutoff": "tau",
             "ulb_loss_ratio": "lambda_u",
-            "ema_p": "momentum",
+            "ema_p": "ema_p",
             "T": "temperature",
         } | self.settings
         unknown = case["config"].keys() - names.keys() - {"hard_label"}
@@ -241,7 +241,7 @@ class FreeMatchCase(Method):
         for name in ("time_p", "p_model"):
             if name in self.case["config"]:
                 self.set(name, self.case["config"][name])
-                self.algorithm.select.config.__dict__["momentum"] = 1.0
+                self.algorithm.select.config.__dict__["ema_p"] = 1.0
 
 
 class SoftMatchCase(Method):
@@ -330,7 +330,7 @@ class DashCase(Method):
         **{name: name for name in ("gamma", "rho_min", "temperature")},
         "wu": "lambda_u",
         "min_select_th": "rho_min",
-        "dt_start_epoch": "warmup_epochs",
+        "dt_start_epoch": "wait_epochs",
         "drop_step": "drop_epochs",
         **dict.fromkeys(("C", "losses", "epochs", "rho_init", "steps", "steps_per_epoch")),
     }
@@ -344,7 +344,7 @@ class DashCase(Method):
         self.algorithm.falling.count.fill_(len(losses))
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
-        usb = {"variant": "usb", "epoch": 1, "warmup_epochs": 2, "drop_epochs": 10, "lambda_u": 1.0}
+        usb = {"variant": "usb", "epoch_steps": 1, "wait_epochs": 2, "drop_epochs": 10, "lambda_u": 1.0}
         return options | (usb if self.usb else {"lambda_u": 0.9 * options["lambda_u"]})
 
     def progress(self, call: dict[str, Any], t: int) -> float:
@@ -677,7 +677,7 @@ class CGMatchCase(Method):
     config = CGMatch
     settings: ClassVar = {
         "queue_size": "votes",
-        "warm_up_iter": "warmup_steps",
+        "warm_up_iter": "start",
         "lambda_h": "lambda_h",
         **dict.fromkeys(("n_sigma", "ulb_dest_len", "steps_total", "T")),
     }
@@ -711,7 +711,7 @@ class CGMatchCase(Method):
     def value(self, name: str, losses: Losses) -> Any:
         gaps, config = self.algorithm.gaps, self.algorithm.gaps.config
         if name == "weight":
-            share = (self.step - config.warmup_steps) / (self.case["config"]["steps_total"] - config.warmup_steps)
+            share = (self.step - config.start) / (self.case["config"]["steps_total"] - config.start)
             assert self.expected == config.lambda_h * share**2
             return losses.log["loss_hard"] / losses.log["loss_gce"]
         if name in ("mask_easy", "mask_ambiguous"):

@@ -79,15 +79,15 @@ def as_it_is(algorithm: Any) -> None: ...
 
 FULL = 1.0
 """As a momentum: nothing moves."""
-WEIGHTS = {"momentum": FULL, "align_to": "none"}
+WEIGHTS = {"ema_p": FULL, "align_to": "none"}
 IDENTITIES: dict[str, tuple[Any, Callable[[Any], None], float]] = {
     "flexmatch, all learnt": (FlexMatch(tau=TAU), all_learnt, TAU),
-    "freematch, fixed and without fairness": (FreeMatch(momentum=FULL, w_fairness=0.0), fixed_confidence, TAU),
+    "freematch, fixed and without fairness": (FreeMatch(ema_p=FULL, w_fairness=0.0), fixed_confidence, TAU),
     "softmatch, no width": (SoftMatch(n_sigma=1e9, **WEIGHTS), fixed_mean, TAU),
     "softmatch, infinite width": (SoftMatch(n_sigma=1e-9, **WEIGHTS), fixed_mean, 0.0),
-    "adamatch, nothing aligned, labeled certain": (AdaMatch(tau=TAU, momentum=FULL), uniform, TAU),
+    "adamatch, nothing aligned, labeled certain": (AdaMatch(tau=TAU, ema_p=FULL), uniform, TAU),
     "dash, at its smallest threshold": (
-        Dash(variant="usb", rho_min=-math.log(TAU), lambda_u=1.0, epoch=1, estimate="labeled"),
+        Dash(variant="usb", rho_min=-math.log(TAU), lambda_u=1.0, epoch_steps=1, estimate="labeled"),
         as_it_is,
         TAU,
     ),
@@ -135,13 +135,15 @@ def test_freematch_with_one_image_and_with_none_that_counts() -> None:
 
 
 def test_softmatch_keeps_its_variance_where_there_is_one_image() -> None:
-    algorithm: Any = SoftMatch(momentum=0.5).build(info(4, 1))
+    algorithm: Any = SoftMatch(ema_p=0.5).build(info(4, 1))
     losses = algorithm(batch_of(algorithm, rows=1), Identity(), Identity())
     assert losses.total.isfinite() and float(algorithm.select.var) == 1.0
     assert float(algorithm.select.mu) != 1 / K
 
 
-@pytest.mark.parametrize("config", [FreeMatch(), SoftMatch(), AdaMatch(), AdaMatch(variant="paper"), Dash(epoch=1)])
+@pytest.mark.parametrize(
+    "config", [FreeMatch(), SoftMatch(), AdaMatch(), AdaMatch(variant="paper"), Dash(epoch_steps=1)]
+)
 def test_a_step_that_overflows_leaves_the_state_finite(config: Any) -> None:
     algorithm: Any = config.build(info(4, 12, steps=20))
     batch = batch_of(algorithm, progress=0.4)
@@ -156,7 +158,9 @@ def test_a_step_that_overflows_leaves_the_state_finite(config: Any) -> None:
 @pytest.mark.parametrize("estimate", ["unlabeled", "labeled"])
 def test_dash_estimates_from_the_last_epoch_of_its_warm_up(variant: Any, estimate: Any) -> None:
     """Two epochs of three steps; the threshold is that estimate, divided as the paper says."""
-    config = Dash(variant=variant, estimate=estimate, epoch=3, warmup_epochs=2, drop_epochs=1, gamma=1.5, rho_min=1e-6)
+    config = Dash(
+        variant=variant, estimate=estimate, epoch_steps=3, wait_epochs=2, drop_epochs=1, gamma=1.5, rho_min=1e-6
+    )
     algorithm: Any = config.build(info(4, 12, steps=20))
     seen = []
     for step in range(12):

@@ -162,14 +162,14 @@ def test_torchssl_and_usb() -> None:
     common |= {"optim.nesterov": True, "optim.schedule": "cosine", "optim.warmup": 0}
     usb: dict[str, dict[str, Any]] = {
         "flexmatch": {"tau": 0.95, "warmup": True},
-        "freematch": {"momentum": 0.999, "w_fairness": 0.001, "quantile": None},
-        "softmatch": {"momentum": 0.999, "n_sigma": 2.0, "statistics": "aligned", "align_to": "uniform"},
-        "adamatch": {"tau": 0.95, "variant": "usb", "momentum": 0.999},
+        "freematch": {"ema_p": 0.999, "w_fairness": 0.001, "quantile": None},
+        "softmatch": {"ema_p": 0.999, "n_sigma": 2.0, "statistics": "aligned", "align_to": "uniform"},
+        "adamatch": {"tau": 0.95, "variant": "usb", "ema_p": 0.999},
         "dash": {
             "variant": "usb",
             "gamma": 1.27,
             "rho_min": 0.05,
-            "warmup_epochs": 2,
+            "wait_epochs": 2,
             "drop_epochs": 10,
             "lambda_u": 1.0,
         },
@@ -250,8 +250,8 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
                 "remixmatch": {"ramp_steps": steps // 4},
                 "uda": {"tsa_ramp": steps // 4},
                 "simmatch": {"start": steps // 10},
-                "cgmatch": {"warmup_steps": steps // 10},
-                "dash": {"epoch": {500: 2, 3000: 12}[steps]},
+                "cgmatch": {"start": steps // 10},
+                "dash": {"epoch_steps": {500: 2, 3000: 12}[steps]},
             }
             assert train.algorithm == ALGORITHMS[name](**changes.get(name, {}))
     assert isinstance(recipe("supervised", "digits").algorithm, fl.Supervised)

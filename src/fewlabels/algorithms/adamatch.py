@@ -34,18 +34,18 @@ class AdaMatch(Guided):
     norm, and a weight of the unlabeled loss that grows in the first half of the training."""
     tau: Annotated[float, Range(0, 1)] = 0.95
     """Share of the mean confidence on the labeled images from which a pseudo-label counts (0.9 in the paper)."""
-    momentum: Annotated[float, Range(0, 1)] = 0.999
+    ema_p: Annotated[float, Range(0, 1)] = 0.999
     """Weight of the old value in the running means of the alignment."""
     temperature: Annotated[float, Range(0, low_open=True)] = 1.0
     """Sharpens a soft target; nothing else."""
 
     def compose(self, info: Info) -> Consistency:
         if self.variant == "usb":
-            return self.guided(select=self.relative, align=RunningAlignment(info.classes, self.momentum, "model"))
+            return self.guided(select=self.relative, align=RunningAlignment(info.classes, self.ema_p, "model"))
         return self.guided(
             kind=Interpolated,
             select=self.relative,
-            align=PredictedAlignment(info.classes, decay=self.momentum, newest=True),
+            align=PredictedAlignment(info.classes, decay=self.ema_p, newest=True),
             labeled=cross_entropy_of_labeled_views,
             lambda_u=lambda progress: self.lambda_u * grown(progress),
             views=Views(labeled=("weak", "strong")),

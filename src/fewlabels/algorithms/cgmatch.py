@@ -30,13 +30,13 @@ class CGMatch(Composed):
 
     name: ClassVar[str] = "cgmatch"
 
-    momentum: Annotated[float, Range(0, 1)] = 0.999
+    ema_p: Annotated[float, Range(0, 1)] = 0.999
     """Weight of the old value in the running means."""
     clip: bool = False
     """The threshold stays in 0.9..0.95 (SVHN)."""
     votes: Annotated[int, Range(1, 30000)] = 1000
     """Last guesses of each image that are kept."""
-    warmup_steps: Annotated[int, Range(0)] = 2048
+    start: Annotated[int, Range(0)] = 2048
     """Steps in which labeled images alone are learned, and guesses kept."""
     lambda_u: Annotated[float, Range(0)] = 1.0
     """Weight of the loss on images above the threshold."""
@@ -68,7 +68,7 @@ class CountGaps(Part):
     def __init__(self, config: CGMatch, info: Info) -> None:
         super().__init__()
         self.config, self.steps = config, info.steps
-        self.usual = RunningAlignment(info.classes, config.momentum, "uniform")
+        self.usual = RunningAlignment(info.classes, config.ema_p, "uniform")
         self.past = Votes(info.unlabeled, config.votes, info.classes)
         self.register_buffer("mu", torch.tensor(1 / info.classes))
         self.register_buffer("gap_mu", torch.tensor(-1.0))
@@ -80,12 +80,12 @@ class CountGaps(Part):
         """Select: 1 where the aligned confidence reaches the threshold, ``[M]`` float32; 0 in the warm-up."""
         config, index = self.config, seen.batch.index
         confidence, guess = seen.probs.max(1)
-        follow(self.mu, parallel.mean(confidence.mean()), config.momentum)
+        follow(self.mu, parallel.mean(confidence.mean()), config.ema_p)
         if config.clip:
             self.mu.clamp_(0.9, 0.95)
         self.past.write(index, guess)
-        gap, begun = self.past.gaps(index), started(seen, config.warmup_steps, self.steps)
-        moved = self.gap_mu.lerp(parallel.mean(gap.mean()), 1 - config.momentum)
+        gap, begun = self.past.gaps(index), started(seen, config.start, self.steps)
+        moved = self.gap_mu.lerp(parallel.mean(gap.mean()), 1 - config.ema_p)
         moved = torch.where(self.gap_mu < 0, self.past.gaps().mean(), moved)
         self.gap_mu.copy_(torch.where(begun, moved, self.gap_mu))
         sure = confidence >= self.mu
@@ -95,9 +95,9 @@ class CountGaps(Part):
 
     def ambiguous(self, seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
         """Term: generalized cross-entropy of weak and strong views, with its weight that grows, 0-d."""
-        config, over = self.config, max(1, self.steps - self.config.warmup_steps)
+        config, over = self.config, max(1, self.steps - self.config.start)
         losses = sum(generalized_cross_entropy(view.logits, target) for view in (seen.weak, seen.strong[0]))
         loss: Tensor = (seen.counts * self.unsure * losses).mean()
-        share = ((seen.batch.progress * self.steps - config.warmup_steps) / over).clamp_min(0)
+        share = ((seen.batch.progress * self.steps - config.start) / over).clamp_min(0)
         seen.log["loss_gce"] = loss.detach()
         return config.lambda_h * share.square() * loss

@@ -40,9 +40,9 @@ class Dash(Composed):
     """Smallest threshold, a confidence of 0.951; targets are soft until it is reached, and hard from then on."""
     temperature: Annotated[float, Range(0, low_open=True)] = 0.5
     """Sharpens the soft targets."""
-    epoch: Annotated[int, Range(1)] = 1024
+    epoch_steps: Annotated[int, Range(1)] = 1024
     """Steps of what is called an epoch here."""
-    warmup_epochs: Annotated[int, Range(1)] = 10
+    wait_epochs: Annotated[int, Range(1)] = 10
     """Epochs before the threshold is in use (USB: 2)."""
     drop_epochs: Annotated[int, Range(1)] = 9
     """Epochs after which the threshold is divided again (USB: 10)."""
@@ -84,13 +84,13 @@ class Falling(Part):
 
     def target(self, seen: Seen) -> Tensor:
         """Target: sharpened probabilities, or one for the most probable class; ``[M, K]``."""
-        config, epochs = self.config, self.config.warmup_epochs
+        config, epochs = self.config, self.config.wait_epochs
         step = (seen.batch.progress * self.steps).round()
-        self.warm = step < epochs * config.epoch
-        self.last = self.warm & (step >= (epochs - 1) * config.epoch)
+        self.warm = step < epochs * config.epoch_steps
+        self.last = self.warm & (step >= (epochs - 1) * config.epoch_steps)
         # from the first step after the warm-up on, or, in idstcv/Dash, dash.py, from one epoch after the start
-        start = epochs * config.epoch if self.usb else config.epoch
-        drops = ((step - start) / (config.drop_epochs * config.epoch)).floor()
+        start = epochs * config.epoch_steps if self.usb else config.epoch_steps
+        drops = ((step - start) / (config.drop_epochs * config.epoch_steps)).floor()
         estimate = torch.where(self.count > 0, self.total / self.count, torch.inf)
         rho = (1.0001 if self.usb else 1.0) * estimate * config.gamma**-drops
         self.hard = ~self.warm & (rho <= config.rho_min)

@@ -28,7 +28,7 @@ class FreeMatch(Guided):
 
     name: ClassVar[str] = "freematch"
 
-    momentum: Annotated[float, Range(0, 1)] = 0.999
+    ema_p: Annotated[float, Range(0, 1)] = 0.999
     """Weight of the old value in the running means; 1 keeps them as they start, at 1 / classes."""
     w_fairness: Annotated[float, Range(0)] = 0.01
     """Weight of the fairness term (TorchSSL; USB has 0.001)."""
@@ -68,11 +68,11 @@ class SelfAdaptive(nn.Module):
             newest = parallel.mean(confidence.mean())
         else:
             newest = quantile(parallel.gather(confidence), config.quantile)
-        follow(self.time_p, newest, config.momentum)
+        follow(self.time_p, newest, config.ema_p)
         if config.clip == "usb":
             self.time_p.clamp_(max=0.95)
-        follow(self.p_model, parallel.mean(probs.mean(0)), config.momentum)
-        follow(self.label_hist, parallel.mean(one_hot(probs.argmax(1), probs.shape[1]).mean(0)), config.momentum)
+        follow(self.p_model, parallel.mean(probs.mean(0)), config.ema_p)
+        follow(self.label_hist, parallel.mean(one_hot(probs.argmax(1), probs.shape[1]).mean(0)), config.ema_p)
 
     def thresholds(self) -> Tensor:
         """``[K]``; equation 8."""

@@ -33,7 +33,7 @@ class ShrinkMatch(Composed):
     """Guesses are aligned, by the mean of the last batch means, to equal shares of the classes."""
     align_slots: Annotated[int, Range(1)] = 32
     """How many batch means."""
-    momentum: Annotated[float, Range(0, 1)] = 0.999
+    ema_p: Annotated[float, Range(0, 1)] = 0.999
     """Weight of the old value in the running share of the images with a pseudo-label, which weighs the further loss."""
     lambda_u: Annotated[float, Range(0)] = 1.0
     """Weight of the unlabeled loss."""
@@ -85,7 +85,7 @@ class Shrinking(nn.Module):
         logits = seen.net.heads["shrink"](seen.strong[0].features).float()
         with torch.no_grad():
             share = parallel.mean(mask.mean())
-            moved = torch.where(self.ratio < 0, share, self.ratio.lerp(share, 1 - self.config.momentum))
+            moved = torch.where(self.ratio < 0, share, self.ratio.lerp(share, 1 - self.config.ema_p))
             self.ratio.copy_(torch.where(moved.isfinite(), moved, self.ratio))
             seen.log["ratio"] = self.ratio.clone()
         return self.ratio.clone() * (seen.counts * shrunk(logits, target, self.config.tau)).mean()

@@ -27,7 +27,7 @@ class SoftMatch(Guided):
 
     name: ClassVar[str] = "softmatch"
 
-    momentum: Annotated[float, Range(0, 1)] = 0.999
+    ema_p: Annotated[float, Range(0, 1)] = 0.999
     """Weight of the old value in the running means; 1 keeps mean and variance as they start, at 1 / classes and 1."""
     n_sigma: Annotated[float, Range(0, low_open=True)] = 2.0
     """Narrows the Gaussian; 1 is the formula as printed."""
@@ -53,7 +53,7 @@ class TruncatedGaussian(nn.Module):
         super().__init__()
         self.config = config
         goal = config.align_to
-        self.align = None if goal == "none" else RunningAlignment(classes, config.momentum, goal)
+        self.align = None if goal == "none" else RunningAlignment(classes, config.ema_p, goal)
         self.register_buffer("mu", torch.tensor(1 / classes))
         self.register_buffer("var", torch.tensor(1.0))
 
@@ -63,9 +63,9 @@ class TruncatedGaussian(nn.Module):
         config, own = self.config, seen.probs.amax(1)
         confidence = own if self.align is None else self.align(seen).amax(1)
         every = parallel.gather(own if config.statistics == "unaligned" else confidence)
-        follow(self.mu, every.mean(), config.momentum)
+        follow(self.mu, every.mean(), config.ema_p)
         if len(every) > 1:
-            follow(self.var, every.var(), config.momentum)
+            follow(self.var, every.var(), config.ema_p)
         seen.log["mu"], seen.log["sigma"] = self.mu.clone(), self.var.sqrt()
         below = (config.n_sigma * (confidence - self.mu)).clamp(max=0)
         return (-below.square() / (2 * self.var).clamp_min(torch.finfo(below.dtype).tiny)).exp()

@@ -125,8 +125,8 @@ RAMPS: Mapping[str, tuple[str, float]] = {
     "remixmatch": ("ramp_steps", 0.25),
     "uda": ("tsa_ramp", 0.25),
     "simmatch": ("start", 0.1),
-    "cgmatch": ("warmup_steps", 0.1),
-    "dash": ("epoch", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
+    "cgmatch": ("start", 0.1),
+    "dash": ("epoch_steps", 0.004),  # 1024 of them are a long training; its threshold falls in the first eighth
 }
 """Ramps that the papers count in steps of a long training, and the share of a short one that they take."""
 
@@ -350,9 +350,9 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("usb-adamatch", "adamatch", PUBLISHED_BY_U, USB, U, "config/classic_cv/adamatch"),
     ("usb-adamatch", "adamatch", ("cifar100.1@400",), {**USB, **SMALLER}, U, "config/classic_cv/adamatch"),
     ("usb-adamatch", "adamatch", ("stl10.1@40",), USB, U, "config/classic_cv/adamatch"),
-    ("usb-dash", "dash", PUBLISHED_BY_U, {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
-    ("usb-dash", "dash", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
-    ("usb-dash", "dash", ("stl10.1@40",), {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.warmup_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", PUBLISHED_BY_U, {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("stl10.1@40",), {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
     ("usb-comatch", "comatch", PUBLISHED_BY_U, {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
     ("usb-comatch", "comatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
     ("usb-comatch", "comatch", ("stl10.1@40",), {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024, "algorithm.lambda_c": 5.0}, U, "config/classic_cv/comatch"),
