@@ -221,6 +221,11 @@ def options(cls: type) -> list[str]:
     return [name for option in _options(cls) for name in option.names]
 
 
+def flags(cls: type) -> dict[str, int | None]:
+    """How many words follow each option of a dataclass, by its name, a switch's that turns it on; None: any number."""
+    return {option.names[0]: option.words for option in _options(cls)}
+
+
 class _Option(NamedTuple):
     names: tuple[str, ...]
     """A switch has two."""
