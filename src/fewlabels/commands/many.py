@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,27 +28,34 @@ from fewlabels.runtime.checked import flat
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
+from fewlabels.sweep.on import On
+from fewlabels.sweep.on_ray import Ray
+from fewlabels.sweep.on_slurm import Slurm
 from fewlabels.sweep.plan import Job, Kind, holds, saved
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
+from fewlabels.sweep.remote import Engine, beginning
 from fewlabels.training import log
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
 """What a mean is over; there is none over stages."""
 
 
-def main(plan: Callable[[], list[Job]], kind: Kind, *, dry_run: bool, progress: bool) -> int:
+def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, progress: bool) -> int:
     """Train what `plan` says, as the folders are when it is asked; the rest as `fewlabels train` has it."""
+    on.check()
     jobs = plan()  # which refuses somebody's folder before the lock would be put into it
     if dry_run:
-        _costs(jobs, len(_places(jobs)))
+        _costs(jobs, len(_places(jobs)) if on.name == "local" else 0)
         return 0
     with owning(lambda: Lock(jobs[0].root), partial(print, file=sys.stderr, flush=True)):
         jobs = plan()
-        places = _places(jobs)
-        print(_summary(jobs, places), flush=True)
-        live = progress and Console(stderr=True).is_terminal
-        with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
-            result = train_all([job for job in jobs if not job.finished], places, board)
+        left = [job for job in jobs if not job.finished]
+        with _engine(on, jobs, left) as engine:
+            places = _places(jobs) if engine is None else [None] * len(left)
+            print(_summary(jobs, places, engine), flush=True)
+            live = progress and Console(stderr=True).is_terminal
+            with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
+                result = train_all(left, places, board, None if engine is None else beginning(engine))
         show(jobs, result, kind)
     if result.signum:
         name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)
@@ -64,16 +72,33 @@ def _places(jobs: Sequence[Job]) -> Sequence[str | None]:
     return devices if len(devices) > 1 else [None]
 
 
-def _summary(jobs: Sequence[Job], places: Sequence[str | None]) -> str:
+@contextlib.contextmanager
+def _engine(on: On, jobs: Sequence[Job], left: Sequence[Job]) -> Iterator[Engine | None]:
+    """What starts those that are `left`; None for this machine, or where there is nothing to start."""
+    gpus = int(jobs[0].config.device != "cpu")
+    engine: Engine | None = None
+    if left and on.name == "slurm":
+        engine = Slurm(on, jobs[0].root, gpus=gpus)
+    elif left and on.name == "ray":
+        engine = Ray(on, gpus=gpus)
+    try:
+        yield engine
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _summary(jobs: Sequence[Job], places: Sequence[str | None], engine: Engine | None) -> str:
     kept, begun = sum(job.finished for job in jobs), sum(job.start > 0 and not job.finished for job in jobs)
     counts = {"finished already": kept, "to go on with": begun, "new": len(jobs) - kept - begun}
     text = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     way = f"one on each of the GPUs {', '.join(map(str, places))}" if len(places) > 1 else "one after another"
+    way = way if engine is None else engine.words
     return f"{len(jobs)} runs in {jobs[0].root}: {text}; {way}"
 
 
 def _costs(jobs: Sequence[Job], places: int) -> None:
-    """What the runs will cost, measured once for each kind of them."""
+    """What the runs will cost, measured once for each kind of them. places: how many at a time; 0: nobody knows."""
     from fewlabels.training.estimate import estimate
 
     costs, baselines = {}, dict.fromkeys(map(_work, jobs), 0.0)
@@ -87,10 +112,10 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
     width = max(9, *(len(job.name) + 1 for job in jobs))
     if not jobs[0].row:  # whose rows have costs of their own
         print("\n".join(f"{name:{width}}{text}" for name, text in costs[_work(jobs[-1])].lines.items()))
-    ends = [0.0] * places
+    ends = [0.0] * (places or 1)
     for job in jobs:
         if job.last:
-            ends = [max(ends)] * places
+            ends = [max(ends)] * len(ends)
         steps, work = job.config.steps, _work(job)
         seconds = costs[work].seconds * (max(0, steps - job.start) / steps if steps else 1)
         if job.baseline:
@@ -101,7 +126,7 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
             ends[ends.index(min(ends))] += seconds
             text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
         print(f"{job.name:{width}}{text}, {job.path}")
-    how = f"{places} at a time" if places > 1 else "one after another"
+    how = f"{places} at a time" if places > 1 else "one after another" if places else "if one came after another here"
     both = " with their baselines" if jobs[0].baseline else ""
     print(f"{'all':{width}}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
 

@@ -27,7 +27,7 @@ def over_seeds(command: Command, args: list[str], reasons: Sequence[str]) -> int
     jobs = partial(plan, command.train, kind, which, out=command.out, baseline=command.baseline)
     jobs = partial(jobs, overwrite=command.overwrite)
     print(*reasons, sep="\n", end="\n" if reasons else "")
-    return many.main(jobs, kind, dry_run=command.dry_run, progress=command.progress)
+    return many.main(jobs, kind, command.on, dry_run=command.dry_run, progress=command.progress)
 
 
 def over_grid(file: str, args: list[str]) -> int:
@@ -49,7 +49,7 @@ def over_grid(file: str, args: list[str]) -> int:
     jobs = partial(plan_rows, configs, grid.stem(file), kind, which, out=command.out)
     jobs = partial(jobs, baseline="--baseline" in args and command.baseline, overwrite=command.overwrite)
     print(*said, sep="\n", end="\n" if said else "")
-    return many.main(jobs, kind, dry_run=command.dry_run, progress=command.progress)
+    return many.main(jobs, kind, command.on, dry_run=command.dry_run, progress=command.progress)
 
 
 def _check_row(command: Command, args: list[str]) -> None:
@@ -127,5 +127,9 @@ def stages_of(command: Command, args: list[str]) -> int:
     seeds = () if command.teacher_seeds is None else numbers("--teacher-seeds", command.teacher_seeds)
     jobs = partial(stages, command.train, seeds=seeds, nets=command.teacher_nets, out=command.out)
     return many.main(
-        partial(jobs, overwrite=command.overwrite), "stage", dry_run=command.dry_run, progress=command.progress
+        partial(jobs, overwrite=command.overwrite),
+        "stage",
+        command.on,
+        dry_run=command.dry_run,
+        progress=command.progress,
     )

@@ -24,6 +24,7 @@ from fewlabels.runs.run import Run
 from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of
+from fewlabels.sweep.on import On
 from fewlabels.sweep.plan import again, go, with_baseline
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
@@ -66,6 +67,8 @@ def _main(args: list[str]) -> int:
     reasons = own_pictures.said_of(chosen) if chosen is not None else []
     if command.seeds is not None or command.folds is not None:
         return several.over_seeds(command, args, reasons)
+    if command.on != On():
+        raise UsageError("--on is for several runs: give --seeds, --folds or --grid")
     if command.dry_run:
         from fewlabels.training.estimate import estimate
 

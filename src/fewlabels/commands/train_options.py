@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import regular
 from fewlabels.runtime.words import nearest
+from fewlabels.sweep.on import On
 from fewlabels.training.transfer import weights_file
 
 
@@ -57,6 +58,7 @@ class Command:
     grid: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """Train once for each row of this table: a column for each option, by its name without dashes, or for `algorithm`;
     with --seeds or --folds once for each of these too, and with mean and standard deviation by row."""
+    on: On = field(default_factory=On)
     teacher_seeds: Annotated[str | None, tyro.conf.arg(metavar="1..3|1,3,5")] = None
     """For self-training without --teachers: train teachers on the labels alone first, one with each of these seeds;
     default: 1..3, or --seed with each of --teacher-nets. The same command goes on after a stop."""
