@@ -1,4 +1,4 @@
-"""The runs of --seeds and --folds as forks of the test's process, in place of new ones.
+"""The runs of a sweep as forks of the test's process, in place of new ones.
 
 Nothing has to be imported again, and what a test has replaced is replaced there too. All else is as in a new process:
 the job comes through standard input, what it says goes into its log, and signals are its own.
@@ -13,11 +13,12 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
+from fewlabels.sweep import pool
 from fewlabels.sweep.plan import Job
 
 
 class Forked:
-    """What the sweep uses of `subprocess.Popen`."""
+    """A `fewlabels.sweep.pool.Process`."""
 
     def __init__(self, job: Job, place: str | None, threads: int) -> None:
         read, write = os.pipe()
@@ -29,6 +30,11 @@ class Forked:
                 _become(read, log.fileno())
         os.close(read)
         self.stdin = os.fdopen(write, "wb")
+        pool.hand_over(self.stdin, job)
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self.stdin.close()
 
     def poll(self) -> int | None:
         return self.wait(os.WNOHANG)
@@ -42,6 +48,7 @@ class Forked:
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        self.wait()
 
 
 def _become(read: int, log: int) -> NoReturn:

@@ -24,25 +24,11 @@ from fewlabels.sweep import pool
 from fewlabels.sweep.plan import Job, plan
 from fewlabels.sweep.pool import Outcome, start
 from fewlabels.training.step import Trainer
+from sweeps import OPTIONS, TINY, state, table
 
 pytestmark = pytest.mark.usefixtures("forked")
 
 Command = Callable[..., Any]
-TINY = "--data digits@40 --net small-4 --batch 4 --uratio 2 --steps 12 --eval-every 6 --save-every 4 --log-every 3"
-OPTIONS = ("train", *TINY.split(), "--no-baseline", "--no-progress")
-
-
-def table(out: str) -> dict[str, list[str]]:
-    """Rows by what stands in front."""
-    words = [line.split() for line in out.splitlines()[1:]]
-    return {" ".join(w[:2]) if w[0] in ("seed", "fold") else w[0]: w for w in words if w}
-
-
-def state(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    """What a training determines: weights, and all records but their times."""
-    run = Run(path)
-    records = [{k: v for k, v in r.items() if not k.endswith("_ms")} for r in run.metrics()]
-    return (run.checkpoint().path / "weights.safetensors").read_bytes(), records
 
 
 def files(root: Path) -> dict[Path, int]:

@@ -1,12 +1,14 @@
-"""fewlabels train --seeds and --folds, and self-training with its teachers: one display for all runs, one table."""
+"""fewlabels train --seeds, --folds and --grid, and self-training with its teachers: one display for all, one table."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,33 +20,42 @@ from rich.table import Table
 
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.tables import width_of
-from fewlabels.config.settings import algorithm_name
+from fewlabels.config.settings import algorithm_name, to_dict
+from fewlabels.data import names
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.report import DamagedRun, mean_and_deviation, read
+from fewlabels.runtime.checked import flat
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
+from fewlabels.sweep.on import On
+from fewlabels.sweep.on_ray import Ray
+from fewlabels.sweep.on_slurm import Slurm
 from fewlabels.sweep.plan import Job, Kind, holds, saved
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
+from fewlabels.sweep.remote import Engine, beginning
 from fewlabels.training import log
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
 """What a mean is over; there is none over stages."""
 
 
-def main(plan: Callable[[], list[Job]], kind: Kind, *, dry_run: bool, progress: bool) -> int:
+def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, progress: bool) -> int:
     """Train what `plan` says, as the folders are when it is asked; the rest as `fewlabels train` has it."""
+    on.check()
     jobs = plan()  # which refuses somebody's folder before the lock would be put into it
     if dry_run:
-        _costs(jobs, len(_places(jobs)))
+        _costs(jobs, len(_places(jobs)) if on.name == "local" else 0)
         return 0
-    with owning(lambda: Lock(jobs[0].path.parent), partial(print, file=sys.stderr, flush=True)):
+    with owning(lambda: Lock(jobs[0].root), partial(print, file=sys.stderr, flush=True)):
         jobs = plan()
-        places = _places(jobs)
-        print(_summary(jobs, places), flush=True)
-        live = progress and Console(stderr=True).is_terminal
-        with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
-            result = train_all([job for job in jobs if not job.finished], places, board)
+        left = [job for job in jobs if not job.finished]
+        with _engine(on, jobs, left) as engine:
+            places = _places(jobs) if engine is None else [None] * len(left)
+            print(_summary(jobs, places, engine), flush=True)
+            live = progress and Console(stderr=True).is_terminal
+            with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
+                result = train_all(left, places, board, None if engine is None else beginning(engine))
         show(jobs, result, kind)
     if result.signum:
         name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)
@@ -61,45 +72,72 @@ def _places(jobs: Sequence[Job]) -> Sequence[str | None]:
     return devices if len(devices) > 1 else [None]
 
 
-def _summary(jobs: Sequence[Job], places: Sequence[str | None]) -> str:
+@contextlib.contextmanager
+def _engine(on: On, jobs: Sequence[Job], left: Sequence[Job]) -> Iterator[Engine | None]:
+    """What starts those that are `left`; None for this machine, or where there is nothing to start."""
+    gpus = int(jobs[0].config.device != "cpu")
+    engine: Engine | None = None
+    if left and on.name == "slurm":
+        engine = Slurm(on, jobs[0].root, gpus=gpus)
+    elif left and on.name == "ray":
+        engine = Ray(on, gpus=gpus)
+    try:
+        yield engine
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _summary(jobs: Sequence[Job], places: Sequence[str | None], engine: Engine | None) -> str:
     kept, begun = sum(job.finished for job in jobs), sum(job.start > 0 and not job.finished for job in jobs)
     counts = {"finished already": kept, "to go on with": begun, "new": len(jobs) - kept - begun}
     text = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     way = f"one on each of the GPUs {', '.join(map(str, places))}" if len(places) > 1 else "one after another"
-    return f"{len(jobs)} runs in {jobs[0].path.parent}: {text}; {way}"
+    way = way if engine is None else engine.words
+    return f"{len(jobs)} runs in {jobs[0].root}: {text}; {way}"
 
 
 def _costs(jobs: Sequence[Job], places: int) -> None:
-    """What the runs will cost, measured on the first."""
+    """What the runs will cost, measured once for each kind of them. places: how many at a time; 0: nobody knows."""
     from fewlabels.training.estimate import estimate
 
-    costs = {_work(job): estimate(job.config) for job in {_work(job): job for job in jobs}.values()}
-    steps = jobs[0].config.steps
-    other = replace(jobs[0].config, algorithm=Supervised(view="strong"))
-    baseline = estimate(other).seconds if jobs[0].baseline else 0.0
+    costs, baselines = {}, dict.fromkeys(map(_work, jobs), 0.0)
+    for work, job in {_work(job): job for job in jobs}.items():
+        try:
+            costs[work] = estimate(job.config)
+        except ValueError as error:
+            raise ValueError(f"{job.row}: {error}" if job.row else str(error)) from error
+        if job.baseline:
+            baselines[work] = estimate(replace(job.config, algorithm=Supervised(view="strong"))).seconds
     width = max(9, *(len(job.name) + 1 for job in jobs))
-    print("\n".join(f"{name:{width}}{text}" for name, text in costs[_work(jobs[-1])].lines.items()))
-    ends = [0.0] * places
+    if not jobs[0].row:  # whose rows have costs of their own
+        print("\n".join(f"{name:{width}}{text}" for name, text in costs[_work(jobs[-1])].lines.items()))
+    ends = [0.0] * (places or 1)
     for job in jobs:
         if job.last:
-            ends = [max(ends)] * places
-        seconds = costs[_work(job)].seconds * (max(0, steps - job.start) / steps if steps else 1)
-        if baseline:
-            seconds += baseline * (1 - max(0, job.start - steps) / steps)
+            ends = [max(ends)] * len(ends)
+        steps, work = job.config.steps, _work(job)
+        seconds = costs[work].seconds * (max(0, steps - job.start) / steps if steps else 1)
+        if job.baseline:
+            seconds += baselines[work] * (1 - max(0, job.start - steps) / steps)
         if job.finished:
             text = "finished already"
         else:
             ends[ends.index(min(ends))] += seconds
             text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
         print(f"{job.name:{width}}{text}, {job.path}")
-    how = f"{places} at a time" if places > 1 else "one after another"
+    how = f"{places} at a time" if places > 1 else "one after another" if places else "if one came after another here"
     both = " with their baselines" if jobs[0].baseline else ""
     print(f"{'all':{width}}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
 
 
-def _work(job: Job) -> tuple[str, str]:
-    """Jobs that are alike in this cost the same."""
-    return algorithm_name(job.config.algorithm), job.config.net.name
+def _work(job: Job) -> str:
+    """Jobs that are alike in this cost the same: all settings but the seeds, and the runs that are learned from."""
+    settings = flat(to_dict(job.config))
+    name = names.parse(job.config.data.name)
+    settings["data.name"] = name.base if name.folder else str(replace(name, seed=None))
+    free = ("seed", "data.seed", "algorithm.teachers")
+    return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
 
 
 # ---- while they train
@@ -212,34 +250,83 @@ class Bars(_Shown):
 
 
 def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
-    """The table of all runs, with mean, sample standard deviation and n of the finished ones."""
+    """The table of all runs, with mean, sample standard deviation and n of the finished ones; of a grid over seeds by
+    row, these alone."""
     parts = ("", "baseline") if jobs[0].baseline else ("",)
-    cells, numbers, measured = [], [], "test"
-    for job in jobs:
-        rows = [_finished_row(job, part) for part in parts]
-        numbers.append([row.get(measure) for row in rows for measure in ("accuracy", "last20")])
-        measured = next((row["measured_on"] for row in rows if row), measured)
-        seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
-        cells.append([f"{sum(seconds):.0f}" if len(seconds) == len(parts) else "-", _remark(job, result)])
-    table = [[job.name, *map(_number, row), *rest] for job, row, rest in zip(jobs, numbers, cells, strict=True)]
-    averaged = kind in OVER and len(jobs) > 1
-    if averaged:
-        columns = [[number for number in column if number is not None] for column in zip(*numbers, strict=True)]
-        means, deviations = zip(*map(mean_and_deviation, columns), strict=True)
-        table.append(["mean", *map(_number, means), "", ""])
-        table.append(["std", *map(_number, deviations), "", ""])
-        table.append(["n", *(str(len(column)) for column in columns), "", ""])
-    first = f"{algorithm_name(jobs[0].config.algorithm)} final" if kind in OVER else "final"
-    headings = [first, "last 20", *(["baseline final", "last 20"] if jobs[0].baseline else [])]
-    _print(table, ["", *headings, "seconds", ""])
-    images = {"valid": "validation", "train": "labeled"}.get(measured, measured)
+    found = {job.name: [_finished_row(job, part) for part in parts] for job in jobs}
+    of_rows = kind in OVER and jobs[0].row != ""
+    averaged = kind in OVER and (of_rows or len(jobs) > 1)
+    if of_rows:
+        _print(_by_row(jobs, found, result), [*_headings("final", parts, ("std",)), "n", "seconds", ""])
+    else:
+        first = f"{algorithm_name(jobs[0].config.algorithm)} final" if kind in OVER else "final"
+        _print(_by_run(jobs, found, result, averaged), [*_headings(first, parts), "seconds", ""])
+    kinds = dict.fromkeys(row["measured_on"] for rows in found.values() for row in rows if row) or {"test": None}
+    images = " or ".join({"valid": "validation", "train": "labeled"}.get(kind, kind) for kind in kinds)
     print(f"percent of the {images} images, averaged weights; final: after the last step;")
     print("last 20: median of the last 20 evaluations, or of all if there are fewer;")
     if averaged:
-        print(f"std: over the {OVER[kind]}, with n - 1, of the finished runs")
+        what = "means and std" if of_rows else "std"
+        print(f"{what}: over the {OVER[kind]}, with n - 1, of the finished runs")
     if kind == "stage":
         print(f"the result is that of the student, the run {jobs[-1].path}")
-    print(f"`fewlabels report {jobs[0].path.parent}` has more")
+    print(f"`fewlabels report {jobs[0].root}` has more")
+
+
+def _headings(first: str, parts: Sequence[str], after: Sequence[str] = ()) -> list[str]:
+    """Of all columns with numbers, each with those `after` it."""
+    heads = [first, "last 20", *(["baseline final", "last 20"] if len(parts) > 1 else [])]
+    return ["", *(name for head in heads for name in (head, *after))]
+
+
+Found = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By the name of a job what the report has of its run, and of its baseline if it has one."""
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    return [row.get(measure) for row in rows for measure in ("accuracy", "last20")]
+
+
+def _seconds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of all these runs together, where it is known of each."""
+    seconds = [row.get("seconds") for row in rows]
+    return "-" if None in seconds else f"{sum(filter(None, seconds)):.0f}"
+
+
+def _by_run(jobs: Sequence[Job], found: Found, result: Result, averaged: bool) -> list[list[str]]:
+    """A line for each run, and if they are `averaged` three for all of them."""
+    numbers = [_numbers(found[job.name]) for job in jobs]
+    table = [
+        [job.name, *map(_number, row), _seconds(found[job.name]), _remark(job, result)]
+        for job, row in zip(jobs, numbers, strict=True)
+    ]
+    if averaged:
+        means, deviations, counts = _spread(numbers)
+        table.append(["mean", *map(_number, means), "", ""])
+        table.append(["std", *map(_number, deviations), "", ""])
+        table.append(["n", *map(str, counts), "", ""])
+    return table
+
+
+def _by_row(jobs: Sequence[Job], found: Found, result: Result) -> list[list[str]]:
+    """A line for each row of the grid: the means over its runs, each with its deviation, and what is to be said of
+    those that are not finished."""
+    table = []
+    for name in dict.fromkeys(job.row for job in jobs):
+        own = [job for job in jobs if job.row == name]
+        means, deviations, counts = _spread([_numbers(found[job.name]) for job in own])
+        cells = [_number(value) for both in zip(means, deviations, strict=True) for value in both]
+        remarks = [f"{job.name.removeprefix(f'{name} ')} {text}" for job in own if (text := _remark(job, result)) != ""]
+        done = [row for job in own for row in found[job.name] if row]
+        table.append([name, *cells, str(counts[0]), _seconds(done) if done else "-", "; ".join(remarks)])
+    return table
+
+
+def _spread(numbers: Sequence[Sequence[float | None]]) -> tuple[list[float | None], list[float | None], list[int]]:
+    """Mean, sample standard deviation and n of each column, without what is missing."""
+    columns = [[number for number in column if number is not None] for column in zip(*numbers, strict=True)]
+    both = [mean_and_deviation(column) for column in columns]
+    return [mean for mean, _ in both], [deviation for _, deviation in both], list(map(len, columns))
 
 
 def _finished_row(job: Job, part: str) -> Mapping[str, Any]:

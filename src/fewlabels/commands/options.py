@@ -221,6 +221,11 @@ def options(cls: type) -> list[str]:
     return [name for option in _options(cls) for name in option.names]
 
 
+def flags(cls: type) -> dict[str, int | None]:
+    """How many words follow each option of a dataclass, by its name, a switch's that turns it on; None: any number."""
+    return {option.names[0]: option.words for option in _options(cls)}
+
+
 class _Option(NamedTuple):
     names: tuple[str, ...]
     """A switch has two."""
@@ -259,11 +264,12 @@ def spelled(sentence: str, command: str) -> str:
     For the command "" they are written as in a file of settings: ``optim.lr_end``.
     """
     from fewlabels.config.settings import Data, Ema, Net, Optim, Train
+    from fewlabels.sweep.on import On
 
     if command in ("split", "data"):
         groups: dict[str, tuple[type, str]] = {"Data": (Data, "")}
     elif command in ("train", ""):
-        parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema)}
+        parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema, On)}
         algorithms = {cls.__name__: (cls, "" if command else "algorithm.") for cls in _algorithms().values()}
         groups = {"Train": (Train, ""), **parts, **algorithms}
     else:

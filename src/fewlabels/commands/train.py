@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from fewlabels.algorithms import SelfTraining
-from fewlabels.commands import many, own_pictures
+from fewlabels.commands import grid, own_pictures, several
 from fewlabels.commands.options import UsageError
 from fewlabels.commands.train_options import Command, read, recipe_for
 from fewlabels.config.recipes import hint, recipe
-from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import algorithm_name, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
@@ -27,8 +24,8 @@ from fewlabels.runs.run import PAGE, Run
 from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of
-from fewlabels.sweep.plan import Kind, again, go, numbers, plan, with_baseline
-from fewlabels.sweep.stages import stages
+from fewlabels.sweep.on import On
+from fewlabels.sweep.plan import again, go, with_baseline
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output, resume, train
 
@@ -43,6 +40,8 @@ def main(args: list[str]) -> int:
 
 
 def _main(args: list[str]) -> int:
+    if (file := grid.of(args)) is not None and not {"-h", "--help"}.intersection(args):
+        return several.over_grid(file, args)
     command = read(args)
     lead = parallel.environment_rank() == 0
     usual = command.recipe is not None and command.train.net == recipe(command.recipe).net
@@ -58,7 +57,7 @@ def _main(args: list[str]) -> int:
     if not command.dry_run:
         streams.aside()
     if isinstance(command.train.algorithm, SelfTraining) and not command.train.algorithm.teachers:
-        return _stages(command, args)
+        return several.stages_of(command, args)
     if command.teacher_seeds is not None or command.teacher_nets:
         option = "--teacher-seeds" if command.teacher_seeds is not None else "--teacher-nets"
         raise UsageError(f"{option} is for self-training that trains its teachers itself, without --teachers")
@@ -67,13 +66,9 @@ def _main(args: list[str]) -> int:
         budget = None  # which the size of the pictures was chosen by
     reasons = own_pictures.said_of(chosen) if chosen is not None else []
     if command.seeds is not None or command.folds is not None:
-        _check_many(command, args)
-        kind: Kind = "seed" if command.seeds is not None else "fold"
-        which = numbers(f"--{kind}s", command.seeds or command.folds or "")
-        jobs = partial(plan, command.train, kind, which, out=command.out, baseline=command.baseline)
-        jobs = partial(jobs, overwrite=command.overwrite)
-        print(*reasons, sep="\n", end="\n" if reasons else "")
-        return many.main(jobs, kind, dry_run=command.dry_run, progress=command.progress)
+        return several.over_seeds(command, args, reasons)
+    if command.on != On():
+        raise UsageError("--on is for several runs: give --seeds, --folds or --grid")
     if command.dry_run:
         from fewlabels.training.estimate import estimate
 
@@ -101,62 +96,6 @@ def show(cost: Estimate, as_json: bool, reasons: Sequence[str] = ()) -> None:
         print(json.dumps({"train": to_dict(cost.config), "cost": lines}, indent=1))
     else:
         print("\n".join([*reasons, *(f"{name:9}{text}" for name, text in lines.items())]))
-
-
-def _check_many(command: Command, args: list[str]) -> None:
-    """Raises UsageError where the options do not say clearly what the runs are."""
-    option, given = ("--seeds" if command.seeds is not None else "--folds"), {a.partition("=")[0] for a in args}
-    if "RANK" in os.environ:
-        raise UsageError(
-            f"{option} trains each run on one device: start it without torchrun, and it takes every visible GPU"
-        )
-    if command.seeds is not None and command.folds is not None:
-        raise UsageError(
-            "give --seeds or --folds: the deviation over both kinds of seeds at once would be that of neither"
-        )
-    if command.resume is not None:
-        raise UsageError(f"--resume goes on with one run; with {option} the same command as before goes on with all")
-    if command.seeds is not None and "--seed" in given:
-        raise UsageError("--seeds says the seeds of the training: leave out --seed")
-    if command.folds is None:
-        return
-    if "--data.seed" in given or ("--data" in given and parse_name(command.train.data.name).seed is not None):
-        raise UsageError("--folds says the seeds of the split: leave out --data.seed and the SEED of the data's name")
-    if command.train.data.split is not None:
-        raise UsageError("--folds draws a split for each seed: leave out --data.split")
-    data = resolve_data(command.train.data)
-    if not any((data.labels, data.valid, data.imbalance, data.imbalance_unlabeled, data.imbalance_test)):
-        raise UsageError(
-            f"--folds draws other labels for each seed, and here all labels of {data.name} are used: add --data.labels"
-        )
-
-
-def _stages(command: Command, args: list[str]) -> int:
-    """Self-training with teachers of its own. Raises UsageError for options that do not go with it."""
-    given = {a.partition("=")[0] for a in args}
-    why = "self-training without --teachers trains them first"
-    for option, clause in {
-        "--seeds": "give it a --seed and --teacher-seeds, or --teachers that are trained already",
-        "--folds": "give it one --data.seed, or --teachers that are trained already",
-        "--time": "give it --steps, or --teachers that are trained already",
-        "--baseline": "its teachers are the models on the labels alone: leave it out",
-    }.items():
-        if option in given:
-            raise UsageError(f"{option}: {why}; {clause}")
-    if command.json:
-        raise UsageError(f"--json: {why}, and one object says the costs of one run: leave it out")
-    if "RANK" in os.environ:
-        raise UsageError(f"{why}, each on one device: start it without torchrun, and it takes every visible GPU")
-    if command.teacher_nets and isinstance(command.train.net.pretrained, str):
-        raise UsageError(
-            f"--teacher-nets: the weights {command.train.net.pretrained} are those of one net; train teachers of other "
-            "nets by themselves, and name them with --teachers"
-        )
-    seeds = () if command.teacher_seeds is None else numbers("--teacher-seeds", command.teacher_seeds)
-    jobs = partial(stages, command.train, seeds=seeds, nets=command.teacher_nets, out=command.out)
-    return many.main(
-        partial(jobs, overwrite=command.overwrite), "stage", dry_run=command.dry_run, progress=command.progress
-    )
 
 
 def _budget(command: Command, args: list[str]) -> Budget | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import regular
 from fewlabels.runtime.words import nearest
+from fewlabels.sweep.on import On
 from fewlabels.training.transfer import weights_file
 
 
@@ -54,6 +55,10 @@ class Command:
     visible GPU. The same command goes on after a stop."""
     folds: Annotated[str | None, tyro.conf.arg(metavar="1..5|1,3,5")] = None
     """The same over seeds of the split (SEED of the data's name), as the papers' mean and deviation are."""
+    grid: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Train once for each row of this table: a column for each option, by its name without dashes, or for `algorithm`;
+    with --seeds or --folds once for each of these too, and with mean and standard deviation by row."""
+    on: On = field(default_factory=On)
     teacher_seeds: Annotated[str | None, tyro.conf.arg(metavar="1..3|1,3,5")] = None
     """For self-training without --teachers: train teachers on the labels alone first, one with each of these seeds;
     default: 1..3, or --seed with each of --teacher-nets. The same command goes on after a stop."""
@@ -109,7 +114,7 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
     if first.train.data.split is not None and data == Data().name:
         data = source_in(first.train.data.split)
     named = file.get("algorithm")
-    if named and not _names_algorithm(args):
+    if named and not names_algorithm(args):
         named = named.get("name") if isinstance(named, dict) else named
         algorithm = ALGORITHMS.get(str(named), type(algorithm))()
     if isinstance(file.get("data"), dict):
@@ -141,7 +146,7 @@ def _over(default: Command, parsed: Command, args: list[str]) -> Command:
     """`default` with what the arguments say, which were `parsed` over other defaults."""
     mine, theirs = default.train.algorithm, parsed.train.algorithm
     if type(mine) is not type(theirs):
-        if not _names_algorithm(args):
+        if not names_algorithm(args):
             return parse(Command, args, prog=PROG, default=default, positional=ALGORITHMS)
         default = replace(default, train=replace(default.train, algorithm=theirs))
     own = [("train", "algorithm", *field) for field in given(args, type(theirs))]
@@ -150,7 +155,7 @@ def _over(default: Command, parsed: Command, args: list[str]) -> Command:
 
 def recipe_for(command: Command, args: list[str]) -> Choice | None:
     """The recipe that is chosen for a folder of own pictures, if the command line leaves it open."""
-    return None if _names_algorithm(args) else own_pictures.chosen(command.train, command.time, args)
+    return None if names_algorithm(args) else own_pictures.chosen(command.train, command.time, args)
 
 
 def _recipe_of(args: list[str]) -> str | None:
@@ -174,7 +179,7 @@ def _other_views(args: list[str]) -> dict[str, Any]:
     return {"augment": None} if "--strong" in given else {}
 
 
-def _names_algorithm(args: list[str]) -> bool:
+def names_algorithm(args: list[str]) -> bool:
     """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
     free = ("--out", "--resume", "--recipe", "--config", "--data", "--data.root", "--net", "--device")
     return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from fewlabels.algorithms import SelfTraining
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train, difference
+from fewlabels.config.settings import Train, algorithm_name, difference
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
 from fewlabels.runs.mirror import mirrored
@@ -32,8 +32,9 @@ from fewlabels.training.step import pick_device
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
 
-Kind = Literal["seed", "fold", "stage"]
-"""What differs: the seed of the training, that of the split, or what is learned from (`fewlabels.sweep.stages`)."""
+Kind = Literal["seed", "fold", "stage", "row"]
+"""What differs: the seed of the training, that of the split, what is learned from (`fewlabels.sweep.stages`), or any
+settings."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Job:
     """One of the runs."""
 
     name: str
-    """`seed 3`, `fold 3`, `teacher 3` or `student`."""
+    """`seed 3`, `fold 3`, `teacher 3` or `student`, after the name of the row if it is one of a grid."""
     path: Path
     config: Train
     baseline: bool
@@ -54,6 +55,13 @@ class Job:
     """Replace a run of another configuration that the folder holds."""
     last: bool = False
     """It begins when all the others are finished."""
+    row: str = ""
+    """The row of the grid that it belongs to."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of all runs."""
+        return self.path.parents[self.row not in ("", self.name)]
 
     @property
     def steps(self) -> int:
@@ -125,6 +133,41 @@ def plan(
     return jobs
 
 
+def plan_rows(
+    rows: Mapping[str, Train],
+    table: str,
+    kind: Kind,
+    which: Sequence[int] = (),
+    *,
+    out: Path | str | None = None,
+    baseline: bool = False,
+    overwrite: bool = False,
+) -> list[Job]:
+    """The runs of a grid: one for each row in the folder `ROW` of `out`, or one for each row and number in
+    `ROW/KIND-NUMBER`.
+
+    Args:
+        rows: settings by name.
+        table: what the grid is called.
+        kind: `row`, or what the numbers are, as for `plan`.
+        out: default `runs/DATA-TABLE`, or `runs/TABLE` where rows have data of their own.
+    """
+    named = {config.data.name for config in rows.values()}
+    first = next(iter(rows.values()))
+    data = run_name(first).removesuffix(f"-{algorithm_name(first.algorithm)}-s{first.seed}")
+    root = expanded(out) if out is not None else Path("runs") / (table if len(named) > 1 else f"{data}-{table}")
+    _check_root(root)
+    jobs: list[Job] = []
+    for name, config in rows.items():
+        if kind == "row":
+            job = job_of(name, root / name, config, baseline=baseline, overwrite=overwrite)
+            jobs.append(replace(job, row=name))
+        else:
+            own = plan(config, kind, which, out=root / name, baseline=baseline, overwrite=overwrite)
+            jobs += [replace(job, name=f"{name} {job.name}", row=name) for job in own]
+    return jobs
+
+
 def job_of(
     name: str, path: Path, config: Train, *, baseline: bool = False, overwrite: bool = False, last: bool = False
 ) -> Job:
@@ -140,9 +183,13 @@ def job_of(
 def root_of(config: Train, kind: Kind, out: Path | str | None = None) -> Path:
     """The folder of all runs, as for `plan`. Raises RunError where it is a run itself."""
     root = _root_of(config, kind, out)
+    _check_root(root)
+    return root
+
+
+def _check_root(root: Path) -> None:
     if (root / "config.json").is_file():
         raise RunError(f"{root} is a single run: name another --out for several")
-    return root
 
 
 def _root_of(config: Train, kind: Kind, out: Path | str | None) -> Path:

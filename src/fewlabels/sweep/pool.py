@@ -1,4 +1,4 @@
-"""All runs of a plan, each in a process of its own: one after another, or one on each GPU.
+"""All runs of a plan, each in a process of its own: one after another, one on each GPU, or started by an engine.
 
 The run folder is the message: how far a process is stands in its metrics.jsonl, and what it says in a log beside the
 folder. A run that fails does not stop the others; a signal stops all, each with its state saved.
@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, Protocol, cast
+from typing import IO, Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 
@@ -60,10 +60,29 @@ class Board(Protocol):
     def end(self, job: Job, outcome: Outcome) -> None: ...
 
 
-def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -> Result:
+class Process(Protocol):
+    """What trains a job, somewhere."""
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal that ended it; None before."""
+
+    def stop(self) -> None:
+        """Have it save and end; nothing for one that has ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def train_all(
+    jobs: Sequence[Job],
+    places: Sequence[str | None],
+    board: Board,
+    begin: Callable[[Job, str | None, int], Process] | None = None,
+) -> Result:
     """As many at a time as there are places.
 
     places: what CUDA_VISIBLE_DEVICES is to be for the run that has the place; None leaves it as it is.
+    begin: starts a job at a place with so many threads; default: in a process of this machine.
     """
     threads = max(1, torch.get_num_threads() // len(places))
     waiting, free = deque(jobs), deque(places)
@@ -73,7 +92,7 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
         try:
             while running or (_ready(waiting, running, outcomes) and not stop.signum):
                 while free and not stop.signum and _ready(waiting, running, outcomes):
-                    running.append(Running(waiting.popleft(), free.popleft(), threads, board))
+                    running.append(Running(waiting.popleft(), free.popleft(), threads, board, begin or start))
                 for one in list(running):
                     if stop.signum:
                         one.stop()
@@ -86,7 +105,6 @@ def train_all(jobs: Sequence[Job], places: Sequence[str | None], board: Board) -
         finally:
             for one in running:
                 one.process.kill()
-                one.process.wait()
     # a signal that left nothing undone has stopped nothing
     undone = len(outcomes) < len(jobs) or any(outcome.kind == "stopped" for outcome in outcomes.values())
     return Result(outcomes, stop.signum if undone else 0)
@@ -100,27 +118,28 @@ def _ready(waiting: Sequence[Job], running: Sequence[Running], outcomes: Mapping
 
 
 class Running:
-    """A job in its process, which is told to stop by the end of its input: that comes as well when this one dies."""
+    """A job in its process."""
 
-    def __init__(self, job: Job, place: str | None, threads: int, board: Board) -> None:
+    def __init__(
+        self,
+        job: Job,
+        place: str | None,
+        threads: int,
+        board: Board,
+        begin: Callable[[Job, str | None, int], Process],
+    ) -> None:
         self.job, self.place, self.board = job, place, board
         self.hushed, self.shown = False, {"eval": "", "log": ""}
         self.records = [(0, "", Tail(job.path / "metrics.jsonl"))]
         if job.baseline:
             self.records.append((job.config.steps, "baseline: ", Tail(job.path / "baseline" / "metrics.jsonl")))
         board.step(job, job.start, "starting")
-        self.process = start(job, place, threads)
+        self.process = begin(job, place, threads)
         self.log = Tail(job.log, new=True)
-        self.input = cast(IO[bytes], self.process.stdin)
-        order = {"path": str(job.path), "train": to_dict(job.config), "baseline": job.baseline}
-        with suppress(OSError):  # it is dead already
-            self.input.write(json.dumps({**order, "overwrite": job.overwrite}).encode() + b"\n")
-            self.input.flush()
 
     def stop(self) -> None:
         """Ask it to save and end."""
-        with suppress(OSError):
-            self.input.close()
+        self.process.stop()
 
     def look(self, *, stopping: bool) -> Outcome | None:
         """Show what is new, and say how it ended if it has; `stopping`: it was asked to."""
@@ -188,24 +207,57 @@ class Tail:
         return whole.decode("utf-8", "replace").split("\n")[:-1]
 
 
-def start(job: Job, place: str | None, threads: int) -> subprocess.Popen[bytes]:
-    """The process of a job, which waits for it at its input."""
+def order(job: Job) -> dict[str, Any]:
+    """What the process of a job has to know of it."""
+    return {
+        "path": str(job.path),
+        "train": to_dict(job.config),
+        "baseline": job.baseline,
+        "overwrite": job.overwrite,
+    }
+
+
+class Child(subprocess.Popen[bytes]):
+    """A process of this machine. It is told to stop by the end of its input: that comes as well when this one dies."""
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            cast(IO[bytes], self.stdin).close()
+
+    def kill(self) -> None:
+        super().kill()
+        self.wait()
+
+
+def start(job: Job, place: str | None, threads: int) -> Child:
+    """The process of a job, which has got it at its input."""
     values = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     if place is not None:
         values["CUDA_VISIBLE_DEVICES"] = place
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("wb") as log:
-        return subprocess.Popen(
+        process = Child(
             children.command("fewlabels.cli", "child"),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             env=children.environment(**values),
         )
+    hand_over(process.stdin, job)
+    return process
+
+
+def hand_over(pipe: IO[bytes] | None, job: Job) -> None:
+    """Write the order to the input of a process."""
+    assert pipe is not None
+    with suppress(OSError):  # it is dead already
+        pipe.write(json.dumps(order(job)).encode() + b"\n")
+        pipe.flush()
 
 
 def child(args: list[str]) -> int:
     """In that process: train the job that standard input brings."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster's word to the one that started this
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_obey, daemon=True).start()
     path, config, baseline = Path(job["path"]), from_dict(job["train"]), job["baseline"]

@@ -1,0 +1,212 @@
+"""A run of a sweep on another machine, started by an engine that has a queue.
+
+The job lies in a file beside the run folder, on a file system that both machines see. As long as it is there, with the
+same token, the run goes on; when it is gone, or another sweep has put its own there, the run saves and ends. So the
+engine has little to do: to start a `Task` somewhere, and to say how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from fewlabels.runs.owner import LOCK, Lock, Taken
+from fewlabels.runs.run import RunError
+from fewlabels.runtime import children
+from fewlabels.runtime.files import write_json
+from fewlabels.sweep.plan import Job, holds, saved
+from fewlabels.sweep.pool import order
+
+TOLD = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit statuses of a run that was told to end."""
+
+TRIES = 5
+"""How often a run is started again that was told to end before it had saved a further step."""
+
+PATIENCE = 60.0
+"""Seconds in which an earlier process of the run must have ended."""
+
+
+class Task:
+    """What the engine calls on the machine of the run; returns the exit status of its process."""
+
+    def __init__(self, file: str, token: str) -> None:
+        """file: where the job lies; token: what says that it is the one of this task."""
+        self.file, self.token = file, token
+        self.process: subprocess.Popen[bytes] | None = None
+        self.told = False
+
+    def __call__(self) -> int:
+        found = self._order()
+        if found is None:
+            return TOLD[0]
+        _wait_for(Path(found["cwd"], found["path"]))
+        with open(found["log"], "ab") as log:
+            self.process = subprocess.Popen(
+                children.command("fewlabels.cli", "child"),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=children.environment(OMP_NUM_THREADS=found["threads"]),
+                cwd=found["cwd"],
+            )
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.write(json.dumps(found).encode() + b"\n")
+            self.process.stdin.flush()
+        while self.process.poll() is None:
+            if self.told or self._order() is None:
+                self.stop()
+            time.sleep(0.3)
+        return self.process.returncode
+
+    def stop(self, *ignored: object) -> None:
+        """Save and end: the process is told by the end of its input, as it is when this one dies."""
+        self.told = True
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Until the process has ended, after `stop`."""
+        if self.process is not None:
+            self.process.wait()
+
+    def _order(self) -> dict[str, Any] | None:
+        """The job, as long as it is that of this task."""
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(Path(self.file).read_bytes())
+            return found if found["token"] == self.token else None
+        return None
+
+
+def _wait_for(path: Path) -> None:
+    """Until no earlier process trains there, which may be about to save; what is wrong with it the next one says."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and (path / LOCK).exists():
+        try:
+            return Lock(path).release()
+        except Taken:
+            time.sleep(0.5)
+        except RunError:
+            return
+
+
+class Engine(Protocol):
+    """Starts tasks elsewhere. What it hands out for a task it takes back as `handle`."""
+
+    words: str
+    """Where that is, for a sentence."""
+    cpus: int
+
+    def submit(self, task: Task, name: str) -> Any:
+        """Have the task called some time. Raises ValueError, with a sentence, where that is refused."""
+
+    def look(self, handle: Any) -> int | str | None:
+        """What the task has returned; a sentence if it is gone without that; None as long as it waits or runs."""
+
+    def cancelled(self, handle: Any) -> bool | None:
+        """Whether it was the user who ended a task that was told to end; None: not known yet."""
+
+    def cancel(self, handle: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def beginning(engine: Engine) -> Callable[[Job, str | None, int], Remote]:
+    """What starts a job with the engine; the first one that it refuses is an error, as the others would be."""
+    taken = False
+
+    def begin(job: Job, place: str | None, threads: int) -> Remote:
+        nonlocal taken
+        remote = Remote(job, engine, first=not taken)
+        taken = True
+        return remote
+
+    return begin
+
+
+class Remote:
+    """A job with an engine, as `fewlabels.sweep.pool` has a process."""
+
+    def __init__(self, job: Job, engine: Engine, *, first: bool) -> None:
+        """Raises ValueError where the engine refuses the `first` job; for others that is their failure."""
+        self.job, self.engine = job, engine
+        self.file = job.path.with_name(f"{job.path.name}.job")
+        self.code: int | None = None
+        self.asked, self.tries, self.step = False, 0, job.start
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        job.log.unlink(missing_ok=True)
+        try:
+            self._submit()
+        except ValueError as error:
+            if first:
+                self.stop()
+                raise
+            self._fail(str(error))
+
+    def _submit(self) -> None:
+        token = secrets.token_hex(8)
+        threads = os.environ.get("OMP_NUM_THREADS", str(self.engine.cpus))
+        more = {"token": token, "cwd": os.getcwd(), "log": os.path.abspath(self.job.log), "threads": threads}
+        write_json(self.file, {**order(self.job), **more})
+        self.handle = self.engine.submit(Task(os.path.abspath(self.file), token), self.job.name)
+
+    def poll(self) -> int | None:
+        if self.code is None:
+            if self.asked and not self.job.log.exists():  # it has not begun, and may wait for days
+                self.kill()
+                self.code = TOLD[0]
+            elif isinstance(found := self.engine.look(self.handle), str):
+                self._fail(found)
+            elif found in TOLD and not self.asked:
+                self._again(found)
+            elif found is not None:
+                self._end(found)
+        return self.code
+
+    def _again(self, code: int) -> None:
+        """Somebody told it to end, as a cluster does that needs the machine: it is to go on, unless the user did."""
+        cancelled = self.engine.cancelled(self.handle)
+        if cancelled is None:
+            return
+        if cancelled:
+            return self._fail("its job was cancelled; the same command goes on with it")
+        job = self.job
+        step, finished = saved(job.path, job.config.steps, job.baseline) if holds(job.path, job.config) else (0, False)
+        self.tries = 0 if step > self.step else self.tries + 1
+        self.step = step
+        if finished or self.tries >= TRIES:
+            return self._end(code)
+        self.engine.cancel(self.handle)  # the cluster may start it again by itself
+        try:
+            self._submit()
+        except ValueError as error:
+            self._fail(str(error))
+
+    def _fail(self, sentence: str) -> None:
+        with suppress(OSError), self.job.log.open("a") as log:
+            log.write(f"\nfewlabels: {sentence}\n")
+        self._end(1)
+
+    def _end(self, code: int) -> None:
+        self.code = code
+        self.file.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Have it save and end."""
+        self.asked = True
+        self.file.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        self.stop()
+        if self.code is None:
+            self.engine.cancel(self.handle)
