@@ -55,17 +55,17 @@ class Votes(nn.Module):
     """The last n guesses of each of N unlabeled images."""
 
     labels: Tensor
-    """``[N, n]`` int16; -1 where none has been written."""
+    """``[N, n]`` int32; -1 where none has been written."""
     place: Tensor
     """Where the next is written, ``[N]`` int64."""
     counts: Tensor
-    """How often each class is among them, ``[N, K]`` int16."""
+    """How often each class is among them, ``[N, K]`` int32."""
 
     def __init__(self, images: int, size: int, classes: int) -> None:
         super().__init__()
-        self.register_buffer("labels", torch.full((images, size), -1, dtype=torch.int16))
+        self.register_buffer("labels", torch.full((images, size), -1, dtype=torch.int32))
         self.register_buffer("place", torch.zeros(images, dtype=torch.int64))
-        self.register_buffer("counts", torch.zeros(images, classes, dtype=torch.int16))
+        self.register_buffer("counts", torch.zeros(images, classes, dtype=torch.int32))
 
     @torch.no_grad()
     def write(self, index: Tensor, guess: Tensor) -> None:
@@ -76,9 +76,9 @@ class Votes(nn.Module):
         place = self.place[index]
         old = self.labels[index, place].long()
         classes = torch.arange(self.counts.shape[1], device=index.device)
-        change = (classes == guess[:, None]).short() - (classes == old[:, None]).short()
+        change = (classes == guess[:, None]).int() - (classes == old[:, None]).int()
         self.counts[index] = self.counts[index] + change
-        self.labels[index, place] = guess.short()
+        self.labels[index, place] = guess.int()
         self.place[index] = (place + 1) % self.labels.shape[1]
 
     def gaps(self, index: Tensor | None = None) -> Tensor:
