@@ -45,9 +45,9 @@ from typing import Any
 from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands.train_options import read
-from fewlabels.config.recipes import METHODS, short
 from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, to_dict
+from fewlabels.config.usual import METHODS, short
 from fewlabels.training.loop import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[1]

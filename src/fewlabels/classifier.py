@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.config.recipes import FITTED, recipe
+from fewlabels.config.recipes import recipe
 from fewlabels.config.settings import Data, Net, Train, algorithm_name
+from fewlabels.config.usual import FITTED
 from fewlabels.data.arrays import are_paths, are_pictures, as_images, from_arrays, hardly_differ, in_channels
 from fewlabels.data.labels import as_classes
 from fewlabels.data.names import is_pictures

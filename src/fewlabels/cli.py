@@ -50,6 +50,8 @@ ship with scikit-learn.
 def main(argv: Sequence[str] | None = None, command: Callable[[list[str]], int] | None = None) -> None:
     """Run the command line and exit: 0, 1 (it went wrong), 2 (it was asked wrongly), 128 + signal."""
     os.environ["PYTHONSAFEPATH"] = "1"  # no file of the user's folder is a module to what torch or we start
+    if "OMP_WAIT_POLICY" not in os.environ:  # beside other work, threads that spin at each other's end take its time
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     streams.occupy()
     code = run(list(sys.argv[1:] if argv is None else argv), command)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: a further Ctrl-C ends Python without more words

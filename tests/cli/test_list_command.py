@@ -18,7 +18,8 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.cli import COMMANDS, run
 from fewlabels.commands.list import VIEWS, main, options, paper
 from fewlabels.commands.train_options import read
-from fewlabels.config.recipes import RECIPES, recipe
+from fewlabels.config.published import RECIPES
+from fewlabels.config.recipes import recipe
 from fewlabels.config.settings import Train
 
 # From the papers' front pages, by hand.

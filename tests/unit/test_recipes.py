@@ -13,8 +13,10 @@ from torch import nn
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS, Composed
-from fewlabels.config.recipes import DATASETS, RECIPES, hint, recipe
+from fewlabels.config.published import RECIPES
+from fewlabels.config.recipes import hint, recipe
 from fewlabels.config.settings import Train, difference, to_dict
+from fewlabels.config.usual import DATASETS
 from fewlabels.data.names import parse
 
 # google-research/fixmatch, flags.DEFINE_* and set_default at the end of each script, on CIFAR-10.

@@ -15,7 +15,8 @@ from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
 from fewlabels.commands import own_pictures
 from fewlabels.commands.options import UsageError, given, parse, replaced, spelled
 from fewlabels.config.choice import Choice
-from fewlabels.config.recipes import RECIPES, changed, recipe
+from fewlabels.config.published import RECIPES
+from fewlabels.config.recipes import changed, recipe
 from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
