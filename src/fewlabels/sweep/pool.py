@@ -23,6 +23,7 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, cast
 import torch
 
 from fewlabels.config.settings import from_dict, to_dict
+from fewlabels.runs.owner import LOCK, Lock, Taken
 from fewlabels.runtime import children, interrupt
 from fewlabels.sweep.plan import Job, go, holds, saved, with_baseline
 from fewlabels.training.log import shown
@@ -261,10 +262,21 @@ def child(args: list[str]) -> int:
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_obey, daemon=True).start()
     path, config, baseline = Path(job["path"]), from_dict(job["train"]), job["baseline"]
+    _wait_for(path, job.get("patience", 0.0))
     output = Output(say=partial(print, file=sys.stderr, flush=True))
     begin = partial(go, path, config, output, overwrite=job["overwrite"], baseline=baseline)
     with_baseline(begin, config, baseline, output)
     return 0
+
+
+def _wait_for(path: Path, seconds: float) -> None:
+    """Until no other process trains there, but no longer than that; what is wrong then is said when it is tried."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (path / LOCK).exists():
+        try:
+            return Lock(path).release()
+        except Taken:
+            time.sleep(0.5)
 
 
 def _obey() -> None:
