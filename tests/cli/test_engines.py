@@ -17,6 +17,7 @@ from fewlabels.commands.many import Plain
 from fewlabels.runs.owner import LOCK
 from fewlabels.runs.run import Run
 from fewlabels.sweep import on_slurm, remote
+from fewlabels.sweep.on import On
 from fewlabels.sweep.plan import Job, plan
 from fewlabels.sweep.task import Task
 from forked import forking
@@ -80,6 +81,7 @@ ENGINES = [("slurm", "submitit"), ("ray", "ray")]
 def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of Slurm are processes of this machine; Ray has two workers, and no cluster of the user's."""
     monkeypatch.setattr(on_slurm, "CLUSTER", "local")
+    monkeypatch.setattr(remote, "PACE", 0.05)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
 
@@ -180,6 +182,50 @@ def test_a_task_without_its_job_does_nothing(tmp_path: Path) -> None:
     assert Task(str(file), "a")() == 143
     file.write_text(json.dumps({"token": "b", "path": "run", "cwd": str(tmp_path), "log": str(tmp_path / "log")}))
     assert Task(str(file), "a")() == 143 and list(tmp_path.iterdir()) == [file]
+
+
+def program(folder: Path, name: str, *lines: str) -> None:
+    """A program of the shell."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(("#!/bin/sh", *lines)) + "\n")
+    (folder / name).chmod(0o755)
+
+
+def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that say what Slurm's say; the job is never begun."""
+    pytest.importorskip("submitit")
+    programs = tmp_path / "programs"
+    program(programs, "srun")
+    program(programs, "sbatch", f'cp "$1" {tmp_path}/asked', "echo Submitted batch job 7")
+    program(programs, "sacct", "echo 'JobID|State|NodeList'", f'echo "7|$(cat {tmp_path}/state)|node1"')
+    program(programs, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    on = On("slurm", partition="gpu", time="90m", memory=32, account="lab", options=("qos=high", "exclusive=true"))
+    engine = on_slurm.Slurm(on, tmp_path / "all", gpus=1)
+    handle = engine.submit(Task(str(tmp_path / "seed-1.job"), "a"), "seed 1")
+    asked = {line.removeprefix("#SBATCH --") for line in (tmp_path / "asked").read_text().splitlines()}
+    assert {
+        *("partition=gpu", "account=lab", "time=90", "mem=32GB", "cpus-per-task=4", "gpus-per-node=1"),
+        *("qos=high", "exclusive", "signal=USR2@90", "job-name=fewlabels-seed-1", "nodes=1"),
+    } <= asked
+    (tmp_path / "state").write_text("PENDING")
+    assert engine.look(handle) is None and engine.cancelled(handle) is None
+    for word, ended_by_user in (("CANCELLED by 1000", True), ("PREEMPTED", False), ("COMPLETED", False)):
+        (tmp_path / "state").write_text(word)
+        engine.asked.clear()
+        handle.watcher.clear()  # it asks `sacct` about a job no more that has ended
+        assert engine.cancelled(handle) is ended_by_user
+    (tmp_path / "state").write_text("OUT_OF_MEMORY")
+    handle.watcher.clear()
+    said = engine.look(handle)
+    assert isinstance(said, str) and said.startswith("Slurm ended its job 7 (OUT_OF_MEMORY); what that said is in ")
+    engine.cancel(handle)
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    program(programs, "sbatch", "echo 'sbatch: error: invalid partition specified: gpu' >&2", "exit 1")
+    with pytest.raises(
+        ValueError, match="Slurm does not take the job: sbatch: error: invalid partition specified: gpu"
+    ):
+        engine.submit(Task("", "a"), "seed 1")
 
 
 class Queue:

@@ -21,6 +21,9 @@ from fewlabels.sweep.task import TOLD, Task
 PATIENCE = 60.0
 """Seconds in which an earlier process of the run must have ended, which may be about to save."""
 
+PACE = 0.5
+"""Seconds between two looks at all runs: file systems of clusters are slow, and there may be many runs."""
+
 TRIES = 5
 """How often a run is started again that was told to end before it had saved a further step."""
 

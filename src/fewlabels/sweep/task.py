@@ -43,7 +43,7 @@ class Task:
             self.process.stdin.write(json.dumps(found).encode() + b"\n")
             self.process.stdin.flush()
         while self.process.poll() is None:
-            if self.told or self._order() is None:
+            if self.told or self._called_off():
                 self.stop()
             time.sleep(0.3)
         return self.process.returncode
@@ -62,10 +62,17 @@ class Task:
 
     def _order(self) -> dict[str, Any] | None:
         """The job, as long as it is that of this task."""
-        with suppress(OSError, ValueError):
+        try:
             found: dict[str, Any] = json.loads(Path(self.file).read_bytes())
-            return found if found["token"] == self.token else None
-        return None
+        except FileNotFoundError:
+            return None
+        return found if found["token"] == self.token else None
+
+    def _called_off(self) -> bool:
+        try:
+            return self._order() is None
+        except (OSError, ValueError):  # a file system that does not answer now
+            return False
 
 
 class Checkpointable(Task):
