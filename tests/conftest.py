@@ -122,11 +122,10 @@ def short() -> Callable[..., Any]:
 
 @pytest.fixture
 def forked() -> Iterator[None]:
-    """The runs of --seeds and --folds are forks, also after a test's `monkeypatch.undo()`."""
-    from forked import Forked
+    """The runs of a sweep are forks, also after a test's `monkeypatch.undo()`."""
+    from forked import forking
 
-    with pytest.MonkeyPatch.context() as own:
-        own.setattr("fewlabels.sweep.pool.start", Forked)
+    with forking():
         yield
 
 

@@ -10,8 +10,11 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+
+import pytest
 
 from fewlabels.sweep import pool
 from fewlabels.sweep.plan import Job
@@ -49,6 +52,14 @@ class Forked:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.wait()
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """The runs of a sweep are forks within the block."""
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr("fewlabels.sweep.pool.start", Forked)
+        yield
 
 
 def _become(read: int, log: int) -> NoReturn:

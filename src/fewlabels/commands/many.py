@@ -28,12 +28,13 @@ from fewlabels.runtime.checked import flat
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
+from fewlabels.sweep import remote
 from fewlabels.sweep.on import On
 from fewlabels.sweep.on_ray import Ray
 from fewlabels.sweep.on_slurm import Slurm
 from fewlabels.sweep.plan import Job, Kind, holds, saved
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
-from fewlabels.sweep.remote import Engine, beginning
+from fewlabels.sweep.remote import Engine
 from fewlabels.training import log
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
@@ -55,7 +56,8 @@ def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, pr
             print(_summary(jobs, places, engine), flush=True)
             live = progress and Console(stderr=True).is_terminal
             with Bars(jobs) if live else Plain(jobs, alive=progress) as board:
-                result = train_all(left, places, board, None if engine is None else beginning(engine))
+                way = () if engine is None else (remote.beginning(engine), remote.PACE)
+                result = train_all(left, places, board, *way)
         show(jobs, result, kind)
     if result.signum:
         name, done = signal.Signals(result.signum).name, sum(_finished(job, result) for job in jobs)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from fewlabels.sweep.on import On
-from fewlabels.sweep.remote import Task
+from fewlabels.sweep.task import Task, call
 
 
 class Ray:
@@ -35,7 +35,7 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         before = signal.getsignal(signal.SIGTERM)
         try:
-            self.ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None)
+            self.ray.init(log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, OSError, RuntimeError) as error:
             raise ValueError(f"--on ray finds no cluster: {str(error).splitlines()[0]}") from None
         finally:
@@ -48,11 +48,12 @@ class Ray:
             words = ", ".join(f"{n:g} {k}" for k, n in need.items() if n)
             print(f"note: no node of the Ray cluster has {words} by now: the runs wait for one", file=sys.stderr)
         memory = None if on.memory is None else int(on.memory * 10**9)
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": memory, "resources": resources}
-        self.call = self.ray.remote(_call).options(max_retries=10, **options)  # a retry, where a node was lost, goes on
+        self.options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": memory, "resources": resources}
+        self.call = self.ray.remote(call)
 
     def submit(self, task: Task, name: str) -> Any:
-        return self.call.options(name=f"fewlabels {name}").remote(task)
+        options = {**self.options, "max_retries": 10}  # one whose node was lost begins anew, and goes on with the run
+        return self.call.options(**options, name=f"fewlabels {name}").remote(task)
 
     def look(self, handle: Any) -> int | str | None:
         ready, _ = self.ray.wait([handle], timeout=0)
@@ -72,7 +73,3 @@ class Ray:
 
     def close(self) -> None:
         self.ray.shutdown()
-
-
-def _call(task: Task) -> int:
-    return task()

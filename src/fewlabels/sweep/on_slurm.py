@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from fewlabels.runtime.words import seconds_of
 from fewlabels.sweep.on import On
-from fewlabels.sweep.remote import Task
+from fewlabels.sweep.task import Checkpointable, Task
 
 CLUSTER = "slurm"
 """What submitit calls it. Its `local` starts processes here, for the tests."""
@@ -39,22 +38,6 @@ OWN = frozenset(
     )
 )
 """What submitit takes and the user does not give it: it has options of its own, or is no word."""
-
-
-class Checkpointable(Task):
-    """The task of a job."""
-
-    def __call__(self) -> int:
-        signal.signal(signal.SIGTERM, self.stop)  # which submitit passes over
-        return super().__call__()
-
-    def checkpoint(self) -> Any:
-        """Save; what is to be called when the job begins anew."""
-        from submitit.helpers import DelayedSubmission
-
-        self.stop()
-        self.wait()
-        return DelayedSubmission(Checkpointable(self.file, self.token))
 
 
 class Slurm:
@@ -108,9 +91,8 @@ class Slurm:
         outcome, value = handle._get_outcome_and_result()
         if outcome != "success":
             return f"its job {handle.job_id} failed; what that said is in {handle.paths.stdout}"
-        if value == 0:
-            for file in self.folder.glob(f"{handle.job_id}_*"):
-                file.unlink(missing_ok=True)
+        for file in self.folder.glob(f"{handle.job_id}_*"):
+            file.unlink(missing_ok=True)
         return int(value)
 
     def cancelled(self, handle: Any) -> bool | None:

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, cast
 import torch
 
 from fewlabels.config.settings import from_dict, to_dict
+from fewlabels.runs.owner import LOCK, Lock, Taken
 from fewlabels.runtime import children, interrupt
 from fewlabels.sweep.plan import Job, go, holds, saved, with_baseline
 from fewlabels.training.log import shown
@@ -78,11 +79,13 @@ def train_all(
     places: Sequence[str | None],
     board: Board,
     begin: Callable[[Job, str | None, int], Process] | None = None,
+    pace: float = 0.05,
 ) -> Result:
     """As many at a time as there are places.
 
     places: what CUDA_VISIBLE_DEVICES is to be for the run that has the place; None leaves it as it is.
-    begin: starts a job at a place with so many threads; default: in a process of this machine.
+    begin: starts a job at a place with so many threads, or puts it into a queue; default: in a process here.
+    pace: seconds between two looks at all of them.
     """
     threads = max(1, torch.get_num_threads() // len(places))
     waiting, free = deque(jobs), deque(places)
@@ -92,6 +95,8 @@ def train_all(
         try:
             while running or (_ready(waiting, running, outcomes) and not stop.signum):
                 while free and not stop.signum and _ready(waiting, running, outcomes):
+                    if begin is None:
+                        board.step(waiting[0], waiting[0].start, "starting")
                     running.append(Running(waiting.popleft(), free.popleft(), threads, board, begin or start))
                 for one in list(running):
                     if stop.signum:
@@ -101,7 +106,7 @@ def train_all(
                         free.append(one.place)
                         outcomes[one.job.name] = outcome
                         board.end(one.job, outcome)
-                time.sleep(0.05)
+                time.sleep(pace)
         finally:
             for one in running:
                 one.process.kill()
@@ -133,7 +138,6 @@ class Running:
         self.records = [(0, "", Tail(job.path / "metrics.jsonl"))]
         if job.baseline:
             self.records.append((job.config.steps, "baseline: ", Tail(job.path / "baseline" / "metrics.jsonl")))
-        board.step(job, job.start, "starting")
         self.process = begin(job, place, threads)
         self.log = Tail(job.log, new=True)
 
@@ -261,10 +265,21 @@ def child(args: list[str]) -> int:
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_obey, daemon=True).start()
     path, config, baseline = Path(job["path"]), from_dict(job["train"]), job["baseline"]
+    _wait_for(path, job.get("patience", 0.0))
     output = Output(say=partial(print, file=sys.stderr, flush=True))
     begin = partial(go, path, config, output, overwrite=job["overwrite"], baseline=baseline)
     with_baseline(begin, config, baseline, output)
     return 0
+
+
+def _wait_for(path: Path, seconds: float) -> None:
+    """Until no other process trains there, but no longer than that; what is wrong then is said when it is tried."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (path / LOCK).exists():
+        try:
+            return Lock(path).release()
+        except Taken:
+            time.sleep(0.5)
 
 
 def _obey() -> None:

@@ -7,97 +7,25 @@ engine has little to do: to start a `Task` somewhere, and to say how it ended.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
-from fewlabels.runs.owner import LOCK, Lock, Taken
-from fewlabels.runs.run import RunError
-from fewlabels.runtime import children
 from fewlabels.runtime.files import write_json
 from fewlabels.sweep.plan import Job, holds, saved
 from fewlabels.sweep.pool import order
+from fewlabels.sweep.task import TOLD, Task
 
-TOLD = (128 + signal.SIGTERM, -signal.SIGTERM)
-"""Exit statuses of a run that was told to end."""
+PATIENCE = 60.0
+"""Seconds in which an earlier process of the run must have ended, which may be about to save."""
+
+PACE = 0.5
+"""Seconds between two looks at all runs: file systems of clusters are slow, and there may be many runs."""
 
 TRIES = 5
 """How often a run is started again that was told to end before it had saved a further step."""
-
-PATIENCE = 60.0
-"""Seconds in which an earlier process of the run must have ended."""
-
-
-class Task:
-    """What the engine calls on the machine of the run; returns the exit status of its process."""
-
-    def __init__(self, file: str, token: str) -> None:
-        """file: where the job lies; token: what says that it is the one of this task."""
-        self.file, self.token = file, token
-        self.process: subprocess.Popen[bytes] | None = None
-        self.told = False
-
-    def __call__(self) -> int:
-        found = self._order()
-        if found is None:
-            return TOLD[0]
-        _wait_for(Path(found["cwd"], found["path"]))
-        with open(found["log"], "ab") as log:
-            self.process = subprocess.Popen(
-                children.command("fewlabels.cli", "child"),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=children.environment(OMP_NUM_THREADS=found["threads"]),
-                cwd=found["cwd"],
-            )
-        assert self.process.stdin is not None
-        with suppress(OSError):
-            self.process.stdin.write(json.dumps(found).encode() + b"\n")
-            self.process.stdin.flush()
-        while self.process.poll() is None:
-            if self.told or self._order() is None:
-                self.stop()
-            time.sleep(0.3)
-        return self.process.returncode
-
-    def stop(self, *ignored: object) -> None:
-        """Save and end: the process is told by the end of its input, as it is when this one dies."""
-        self.told = True
-        if self.process is not None and self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
-
-    def wait(self) -> None:
-        """Until the process has ended, after `stop`."""
-        if self.process is not None:
-            self.process.wait()
-
-    def _order(self) -> dict[str, Any] | None:
-        """The job, as long as it is that of this task."""
-        with suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads(Path(self.file).read_bytes())
-            return found if found["token"] == self.token else None
-        return None
-
-
-def _wait_for(path: Path) -> None:
-    """Until no earlier process trains there, which may be about to save; what is wrong with it the next one says."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and (path / LOCK).exists():
-        try:
-            return Lock(path).release()
-        except Taken:
-            time.sleep(0.5)
-        except RunError:
-            return
 
 
 class Engine(Protocol):
@@ -156,7 +84,13 @@ class Remote:
     def _submit(self) -> None:
         token = secrets.token_hex(8)
         threads = os.environ.get("OMP_NUM_THREADS", str(self.engine.cpus))
-        more = {"token": token, "cwd": os.getcwd(), "log": os.path.abspath(self.job.log), "threads": threads}
+        more = {
+            "token": token,
+            "patience": PATIENCE,
+            "cwd": os.getcwd(),
+            "log": os.path.abspath(self.job.log),
+            "threads": threads,
+        }
         write_json(self.file, {**order(self.job), **more})
         self.handle = self.engine.submit(Task(os.path.abspath(self.file), token), self.job.name)
 
