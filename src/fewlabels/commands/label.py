@@ -206,7 +206,8 @@ def _check_same(runs: Sequence[Run]) -> None:
 def _suspects(command: Command, run: Run) -> int:
     split = run.split
     rows, at = np.unique(split.labeled, return_index=True)
-    y = split.targets[at]
+    asked = ~np.isin(rows, split.validation)  # whose labels stay
+    rows, y = rows[asked], split.targets[at[asked]]
     source = _source(run)
     suspects.check_counts(np.bincount(y, minlength=len(source.classes)), source.classes)
     features, _ = outputs(load_predictor(run, device=pick_device(command.device)), source.images, rows)

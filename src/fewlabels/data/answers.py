@@ -175,11 +175,11 @@ def with_answers(split: Split, source: Source, path: Path | str) -> tuple[Split,
     try:
         answers = agreed(told, places, f"the training pictures of {source.name}")
         labels = [_class(answer, classes) for answer in answers.values()]
-        _check_part(answers, split)
+        now = dict(zip(split.labeled.tolist(), split.targets.tolist(), strict=True))
+        change = [(row, label) for row, label in zip(answers, labels, strict=True) if now.get(row) != label]
+        _check_part({row: answers[row] for row, _ in change}, split)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    now = dict(zip(split.labeled.tolist(), split.targets.tolist(), strict=True))
-    change = [(row, label) for row, label in zip(answers, labels, strict=True) if now.get(row) != label]
     new = sum(row not in now for row, _ in change)
     counts = Counts(new, len(change) - new, len(answers) - len(change), told.empty)
     if not change:
