@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train a classifier", "train [ALGORITHM] --data NAME|FOLDER [options]"),
     "evaluate": ("measure a run on its test images or on others", "evaluate RUN"),
     "predict": ("classify your own pictures", "predict RUN PATH... -o FILE"),
+    "label": ("choose pictures to label next, and take the answers", "label RUN -o FOLDER"),
     "export": ("write the model as one file that runs without fewlabels", "export RUN --to onnx"),
     "report": ("put runs into one table, or on a page with pictures", "report RUN... [--html FILE]"),
     "doctor": ("say what may be wrong with a training", "doctor RUN"),

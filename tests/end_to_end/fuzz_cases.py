@@ -264,6 +264,7 @@ report as csv | 1 | report run sister --csv | run sister
 report as a page | 4 | report run --html new.html | run | new.html | | new.html
 report as a page | 2 | report photorun stopped --html new.html | photorun stopped | new.html | | new.html
 doctor | 4 | doctor run --json | run
+label | 4 | label photorun -n 3 -o new | photorun photos | new | | new
 predict | 8 | predict photorun photos/test --no-progress | photorun photos | | | | predict photorun
 predict to a file | 4 | predict photorun photos --no-progress -o out.csv | photorun photos | out.csv | | out.csv
 predict to a file | 3 | predict photorun photos --probabilities -o out.json | photorun photos | out.json | | out.json

@@ -247,7 +247,8 @@ def _options_in(cls: type, prefix: str, way: tuple[str, ...]) -> Iterator[_Optio
         marks = getattr(hint, "__metadata__", ())
         unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
         plain = get_args(hint)[0] if marks else hint
-        name = f.name.replace("_", "-")
+        told = next((name for mark in marks if isinstance(name := getattr(mark, "name", None), str) and name), f.name)
+        name = told.replace("_", "-")
         option = f"--{prefix.rstrip('.')}" if unnamed else f"--{prefix}{name}"
         if dataclasses.is_dataclass(plain):
             yield from _options_in(cast(type, plain), prefix if unnamed else f"{prefix}{name}.", field)

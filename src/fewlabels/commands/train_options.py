@@ -17,9 +17,10 @@ from fewlabels.commands.options import UsageError, given, parse, replaced, spell
 from fewlabels.config.choice import Choice
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import changed, recipe
-from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict
+from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
+from fewlabels.data.protocol import Options
 from fewlabels.data.split import source_in
 from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
@@ -49,6 +50,9 @@ class Command:
     the recipe for the algorithm and the data set."""
     config: str | None = None
     """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
+    from_run: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """Start from the averaged weights of this run, with its settings and data (weaker than options), as after new
+    answers: `--data.split FILE`."""
     baseline: bool = False
     """Train the supervised baseline too: the same labels, views and steps without the unlabeled images."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="0..4|1,3,5")] = None
@@ -107,12 +111,15 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
         run = Run(mirrored(first.resume, weights=False))
         return Command(train=run.config, baseline=run.wants_baseline)
     file = _read_config(first.config) if first.config else {}
+    if first.from_run is not None:
+        file = _after(first)
     algorithm, data = first.train.algorithm, first.train.data.name
     if first.recipe and algorithm.name != RECIPES[first.recipe].algorithm:
         raise UsageError(
             f"the recipe {first.recipe} is one of {RECIPES[first.recipe].algorithm}, not of {algorithm.name}"
         )
-    if first.train.data.split is not None and data == Data().name:
+    there = file["data"] if isinstance(file.get("data"), dict) else {}
+    if first.train.data.split is not None and data == Data().name and (first.from_run is None or "name" not in there):
         data = source_in(first.train.data.split)
     named = file.get("algorithm")
     if named and not names_algorithm(args):
@@ -140,7 +147,24 @@ def _defaults(first: Command, args: list[str], net: Net | None = None) -> Comman
     base = replace(base, **_other_views(args))
     alone = isinstance(algorithm, Supervised | SelfTraining)  # whose teachers are the comparison
     shown = (choice or parse_name(data).base == "digits") and not alone and base.steps > 0
-    return Command(train=base, baseline=bool(shown))
+    return Command(train=base, baseline=bool(shown) and first.from_run is None)
+
+
+def _after(first: Command) -> dict[str, Any]:
+    """The settings of the run of --from, and its weights to start from; a body that did not learn is taken again as it
+    is, and what a split file says is left to it."""
+    for option, value in (("--config", first.config), ("--recipe", first.recipe)):
+        if value is not None:
+            raise UsageError(f"--from takes the settings of its run, and {option} gives others: leave one of them out")
+    run = Run(mirrored(str(first.from_run), weights=False))
+    file: dict[str, Any] = to_dict(run.config)
+    if run.config.net.train != "head":
+        file["net"] = {**file["net"], "pretrained": str(first.from_run), "head": "kept"}
+    if first.train.data.split is not None:
+        said = {"split", "labels", "seed", "valid", "rule", *Options._fields}
+        said |= {"unlabeled"} if run.config.data.unlabeled in ("all", "rest") else set()
+        file["data"] = {name: value for name, value in file["data"].items() if name not in said}
+    return file
 
 
 def _over(default: Command, parsed: Command, args: list[str]) -> Command:
@@ -182,7 +206,7 @@ def _other_views(args: list[str]) -> dict[str, Any]:
 
 def names_algorithm(args: list[str]) -> bool:
     """Whether the command line names the algorithm (not only, say, a run folder of that name)."""
-    free = ("--out", "--resume", "--recipe", "--config", "--data", "--data.root", "--net", "--device")
+    free = ("--out", "--resume", "--from", "--recipe", "--config", "--data", "--data.root", "--net", "--device")
     return any(word in ALGORITHMS and before not in free for before, word in pairwise(["", *args]))
 
 
@@ -202,6 +226,8 @@ def _read_config(name: str) -> dict[str, Any]:
 
 
 def _check_resume(command: Command) -> None:
+    if command.from_run is not None:
+        raise UsageError("--resume goes on with a run, and --from starts a new one: leave one of them out")
     if command.out is not None or command.overwrite or command.recipe is not None or command.config is not None:
         raise UsageError(
             "--resume goes on in the run's own folder with its own settings: leave out --out, --overwrite, --recipe "

@@ -201,9 +201,9 @@ class Net(Checked):
     """Rank of the bypasses of `lora`."""
     alpha: Annotated[float | None, Range(0, low_open=True)] = None
     """Weight of the bypasses of `lora`: they count with the factor alpha / rank; default: the rank, a factor of 1."""
-    head: Literal["new", "probe"] = "new"
-    """How the last linear layer starts: as the net has it, or as a logistic regression on the features of the labeled
-    images (`probe`)."""
+    head: Literal["new", "probe", "kept"] = "new"
+    """How the last linear layer starts: as the net has it, as a logistic regression on the features of the labeled
+    images (`probe`), or as in the run that `pretrained` names, if it has the same classes (`kept`)."""
     drop_path: Annotated[float, Range(0, 1, high_open=True)] = 0.0
     """Share of images that skip the last residual block in a step, growing from 0 at the first one (`timm:`)."""
 
@@ -233,6 +233,8 @@ class Net(Checked):
                 "Net.head probe is fitted to the features of a learned net: give Net.pretrained True or a file of "
                 "weights"
             )
+        if self.head == "kept" and not isinstance(self.pretrained, str):
+            raise ValueError("Net.head kept is the last layer of a run: give the run folder as Net.pretrained")
         nets.check(self.name, pretrained=self.pretrained, **self._options())
 
     def _options(self) -> dict[str, Any]:
@@ -411,8 +413,10 @@ class Train(Checked):
             raise ValueError(
                 f"Train.steps must be at least 1 for {algorithm_name(algorithm)}, which learns in steps alone, got 0"
             )
-        if self.net.head == "probe" and self.fits:
-            raise ValueError(f"Net.head probe is not for {algorithm_name(algorithm)}, which fits the head itself")
+        if self.net.head != "new" and self.fits:
+            raise ValueError(
+                f"Net.head {self.net.head} is not for {algorithm_name(algorithm)}, which fits the head itself"
+            )
         if self.optim.body != 1 and self.net.train == "head":
             raise ValueError(f"Optim.body {self.optim.body:g} is for a body that learns, not for Net.train head")
         if (images := self.batch * (1 + self.uratio)) > 2**24:

@@ -12,9 +12,11 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.features import Body, features_of
 from fewlabels.inference.measured import measured
+from fewlabels.nets.weights import read
 from fewlabels.runtime import parallel
 from fewlabels.training.log import Progressing, reading
 from fewlabels.training.step import Trainer
+from fewlabels.training.transfer import origin
 from fewlabels.types import Fitted, Known
 
 
@@ -59,6 +61,8 @@ def _probes(trainer: Trainer) -> bool:
 @torch.no_grad()
 def fit(trainer: Trainer, source: Source, split: Split, progress: Progressing = None) -> tuple[str, ...]:
     """Fit the head before the first step, if it does not start as the net has it; sentences about it."""
+    if trainer.config.net.head == "kept":
+        return (_keep(trainer, source),)
     if not trainer.config.fits and not _probes(trainer):
         return ()
     assert trainer.features is not None
@@ -84,6 +88,22 @@ def fit(trainer: Trainer, source: Source, split: Split, progress: Progressing = 
     if fitted.plain is not None and trainer.model.fixed:
         trainer.compared = {"labels_only": _plain_accuracy(trainer, source, split, Layer(*fitted.plain))}
     return fitted.notes
+
+
+def _keep(trainer: Trainer, source: Source) -> str:
+    """Let the last layer start as in the run that the weights are from, where the classes are the same; a sentence.
+
+    Raises ValueError where the weights are not those of a run.
+    """
+    given, found = trainer.config.net.pretrained, origin(trainer.config.net)
+    if found is None:
+        raise ValueError(f"Net.head kept is the last layer of a run, and Net.pretrained {given} is of none")
+    if tuple(found.run.data["classes"]) != source.classes:
+        return f"the last layer starts anew: {found.run.path} has other classes"
+    state = read(str(given)).tensors
+    trainer.model.set_head(state["linear.weight"], state["linear.bias"])
+    trainer.average.update(trainer.model, 0.0)
+    return f"all of the net starts as it is in {found.run.path}, its last layer too"
 
 
 def probe(known: Known, temperature: float) -> Fitted:
