@@ -69,7 +69,7 @@ class Steps(Options):
 def fixed(trainer: Trainer, count: int) -> list[Inputs]:
     """Let the trainer see the same few batches again and again, and return them."""
     batches = [trainer.batch(step) for step in range(count)]
-    trainer.batch = lambda step: batches[step % count]  # type: ignore[method-assign]
+    trainer.batch = lambda step, turn=0: batches[step % count]  # type: ignore[method-assign]
     return [Inputs(b.x[0], b.y, *b.u) for b in batches]
 
 

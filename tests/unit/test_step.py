@@ -276,6 +276,20 @@ def test_batch_is_a_function_of_seed_and_step(short: Callable[..., Train]) -> No
     assert a.progress.item() == np.float32(5 / 12) and a.x[0].shape == (4, 1, 8, 8) and a.u[0].shape == (8, 1, 8, 8)
 
 
+def test_one_turn_is_two_ranks_of_one(short: Callable[..., Train]) -> None:
+    """What a turn sees is what a rank of as many would see, whose batches are tested to make up the whole."""
+    turned = trainer(short, batch=4, accumulate=2)
+    for turn in range(2):
+        own = trainer(short, batch=4)
+        own.batches.rank, own.batches.world = turn, 2
+        a, b = turned.batch(3, turn), own.batch(3)
+        for x, y in zip((*a.x, *a.u, a.y, a.index), (*b.x, *b.u, b.y, b.index), strict=True):
+            assert torch.equal(x, y)
+        assert len(a.y) == 2
+    one, two = (turned.batch(3, turn).rng.uniform("of the algorithm", 2) for turn in range(2))
+    assert not torch.equal(one, two) and torch.equal(one, trainer(short).batch(3).rng.uniform("of the algorithm", 2))
+
+
 def test_epochs_show_every_unlabeled_image_once(short: Callable[..., Train]) -> None:
     t = trainer(short, uratio=1, batch=5)
     rows = torch.cat([t.batch(step).index for step in range(6)])

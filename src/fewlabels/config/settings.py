@@ -350,6 +350,9 @@ class Train(Checked):
     """Labeled images per step, over all devices."""
     uratio: Annotated[int, Range(1, None)] = 7
     """Unlabeled images per labeled one in each step."""
+    accumulate: Annotated[int, Range(1, None)] = 1
+    """Turns in which a step's batch goes through the net, each with an equal share of it, for a GPU that has not the
+    memory for all of it. The gradients are added; batch norm and the algorithm's running numbers see each share."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 1
     """Seed of the initial weights, of the order of the images and of the augmentation."""
     weak: Literal["auto", "ms", "s", "m", "x", "affine", "ms:zero", "s:zero"] = "auto"

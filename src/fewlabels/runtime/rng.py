@@ -66,17 +66,26 @@ class Rng:
     Draws are made on the host for the rows of the whole global batch; a rank keeps its own slice. Shapes
     name *this rank's* rows first: ``rng.uniform("x", 64)`` on two ranks draws 128 numbers, and each rank
     gets its 64.
+
+    turn: of the step, whose turns draw other numbers.
     """
 
     def __init__(
-        self, seed: int, step: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+        self,
+        seed: int,
+        step: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        turn: int = 0,
     ) -> None:
-        self.seed, self.step, self.rank, self.world = seed, step, rank, world
+        self.seed, self.step, self.rank, self.world, self.turn = seed, step, rank, world, turn
         self.device = torch.device(device)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """The numpy generator of this step for `purpose`; the same on every rank."""
-        return philox(self.seed, purpose, self.step)
+        return philox(self.seed, f"{purpose} in turn {self.turn}" if self.turn else purpose, self.step)
 
     def shard(self, rows: Rows) -> Rows:
         """This rank's slice of an array or tensor that holds the global batch (first dimension)."""

@@ -64,7 +64,7 @@ class BatchLoader:
     ) -> None:
         assert config.shift is not None
         self.config, self.wanted, self.device = config, wanted, device
-        self.rank, self.world = parallel.rank(), parallel.world()
+        self.rank, self.world, self.parts = parallel.rank(), parallel.world(), config.accumulate
         if config.data.crop != "none" and not (isinstance(source.images, OnDemand) and source.images.crops):
             raise ValueError(
                 f"Data.crop {config.data.crop} is for pictures that are read from their files, and {source.name} is "
@@ -154,44 +154,55 @@ class BatchLoader:
             and all(cast(View, self.views[key]).fixed for key in keys)
         )
 
-    def draw(self, step: int) -> list[NDArray[np.int64]]:
-        """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`."""
+    def _rng(self, step: int, turn: int | None, device: torch.device | str = "cpu") -> Rng:
+        """The random numbers of this rank in a step: for one turn of it, which has a share of the batch as a rank has;
+        None: for all of them."""
+        if turn is None:
+            return Rng(self.config.seed, step, rank=self.rank, world=self.world, device=device)
+        rank, world = self.rank * self.parts + turn, self.world * self.parts
+        return Rng(self.config.seed, step, rank=rank, world=world, device=device)
+
+    def draw(self, step: int, turn: int | None = None) -> list[NDArray[np.int64]]:
+        """This rank's places in the labeled set, and in the unlabeled set if it is wanted, in step `step`.
+
+        turn: as for `batch`; None: of the whole step.
+        """
         config = self.config
-        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
+        rng = self._rng(step, turn)
         sets = [("labeled", len(self.labeled), config.batch)]
         if self.wanted.unlabeled:
             sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
         drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
         return [rng.shard(places) for places in drawn]
 
-    def crops(self, step: int, part: int) -> Crops | None:
+    def crops(self, step: int, part: int, turn: int | None = None) -> Crops | None:
         """What decides the crops of this rank's labeled (part 0) or unlabeled (1) images in step `step`, if there are
-        crops."""
+        crops; `turn` as for `draw`."""
         config = self.config
         if config.data.crop == "none":
             return None
         purpose, size = (("labeled", config.batch), ("unlabeled", config.batch * config.uratio))[part]
-        rng = Rng(config.seed, step, rank=self.rank, world=self.world)
+        rng = self._rng(step, turn)
         return rng.shard(crops.draw(rng.generator(f"{purpose}/crop"), size, flip=config.data.crop == "area-flip"))
 
-    def wanted_rows(self, step: int) -> list[Wanted]:
-        """The images of each part in step `step`, as a store is told to expect them."""
-        rows = [own[places] for own, places in zip(self._host_rows, self.draw(step), strict=False)]
-        numbers = [self.crops(step, part) for part in range(len(rows))]
+    def wanted_rows(self, step: int, turn: int | None = None) -> list[Wanted]:
+        """The images of each part in a turn of step `step`, as a store is told to expect them."""
+        rows = [own[places] for own, places in zip(self._host_rows, self.draw(step, turn), strict=False)]
+        numbers = [self.crops(step, part, turn) for part in range(len(rows))]
         return [r if n is None else (r, n) for r, n in zip(rows, numbers, strict=True)]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of step `step`."""
+    def batch(self, step: int, turn: int = 0) -> Batch:
+        """What this rank has of step `step` in a turn, of which there are `Train.accumulate`."""
         config, assigned = self.config, self.assigned
-        rng = Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device)
-        drawn = self.draw(step)
+        rng = self._rng(step, turn, self.device)
+        drawn = self.draw(step, turn)
         places = [upload(part, self.device) for part in drawn]
         sets = (self.labeled, self.unlabeled)
 
         def taken(part: int) -> Images:
             """The images of a part, for which a store outside the device asks on the host."""
             host = torch.from_numpy(self._host_rows[part][drawn[part]]) if self.store.ahead else None
-            return Images(self.store, sets[part][places[part]] if host is None else host, self.crops(step, part))
+            return Images(self.store, sets[part][places[part]] if host is None else host, self.crops(step, part, turn))
 
         def look(images: Images, keys: tuple[str, ...], names: tuple[str, ...], purpose: str) -> tuple[Tensor, ...]:
             if self.features is not None:
@@ -213,15 +224,16 @@ class BatchLoader:
                 images.change = partial(self.copies.make, draw=copy)
             u = look(images, assigned.unlabeled, self.wanted.unlabeled, "unlabeled")
         ahead = 0 if self.features is not None else self.store.ahead
-        coming = range(step + 1, min(step + 1 + ahead, config.steps))
-        self.store.expect(wanted for later in coming for wanted in self.wanted_rows(later))
+        now, end = step * self.parts + turn + 1, config.steps * self.parts
+        coming = [divmod(later, self.parts) for later in range(now, min(now + ahead, end))]
+        self.store.expect(wanted for later in coming for wanted in self.wanted_rows(*later))
         return Batch(
             x=x,
             y=self.targets[places[0]],
             u=u,
             index=places[1] if self.wanted.unlabeled else places[0].new_empty(0),
             progress=torch.full((), step / config.steps, dtype=torch.float32, device=self.device),
-            rng=rng,
+            rng=Rng(config.seed, step, rank=self.rank, world=self.world, device=self.device, turn=turn),
             labeled_index=places[0],
         )
 
@@ -231,7 +243,7 @@ class BatchLoader:
 
     def labeled_weak(self, step: int) -> Tensor:
         """The labeled images of step `step` in their weak view alone, normalised, ``[B, C, H, W]``."""
-        rng = Rng(self.config.seed, step, rank=self.rank, world=self.world, device=self.device)
+        rng = self._rng(step, None, self.device)
         rows = torch.from_numpy(self._host_rows[0][self.draw(step)[0]]).to(self.store.rows_device)
         weak = cast(View, self.views[self.assigned.probe])
         return self._seen(
@@ -249,7 +261,7 @@ class BatchLoader:
         heard = self.learner.heard[slot]
         self._arrived(slot)
         if not heard.isnan().any():  # else there is nothing from so early, or the net has diverged
-            rng = Rng(self.config.seed, step - LATE, rank=self.rank, world=self.world)
+            rng = self._rng(step - LATE, None)
             probe = self.learner.probe(rng, len(proximity), PROBE)
             self.learner.learn(probe.everyone, heard)
         heard.copy_(parallel.gather(proximity), non_blocking=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, cast
 
@@ -118,6 +119,9 @@ class Trainer:
         for name, value in (("batch", config.batch), ("batch * uratio", config.batch * config.uratio)):
             if value % self.world:
                 raise ValueError(f"Train.{name} is {value}, which {self.world} ranks cannot share equally")
+            if value % (self.world * config.accumulate):
+                own = f"a rank's share of Train.{name}" if self.world > 1 else f"Train.{name}"
+                raise ValueError(f"Train.accumulate must divide {own}, {value // self.world}, got {config.accumulate}")
         self.shape, self.classes = source.shape, source.classes
         self.mean, self.std = mean, std
 
@@ -200,16 +204,12 @@ class Trainer:
     def algorithm(self) -> Algorithm:
         return self.objective.algorithm
 
-    def batch(self, step: int) -> Batch:
-        """The batch of step `step`."""
-        return self.batches.batch(step)
+    def batch(self, step: int, turn: int = 0) -> Batch:
+        """The batch of step `step`, or of a turn of it."""
+        return self.batches.batch(step, turn)
 
     def step(self, step: int) -> None:
         """Train one step; `step` counts from 0. Nothing here waits for the device."""
-        start = time.perf_counter()
-        batch = self.batch(step)
-        self.data_seconds += time.perf_counter() - start
-        seed_torch(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)), self.device)
         rate = learning_rate(self.config.optim, step, self.config.steps)
         for group in self.optimizer.param_groups:
             set_rate(group, rate * group.get("scale", 1.0))
@@ -219,18 +219,40 @@ class Trainer:
             self.decay.fill_(decay)
         else:
             self.decay = decay
-        if self.graph is not None:
-            self.graph(batch)
-        else:
-            self._update(batch)
-        self._learn(step, batch)
+        probes: list[tuple[Tensor, Tensor]] = []
+        for turn in range(turns := self.config.accumulate):
+            start = time.perf_counter()
+            batch = self.batch(step, turn)
+            self.data_seconds += time.perf_counter() - start
+            seed_torch(int(batch.rng.generator(f"torch/{self.rank}").integers(2**63)), self.device)
+            if self.graph is not None:
+                self.graph(batch)
+            else:
+                self._backward(batch, last=turn + 1 == turns)
+            if self.batches.probe is not None:
+                probes.append((self.batches.probe[1], batch.y))
+        if self.graph is None:
+            self._take()
+        self._learn(step, probes)
         self._refresh(step + 1)
-        self.count += 1
+        self.count += turns
 
     def _update(self, batch: Batch) -> None:
         """What the device does with a batch; the host decides nothing here, so that it can be recorded."""
-        losses: Losses = self.forward(batch, self.average.model)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        self._backward(batch)
+        self._take()
+
+    def _backward(self, batch: Batch, *, last: bool = True) -> None:
+        """Add the gradients of a turn, of which ranks exchange the sum in the `last` one."""
+        alone = contextlib.nullcontext() if last or self.world == 1 else self.forward.no_sync()  # type: ignore[operator]
+        with alone:
+            losses: Losses = self.forward(batch, self.average.model)
+            total = losses.total if self.config.accumulate == 1 else losses.total / self.config.accumulate
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        self._accumulate(batch.index, losses)
+
+    def _take(self) -> None:
+        """Take the step that the gradients say."""
         if self.config.ema.when == "before":
             self.average.update(self.model, self.decay)
         self.scaler.step(self.optimizer)
@@ -238,7 +260,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.ema.when == "after":
             self.average.update(self.model, self.decay)
-        self._accumulate(batch.index, losses)
 
     def _graph(self) -> StepGraph:
         """Raises ValueError where a step cannot be recorded."""
@@ -249,6 +270,8 @@ class Trainer:
             raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
         if self.algorithm.waits:
             raise ValueError(f"Train.graph: {name} with these settings waits in each step for numbers of the device")
+        if self.config.accumulate > 1:
+            raise ValueError(f"Train.graph records a step in one turn: Train.accumulate is {self.config.accumulate}")
         if self.world > 1 or self.scaler.is_enabled():
             raise ValueError("Train.graph is for one GPU, and not for the precision fp16; try --precision fp32 or bf16")
         return self.recorded_by(CudaRecorder(self.device))
@@ -264,12 +287,17 @@ class Trainer:
         return StepGraph(self._update, recorder)
 
     @torch.no_grad()
-    def _learn(self, step: int, batch: Batch) -> None:
-        """Show a learning view how well the averaged model knows the labeled images after a probe of the view."""
-        if self.batches.probe is not None:
-            _, images = self.batches.probe
-            probs = self.average.model.predict(images).softmax(1)
-            self.batches.learn(step, probs.gather(1, batch.y[:, None])[:, 0])
+    def _learn(self, step: int, probes: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Show a learning view how well the averaged model knows the labeled images after a probe of the view.
+
+        probes: images and labels of each turn.
+        """
+        if probes:
+            known = [
+                self.average.model.predict(images).softmax(1).gather(1, labels[:, None])[:, 0]
+                for images, labels in probes
+            ]
+            self.batches.learn(step, torch.cat(known))
 
     @torch.no_grad()
     def _refresh(self, done: int) -> None:
