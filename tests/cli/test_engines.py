@@ -114,6 +114,7 @@ def when_they_train(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("FEWLABELS_ENGINES" not in os.environ, reason="minutes of imports; FEWLABELS_ENGINES=1 runs it")
 @pytest.mark.parametrize(("engine", "package"), ENGINES)
 def test_one_fails_and_others_are_preempted(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: None, engine: str, package: str
@@ -157,6 +158,7 @@ def test_one_fails_and_others_are_preempted(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("FEWLABELS_ENGINES" not in os.environ, reason="minutes of imports; FEWLABELS_ENGINES=1 runs it")
 @pytest.mark.parametrize(("engine", "package"), ENGINES)
 def test_a_signal_stops_all(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: None, engine: str, package: str

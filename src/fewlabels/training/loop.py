@@ -71,8 +71,8 @@ def foreseen(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if type(error).__name__ == "OutOfMemoryError":
         return (
-            "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images need, 4 quarters "
-            "it), or try a smaller --batch or --uratio"
+            "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images "
+            "need, 4 quarters it), or try a smaller --batch or --uratio"
         )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
