@@ -140,7 +140,7 @@ def _explain(error: Exception, command: str) -> int:
     from fewlabels.commands.options import spelled
     from fewlabels.runs.run import NotWritten
     from fewlabels.runtime.interrupt import Interrupted
-    from fewlabels.training.loop import Diverged, foreseen
+    from fewlabels.training.failures import Diverged, foreseen
 
     sentence = foreseen(error)
     if sentence is None:

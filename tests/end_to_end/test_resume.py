@@ -27,7 +27,7 @@ from fewlabels.config.settings import Train
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import files
 from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.training.loop import Diverged
+from fewlabels.training.failures import Diverged
 from fewlabels.training.step import Trainer
 
 FORK: Any = multiprocessing.get_context("fork")  # a child has torch imported already

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,13 +32,13 @@ from fewlabels.runs.checkpoint import Checkpoint, check_tensors
 from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import VOTES, NotWritten, Run, RunError, free_folder, run_name
+from fewlabels.runs.run import VOTES, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.runtime.ranks import Lost
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import fitting, reference, teaching
 from fewlabels.training.budget import Budget, fit, said
+from fewlabels.training.failures import Diverged
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
 from fewlabels.training.recorder import RunRecorder
@@ -57,35 +56,6 @@ def changed(config: Train, asked: Train) -> Train:
     """The settings of a run, with what `asked` says of those that are free to change."""
     data = replace(config.data, **{name: getattr(asked.data, name) for name in PLACES})
     return replace(config, data=data, **{name: getattr(asked, name) for name in FREE_TO_CHANGE})
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number; the message names the step, the terms and the last good state."""
-
-
-def foreseen(error: Exception) -> str | None:
-    """The sentence for an error that can be foreseen, or None."""
-    if isinstance(error, Interrupted | Diverged | Lost | NotWritten | ValueError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if type(error).__name__ == "OutOfMemoryError":
-        return (
-            "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images "
-            "need, 4 quarters it), or try a smaller --batch or --uratio"
-        )
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
-        return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
-    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        reason = str(error).split("\n")[0]
-        return f"the net could not be compiled ({reason}); install a C and C++ compiler, or leave out --compile"
-    return None
-
-
-_NO_MEMORY = re.compile(
-    "DefaultCPUAllocator|[Cc]an(no|')t allocate memory|Storage size calculation overflowed|multiplication overflow"
-)
-"""In torch's words, where the machine's memory does not suffice, or no machine's would."""
 
 
 class Output(NamedTuple):
