@@ -2,10 +2,10 @@
 
     python benchmarks/label_loop.py [--draws 1 2 3 4 5] [--rules random margin typical] [--steps 150] [--rounds 5]
 
-10 labels, one of each class, and five rounds of 10 answers: `fewlabels label --by RULE` asks, the script answers with the
-truth, `fewlabels label --answers` makes the split, `fewlabels train --from` goes on. `random` answers 10 unlabeled pictures
-by chance. All rules share the first run of a draw, and every round has the same steps. Each training adds a line to
-results/label_loop.jsonl; a draw and rule that are there are left out.
+10 labels, one of each class, and five rounds of 10 answers: `fewlabels label --by RULE` asks, the script answers with
+the truth, `fewlabels label --answers` makes the split, `fewlabels train --from` goes on. `random` answers 10 unlabeled
+pictures by chance. All rules share the first run of a draw, and every round has the same steps. Each training adds a
+line to results/label_loop.jsonl; a draw and rule that are there are left out.
 """
 
 from __future__ import annotations
