@@ -57,9 +57,13 @@ def confident(probabilities: Floats, y: Labels) -> Labels:
 
 def suspects(probabilities: Floats, y: Labels) -> tuple[Labels, Labels]:
     """Places of the images that are confidently of another class than they are labeled, and that class; the most
-    likely mistakes first: by the probability of the label less that of the class ("normalized margin")."""
+    likely mistakes first: by the probability of the label less the largest of another class.
+
+    An image whose label is the most probable class is none. So does cleanlab, ``find_label_issues(filter_by=
+    "confident_learning", return_indices_ranked_by="normalized_margin")``.
+    """
     found = confident(probabilities, y)
-    places = np.flatnonzero((found >= 0) & (found != y))
-    margin = probabilities[places, y[places]] - probabilities[places, found[places]]
+    places = np.flatnonzero((found >= 0) & (found != y) & (probabilities.argmax(1) != y))
+    margin = probabilities[places, y[places]] - probabilities[places].max(1)
     order = places[np.argsort(margin, kind="stable")]
     return order.astype(np.int64), found[order]
