@@ -75,7 +75,7 @@ def _answer(run: Path, rule: str, draw: int, i: int, answers: Path) -> None:
         chosen = np.random.default_rng([draw, i]).choice(free, ANSWERS, replace=False)
         names = [f"training image {row}" for row in chosen.tolist()]
     else:
-        ask = answers.with_suffix("")
+        ask = answers.with_suffix(".ask")
         _command("label", run, "-n", ANSWERS, "--by", rule, "-o", ask)
         with (ask / "label.csv").open(newline="") as file:
             names = [row["path"] for row in csv.DictReader(file)]

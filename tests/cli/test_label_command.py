@@ -134,6 +134,61 @@ def test_a_label_may_be_changed(photo_run: Any, photos: Path, command: Callable[
     command("split", f"{photos}/", "--split", tmp_path / "s.json")
 
 
+ONE_STEP = ("--steps", 1, "--no-progress")
+
+
+def test_a_second_round(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    """The settings of the run say where the pictures are; its own split gives way to the new one."""
+    before = photo_run.path
+    for i in (1, 2):
+        answers = fill(tmp_path / f"{i}.csv", [(f"{photos}/unlabeled/red{i}.png", "red")])
+        assert command("label", before, "--answers", answers).code == 0
+        words = ("--data.split", tmp_path / f"{i}.split.json", "--from", before, *ONE_STEP)
+        assert command("train", *words, "--out", tmp_path / f"run{i}").code == 0
+        before = tmp_path / f"run{i}"
+    run = fl.Run(before)
+    assert run.split.class_counts == (4, 6) and len(run.split.lineage) == 2
+    assert run.data["pretrained"]["run"] == str(tmp_path / "run1")
+
+
+def test_other_classes_get_a_new_last_layer(
+    photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "other"
+    shutil.copytree(photos / "labeled" / "red", root / "labeled" / "rot")
+    shutil.copytree(photos / "labeled" / "blue", root / "labeled" / "blau")
+    words = ("--from", photo_run.path, "--data", f"{root}/", *ONE_STEP)
+    said = command("train", *words, "--out", tmp_path / "run")
+    assert said.code == 0 and f"the last layer starts anew: {photo_run.path} has other classes\n" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--from", "RUN", "--recipe", "google-fixmatch-svhn"), "--from takes the settings of its run, and --recipe"),
+        (("--from", "RUN", "--config", "RUN/config.json"), "--from takes the settings of its run, and --config"),
+        (("--from", "RUN", "--resume", "RUN"), "--resume goes on with a run, and --from starts a new one"),
+        (("--from", "nothing"), "there is no run folder nothing"),
+        (("--net", "small-4", "--net.head", "kept"), "--net.head kept is the last layer of a run: give the run folder"),
+        (
+            ("--net", "small-4", "--net.head", "kept", "--net.pretrained", "FILE", "--out", "HERE/run"),
+            "--net.head kept is the last layer of a run, and --net.pretrained ",
+        ),
+    ],
+)
+def test_from_refused(
+    words: tuple[str, ...], sentence: str, photo_run: Any, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (weights,) = (photo_run.path / "checkpoints").glob("*40/weights.safetensors")
+    shutil.copy(weights, tmp_path)
+    meant = {"RUN": str(photo_run.path), "FILE": str(tmp_path / weights.name), "HERE": str(tmp_path)}
+    for name, text in meant.items():
+        words = tuple(word.replace(name, text) for word in words)
+    data = ("--data", fl.Run(photo_run.path).config.data.name) if str(photo_run.path) not in words else ()
+    said = command("train", *data, *words, *ONE_STEP)
+    assert said.code == 2 and sentence in said.err.splitlines()[-1]
+
+
 def studio(path: Path, *tasks: tuple[str, list[Any]]) -> Path:
     """As https://labelstud.io/guide/export shows it."""
     made = [

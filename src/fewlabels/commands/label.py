@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -147,7 +148,7 @@ def _answers(command: Command, run: Run, answers: str) -> int:
     files.write_json(out, as_json(split, source))
     print(f"wrote {out}: {counts}; {len(np.unique(split.labeled))} pictures have a label now")
     print(f"fingerprint {split.fingerprint}")
-    print(f"next: fewlabels train --data.split {out} --from {run.path}")
+    print(f"next: fewlabels train --data.split {quote(str(out))} --from {quote(str(run.path))}")
     return 0
 
 
@@ -190,7 +191,8 @@ def _choose(command: Command, runs: Sequence[Run]) -> int:
         print(f"note: looked at {len(rows)} of {len(free)} pictures without a label, evenly spaced", file=sys.stderr)
     _write(command.out or "", source, rows[chosen], guess, sure, f"{count} unlabeled pictures by {by}")
     print(f"wrote {command.out}: {count} of {len(free)} pictures without a label, by {by}")
-    print(f"next: fill the column label, then fewlabels label {runs[0].path} --answers {command.out}/{tasks.TABLE}")
+    table = quote(f"{command.out}/{tasks.TABLE}")
+    print(f"next: fill the column label, then fewlabels label {quote(str(runs[0].path))} --answers {table}")
     return 0
 
 

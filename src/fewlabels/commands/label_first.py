@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import numpy as np
@@ -169,7 +170,7 @@ def table_of(path: Path, answers: str, out: Path) -> str:
     counts = ", ".join(f"{shown(name)} {n}" for name, n in sorted(labels.items()))
     return (
         f"wrote {out}: {len(known)} answers are new, {told.empty} had no answer; {len(rows) - 1} pictures, labels of "
-        f"{len(labels)} classes: {counts}\nnext: fewlabels train --data {out}"
+        f"{len(labels)} classes: {counts}\nnext: fewlabels train --data {quote(str(out))}"
     )
 
 
