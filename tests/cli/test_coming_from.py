@@ -38,7 +38,7 @@ EVERY = {
         max_records_to_process num_shards output_file_prefix per_worker_batch_size per_worker_eval_batch_size
         save_summaries_with_epoch sharding_file model_dir steps_per_run tpu uratio fixmatch.wu fixmatch.confidence
         bfloat16 num_epochs use_ema ema_decay weight_decay input.saturate_uint8 input.scale_and_center
-        input.use_default_augment learning_rate.base_lr learning_rate.use_warmup learning_rate.wait_epochs
+        input.use_default_augment learning_rate.base_lr learning_rate.use_warmup learning_rate.warmup_epochs
         learning_rate.decay_rate learning_rate.decay_epochs augment.type augment.use_ema_probe_image
         augment.randaugment_num_layers augment.randaugment_magnitude augment.randaugment_prob_to_apply
         augment.cta_num_layers augment.cta_confidence_threshold augment.cta_decay augment.cta_epsilon

@@ -591,7 +591,7 @@ def test_the_net_is_looked_at_before_the_pictures(
     (tmp_path / "other.pth").write_bytes(b"nonsense")
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "names.pth")
     for words, sentence in (
-        ("--net resnet50", "net 'resnet50' is unknown; did you mean 'torchvision:resnet50'?"),
+        ("--net resnet101", "net 'resnet101' is unknown; did you mean 'torchvision:resnet101'?"),
         ("--net timm:resnet81", "net 'timm:resnet81' is unknown"),
         ("--net torchvision:resnet81", "net 'torchvision:resnet81' is unknown"),
         ("--net small --net.stages 4", "net 'small' has no option stages"),
