@@ -199,7 +199,12 @@ def _plan(name: str) -> _Plan:
         settings = {"cardinality": cardinality, "base": base, "blocks": (depth - 2) // 9}
         return _Plan(ResNeXt, settings, ("stages", "blocks"))
     longer = [example for example in EXAMPLES if example.startswith(name)]
-    near = longer or close(name, EXAMPLES, cutoff=0.8) or elsewhere(name) or close(name, EXAMPLES)
+    slips = [
+        example
+        for example in close(name, EXAMPLES, cutoff=0.8)
+        if re.findall(r"\d+", example) == re.findall(r"\d+", name)
+    ]
+    near = longer or slips or elsewhere(name) or close(name, EXAMPLES)
     meant = did_you_mean(repr(example) for example in near[: bool(name)]) or "."
     known = ", ".join([*EXAMPLES, *(f"{prefix}NAME" for prefix in PREFIXES)])
     raise ValueError(f"net {name!r} is unknown{meant} Known: {known}")
