@@ -27,6 +27,7 @@ from fewlabels.algorithms import ALGORITHMS, Algorithm, Imbalance, Missing, Open
 from fewlabels.config.settings import Train
 from fewlabels.inference.model import Model
 from fewlabels.runtime.rng import Rng
+from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
 from fewlabels.types import Batch, Info
 
@@ -251,7 +252,7 @@ def _toy_teacher(build: Any) -> str:
     with mock.patch.dict(os.environ):
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # each rank makes its own
             os.environ.pop(name, None)
-        return str(fl.train(train, out=f"{folder.name}/teacher", source=toy()).path)
+        return str(fl.train(train, out=f"{folder.name}/teacher", source=toy(), output=QUIET).path)
 
 
 class Killed(Exception):
@@ -268,8 +269,12 @@ def killed_in(step: int, train: Train, out: Path) -> fl.Run:
         original(self, number)
 
     with mock.patch.object(Trainer, "step", step_or_die), pytest.raises(Killed):
-        fl.train(train, out=out, source=toy())
+        fl.train(train, out=out, source=toy(), output=QUIET)
     return fl.Run(out)
+
+
+QUIET = Output(report=False)
+"""Of trainings whose report nobody reads, which takes as long as some of their steps."""
 
 
 def toy_training(config: Any, **changes: Any) -> Train:

@@ -34,6 +34,7 @@ def measure(bench: Command, tmp_path: Path, *args: object) -> dict[str, Any]:
     return printed
 
 
+@pytest.mark.slow
 def test_augment(bench: Command, tmp_path: Path) -> None:
     found = measure(bench, tmp_path, "augment", "--batch", 8, "--check", 20)
     for name in ("kekmodel", "three_op"):
@@ -45,6 +46,7 @@ def test_augment(bench: Command, tmp_path: Path) -> None:
         assert found["exact"][name] == {"views": 40, "differing": 0}
 
 
+@pytest.mark.slow
 def test_data(bench: Command, tmp_path: Path) -> None:
     args = ("--batch", 2, "--uratio", 2, "--check", 10, "--workers", 0, 1)
     found = measure(bench, tmp_path, "data", *args)
@@ -52,6 +54,7 @@ def test_data(bench: Command, tmp_path: Path) -> None:
     assert [r["name"] for r in found["wall"]["rows"]] == ["DataLoader, 0 workers", "DataLoader, 1 workers", "fewlabels"]
 
 
+@pytest.mark.slow
 def test_step(bench: Command, tmp_path: Path) -> None:
     args = ("--net", "tiny", "--batch", 4, "--uratio", 2, "--check", 3, "--no-compile", "--side", 16)
     found = measure(bench, tmp_path, "step", *args)
@@ -64,6 +67,7 @@ def test_step(bench: Command, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ceiling(bench: Command, tmp_path: Path) -> None:
     args = ("--net", "tiny", "--batch", 2, "--matrix", 32, "--megabytes", 1, "--side", 16)
     found = measure(bench, tmp_path, "ceiling", *args)
@@ -84,6 +88,7 @@ def test_end_to_end(bench: Command, tmp_path: Path) -> None:
     assert found["images_per_second"] * found["hours_for_2_20"] == pytest.approx(4 * 3 * 2**20 / 3600)
 
 
+@pytest.mark.slow
 def test_sizes_of_the_data_set(bench: Command, tmp_path: Path) -> None:
     args = ("--images", 300, 5000, "--batch", 4, "--uratio", 2, "--side", 16, "--steps", 1)
     found = measure(bench, tmp_path, "e2e", *args)
@@ -167,6 +172,7 @@ def test_peers(bench: Command, tmp_path: Path) -> None:
     assert said.code == 2 and "needs the package a_package_that_is_not_there" in said.sentence
 
 
+@pytest.mark.slow
 def test_tables_on_the_terminal(bench: Command, tmp_path: Path) -> None:
     said = bench("augment", "--batch", 4, "--check", 5, *SHORT, "--out", tmp_path / "a.json")
     assert "kekmodel: Pillow, image by image" in said.out and "times as fast as Pillow" in said.out

@@ -114,6 +114,7 @@ def test_what_is_named_exists() -> None:
 WORDS = [(command, name) for command, name in _usual()]
 
 
+@pytest.mark.slow
 def test_words_of_many_programs(command: Callable[..., Any]) -> None:
     """Those of ultralytics, timm and Keras: one sentence each, of options that exist."""
     own = {"train": train.Command, "predict": predict.Command, "evaluate": evaluate.Command}

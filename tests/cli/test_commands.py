@@ -40,6 +40,7 @@ def evaluated(digits_run: Any, command: Callable[..., Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_evaluate_json_keys(evaluated: dict[str, Any]) -> None:
     assert set(evaluated) == EVALUATE_KEYS
     assert (evaluated["step"], evaluated["weights"], evaluated["measured_on"], evaluated["n"]) == (
@@ -100,6 +101,7 @@ def test_evaluate_list(digits_run: Any, command: Callable[..., Any]) -> None:
         assert row["accuracy"] == records.get(row["step"]) and Path(row["path"]).is_dir()
 
 
+@pytest.mark.slow
 def test_evaluate_on_other_data(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     """A folder without test/ is measured on its labeled pictures; sizes are brought to the run's."""
     for name in ("blue", "red"):
@@ -132,6 +134,7 @@ def test_evaluate_and_predict_bring_grey_and_colours_together(
     assert f"accuracy over the class folders: {grey['accuracy']:.2f} %" in said.err
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_bring_pictures_to_a_shape_that_is_no_square(
     photos: Path, short: Callable[..., Any], command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -383,6 +386,7 @@ def test_dry_run_refuses_what_the_training_refuses(command: Callable[..., Any]) 
     assert command(*words, "--dry-run").sentence == command(*words).sentence
 
 
+@pytest.mark.slow
 def test_dry_run_counts_the_parameters(command: Callable[..., Any]) -> None:
     said = command("train", "--data", "cifar10.1@250", "--net", "wrn-10-1", "--batch", "4", "--dry-run")
     assert said.code == 0 and "wrn-10-1, 77,850 parameters" in said.out

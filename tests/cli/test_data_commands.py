@@ -146,6 +146,7 @@ def test_check_of_a_split(command: Command) -> None:
 # ---- show
 
 
+@pytest.mark.slow
 def test_show_writes_a_new_picture_each_time(command: Command, tmp_path: Path) -> None:
     first = answer(command("data", "show", "digits@40", "--json"))
     assert first["file"] == "digits@40-sheet.png"
@@ -374,6 +375,7 @@ def test_filter_records(command: Command, own: Path) -> None:
     assert "by number" in command("data", "filter", "a.tfrecord", "d.tfrecord", "--classes", "cat").sentence
 
 
+@pytest.mark.slow
 def test_convert_a_named_split_to_a_folder(command: Command) -> None:
     result = answer(command("data", "convert", "digits@40", "digits", "--json"))
     assert result["pictures"] == 1797

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fewlabels.config.resolve import load_source, resolve_data, split_of
@@ -59,6 +60,7 @@ def test_labels_that_are_not_picked_join_the_unlabeled(photos: Path) -> None:
     assert set(split.labeled) | set(split.unlabeled) == set(range(16))
 
 
+@pytest.mark.slow
 def test_a_table_is_a_data_name(photos: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     rows = [f"labeled/{name}/{i}.png,{name}," for name in ("blue", "red") for i in range(4)]
     rows += [f"unlabeled/red{i}.png,," for i in range(4)] + ["test/red/0.png,red,test"]
@@ -73,6 +75,7 @@ def test_a_table_is_a_data_name(photos: Path, tmp_path: Path, command: Callable[
     )
 
 
+@pytest.mark.slow
 def test_evaluate_says_that_the_own_data_have_changed(
     photos: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:

@@ -60,6 +60,7 @@ def test_without_the_package(
     )
 
 
+@pytest.mark.slow
 def test_without_slurm(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "/nowhere")

@@ -38,6 +38,7 @@ def wanted(path: Path, images: Any) -> Any:
     return load_predictor(Run(path)).logits(images).softmax(1).numpy()
 
 
+@pytest.mark.slow
 def test_a_program_of_torch(digits_run: Trained, command: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "new" / "m.pt2"
     said = command("export", digits_run.path, "--to", "torch", "-o", file, "--licence", "CC0 <by> me")
@@ -69,6 +70,7 @@ def test_weights_alone(digits_run: Trained, command: Callable[..., Any], tmp_pat
         assert opened.metadata()["weights"] == "raw"
 
 
+@pytest.mark.slow
 @onnx
 def test_onnx_is_the_default_and_lies_in_the_run(
     photo_run: Trained, command: Callable[..., Any], tmp_path: Path, photos: Path

@@ -34,6 +34,7 @@ def put(path: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_methods_over_seeds(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line for each method, with mean and deviation; one run of each is stopped or fails, and goes on."""
     table = put(tmp_path / "methods.csv", "algorithm,tau,name", "fixmatch,0.7,", "", "supervised,,plain")
@@ -82,6 +83,7 @@ def test_methods_over_seeds(command: Command, tmp_path: Path, monkeypatch: pytes
     )
 
 
+@pytest.mark.slow
 def test_rows_without_seeds(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "rates.csv", "optim.lr,optim.nesterov", "0.03,true", "0.1,false")

@@ -93,6 +93,7 @@ def test_several_runs_vote(photo_run: Any, command: Callable[..., Any], tmp_path
     assert [row["path"] for row in table(tmp_path / "q/label.csv")] == list(map(str, first))
 
 
+@pytest.mark.slow
 def test_answers_become_a_split_and_a_training(
     asked: Path, digits_run: Any, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -332,6 +333,7 @@ def test_refused(
     assert said.code == 2 and sentence in said.sentence and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_before_any_training(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     """Three commands, from a flat folder to the first training; two colours make two clusters."""
     flat = tmp_path / "flat"
@@ -383,6 +385,7 @@ ODD = {
 """A class, and its cell."""
 
 
+@pytest.mark.slow
 def test_hostile_names(command: Callable[..., Any], tmp_path: Path) -> None:
     """Classes and files so called appear as text in table and tasks, and come back as answers of both kinds."""
     root = tmp_path / "odd"
@@ -417,6 +420,7 @@ def test_hostile_names(command: Callable[..., Any], tmp_path: Path) -> None:
     assert other.targets.tolist() == read_split(out).targets.tolist() and set(other.class_counts) == {2}
 
 
+@pytest.mark.slow
 def test_suspects(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
     """Of 200 labels five are changed: they come first among those that are listed, and answers put them right."""
     data = fl.Data("digits@200")

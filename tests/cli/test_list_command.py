@@ -76,6 +76,7 @@ def test_first_sentence_of_a_docstring() -> None:
     )
 
 
+@pytest.mark.slow
 def test_recipes(command: Callable[..., Any]) -> None:
     rows = {r["name"]: r for r in json.loads(command("list", "recipes", "--json").out)}
     assert set(RECIPES) < set(rows)
@@ -118,6 +119,7 @@ def test_settings_that_wait_for_the_images_are_options_too(algorithm: str) -> No
     assert ("None" in words) == (algorithm != "vat")  # whose default it is
 
 
+@pytest.mark.slow
 def test_views_and_nets(command: Callable[..., Any]) -> None:
     hints = get_type_hints(Train)
     for option in ("weak", "strong"):

@@ -45,6 +45,7 @@ OPTIONS = "--data digits@40 --net small-4 --batch 4 --uratio 1 --steps 6 --eval-
 SMALL = OPTIONS.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "most"), [(PIPE, 150), (PIPE, 0), (FULL, 0)])
 def test_a_training_goes_on(tmp_path: Path, error: OSError, most: int) -> None:
     assert run("train", *SMALL, "--out", tmp_path / "run", out=Gone(error, most), err=Gone(error)) == 0
@@ -52,12 +53,14 @@ def test_a_training_goes_on(tmp_path: Path, error: OSError, most: int) -> None:
     assert whole.finished and [r["step"] for r in whole.metrics("eval")] == [2, 4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_many_trainings_go_on(tmp_path: Path) -> None:
     assert run("train", *SMALL, "--seeds", "0,1", "--out", tmp_path, out=Gone(PIPE), err=Gone(PIPE)) == 0
     assert all(fl.Run(tmp_path / f"seed-{i}").finished for i in (0, 1))
 
 
+@pytest.mark.slow
 def test_from_python_too(short: Callable[..., Any], tmp_path: Path) -> None:
     from fewlabels.training.loop import Output
 
@@ -65,6 +68,7 @@ def test_from_python_too(short: Callable[..., Any], tmp_path: Path) -> None:
         assert fl.train(short(), out=tmp_path / "run", output=Output(progress=False)).finished
 
 
+@pytest.mark.slow
 def test_what_was_to_be_shown_is_missed(photo_run: Any, photos: Path, tmp_path: Path) -> None:
     lines = (["evaluate", photo_run.path], ["report", photo_run.path], ["predict", photo_run.path, photos / "test"])
     for line in (*lines, ["report", photo_run.path, "--csv"], ["train", *SMALL, "--dry-run"], ["split", "digits@40"]):

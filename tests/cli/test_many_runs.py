@@ -35,6 +35,7 @@ def files(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_three_seeds(command: Command, tmp_path: Path) -> None:
     said = command(*OPTIONS, "--seeds", "0..2", "--out", tmp_path / "all")
     assert said.code == 0
@@ -188,12 +189,14 @@ def test_a_signal_in_the_last_step_of_a_run(
     assert table(said.out)["seed 2"][-2:] == ["not", "begun"] and table(said.out)["n"][1] == "2"
 
 
+@pytest.mark.slow
 def test_a_signal_that_leaves_nothing_undone(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_after(monkeypatch, seed=1, steps=12, signum=signal.SIGTERM)
     said = command(*OPTIONS, "--seeds", "0,1", "--out", tmp_path)
     assert said.code == 0 and table(said.out)["n"][1] == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["pool.holds", "Plain.end"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_between_two_runs(
@@ -242,6 +245,7 @@ def test_a_signal_in_the_last_step_before_the_baseline(
     assert state(path / "baseline") == state(tmp_path / "all" / "seed-1" / "baseline")
 
 
+@pytest.mark.slow
 def test_sigterm_twice_ends_at_once_and_is_told_from_ctrl_c(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +281,7 @@ def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monk
     assert said.code == 143 and "stopped by SIGTERM with 0 of 3 runs finished" in said.err
 
 
+@pytest.mark.slow
 def test_what_an_old_run_left_is_not_in_the_table(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +308,7 @@ def test_a_narrow_terminal_shows_all_numbers(monkeypatch: pytest.MonkeyPatch, tm
     assert one.startswith("seed 11 ") and " 123456/1000000 " in one and one.endswith("…") and len(one) <= 77  # and ^C
 
 
+@pytest.mark.slow
 def test_costs_of_all(command: Command, tmp_path: Path) -> None:
     assert command(*OPTIONS, "--seeds", "1", "--out", tmp_path / "all").code == 0
     before = files(tmp_path)
@@ -344,6 +350,7 @@ def test_asked_wrongly(command: Command, tmp_path: Path, words: str, sentence: s
     assert said.code == 2 and said.out == "" and said.sentence == sentence and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_asked_wrongly_about_runs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
     assert command(*OPTIONS, "--out", path).code == 0

@@ -61,6 +61,7 @@ def steers(text: str) -> str:
     return "".join(c for c in text if c != "\n" and not c.isprintable())
 
 
+@pytest.mark.slow
 def test_evaluate(run: Path, command: Callable[..., Any]) -> None:
     said = command("evaluate", run)
     assert said.code == 0 and steers(said.out) == ""
@@ -127,6 +128,7 @@ def test_report(run: Path, pictures: Path, command: Callable[..., Any], tmp_path
     assert json.loads(command("report", target, "--json").out)["runs"][0]["data"] == f"{pictures}/"
 
 
+@pytest.mark.slow
 def test_display_names(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     """Given as an object, a list, or numbers: the folders are known by the names that they have in the data."""
     small = "--net small-4 --batch 4 --uratio 1 --steps 2 --no-progress".split()  # noqa: SIM905

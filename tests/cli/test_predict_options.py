@@ -248,6 +248,7 @@ def test_without_pyarrow(
     )
 
 
+@pytest.mark.slow
 def test_a_class_with_the_name_of_a_column(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     for i in range(2):
         for name, other in (("red", "red"), ("blue", "label")):

@@ -140,6 +140,7 @@ def test_what_a_killed_process_listed_of_a_part_that_is_not_there(
     assert command("predict", "--check", out).code == 0
 
 
+@pytest.mark.slow
 def test_other_pictures_or_settings_are_refused(
     shard: Callable[..., Any], many: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from fewlabels.datatools import probe as probing
 Command = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_a_named_set(command: Command) -> None:
     said = command("data", "probe", "digits.1@40", "--pictures", 200, "--json")
     assert said.code == 0, said.err
@@ -36,6 +37,7 @@ def test_a_named_set(command: Command) -> None:
     }
 
 
+@pytest.mark.slow
 def test_strangers_are_named_and_the_same_seed_says_the_same(command: Command) -> None:
     words = ["data", "probe", "digits.1@150", "--keep-labeled", "0,1,2,3,4,5", "--keep-unlabeled", "6,7,8,9"]
     words += ["--remap", "--keep-test", "0,1,2,3,4,5", "--pictures", 300, "--no-twins"]
@@ -50,6 +52,7 @@ def test_strangers_are_named_and_the_same_seed_says_the_same(command: Command) -
     assert "look as if they belonged to no class" in text and "not judged" in text and "twins: not looked for" in text
 
 
+@pytest.mark.slow
 def test_twins_between_parts_of_a_folder(command: Command, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, each in (("labeled/a", 4), ("labeled/b", 4), ("unlabeled", 24), ("test/a", 1), ("test/b", 1)):
@@ -62,6 +65,7 @@ def test_twins_between_parts_of_a_folder(command: Command, tmp_path: Path) -> No
     assert "twins: 1 labeled pictures are in test too, 1 pixel for pixel and 0 nearly" in " ".join(said.out.split())
 
 
+@pytest.mark.slow
 def test_a_run_with_validation_pictures(command: Command, digits_run: Any) -> None:
     said = command("data", "probe", digits_run.path, "--pictures", 100, "--no-twins", "--json")
     assert said.code == 0, said.err
@@ -72,6 +76,7 @@ def test_a_run_with_validation_pictures(command: Command, digits_run: Any) -> No
     assert result["looked_at"] == {"validation": len(held_out), "unlabeled": 100}
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_pictures(command: Command, short: Callable[..., Any], tmp_path: Path) -> None:
     fl.train(short(), out=tmp_path / "run")
     said = command("data", "probe", tmp_path / "run", "--pictures", 100, "--no-twins", "--json")

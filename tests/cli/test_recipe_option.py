@@ -24,6 +24,7 @@ def test_the_recipe_is_the_default() -> None:
     assert read(["--recipe", "google-ict-svhn", "--recipe", "google-vat-svhn"]).train.algorithm == fl.VAT(eps=6.0)
 
 
+@pytest.mark.slow
 def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"optim": {"lr": 0.7, "weight_decay": 0.5}, "data": {"name": "svhn.4@40"}}))
@@ -35,6 +36,7 @@ def test_options_and_the_file_are_stronger(tmp_path: Path) -> None:
     assert two.algorithm == fl.VAT(eps=3.0) and two.steps == 2**20  # the recipe's, not that of a folder
 
 
+@pytest.mark.slow
 def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path) -> None:
     """Of a folder: momentum of batch norm and learning rate, unless they are given."""
     file = tmp_path / "settings.json"
@@ -60,6 +62,7 @@ def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path
     assert found("--recipe", "google-vat-svhn", *learned) == ("torchvision:resnet18", None, 0.002)
 
 
+@pytest.mark.slow
 def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line on standard error; the settings on standard output stay JSON and four lines."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():

@@ -56,6 +56,7 @@ def test_batches_are_those_of_the_training(digits_run: Any) -> None:
         assert torch.equal(x, loader.batch(step).x[0])
 
 
+@pytest.mark.slow
 def test_command(digits_run: Any, command: Callable[..., Any]) -> None:
     files = contents(digits_run.path)
     saved = {w: json.loads(command("evaluate", digits_run.path, "--weights", w, "--json").out) for w in ("ema", "raw")}
@@ -94,6 +95,7 @@ def test_refused(words: tuple[Any, ...], sentence: str, digits_run: Any, command
     assert said.code and said.sentence == sentence
 
 
+@pytest.mark.slow
 def test_nets_without_batch_norm_are_refused(command: Callable[..., Any], tmp_path: Path) -> None:
     words = "train supervised --data digits@40 --net convnet-4 --net.stages 1 --steps 2 --batch 4 --no-progress"
     assert command(*words.split(), "--out", tmp_path / "run").code == 0

@@ -157,6 +157,7 @@ def test_wrong_reports(command: Callable[..., Any], tmp_path: Path) -> None:
     assert command("report", "x", "--jsn").sentence == "report has no option --jsn; did you mean --json?"
 
 
+@pytest.mark.slow
 def test_a_report_does_not_import_torch(runs: Path) -> None:
     program = (
         "import sys; from fewlabels import cli; code = cli.run(['report', sys.argv[1]]); "

@@ -52,6 +52,7 @@ def whole(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         return root, command(*OPTIONS, "--out", "all")
 
 
+@pytest.mark.slow
 def test_all_stages(command: Command, whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, said = whole
     monkeypatch.chdir(root.parent)
@@ -82,6 +83,7 @@ def test_all_stages(command: Command, whole: tuple[Path, Any], tmp_path: Path, m
     assert ": 3 finished already; " in again.out and again.out.splitlines()[1:] == said.out.splitlines()[1:]
 
 
+@pytest.mark.slow
 def test_a_student_of_other_teachers_is_not_taken_for_this_one(
     command: Command, whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_student_of_other_teachers_is_not_taken_for_this_one(
     assert weights == digest
 
 
+@pytest.mark.slow
 def test_a_failed_teacher_leaves_no_student(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 
@@ -126,6 +129,7 @@ def test_a_failed_teacher_leaves_no_student(command: Command, tmp_path: Path, mo
     assert rows["student"] == ["-", "-", "-", "not", "begun"] and not (tmp_path / "all" / "student").exists()
 
 
+@pytest.mark.slow
 def test_dry_run(command: Command, tmp_path: Path) -> None:
     said = command(*OPTIONS, "--teacher-nets", "small-4", "small-8", "--dry-run", "--out", tmp_path / "all")
     assert said.code == 0 and not (tmp_path / "all").exists()
@@ -209,6 +213,7 @@ def test_killed_in_each_stage(
 # ---- report --choose
 
 
+@pytest.mark.slow
 def test_choose(command: Command, whole: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     root, _ = whole
     monkeypatch.setenv("COLUMNS", "80")
@@ -231,6 +236,7 @@ def test_choose(command: Command, whole: tuple[Path, Any], monkeypatch: pytest.M
     assert [float(row["bnm"]) for row in rows] == [row["bnm"] for row in told["runs"]]
 
 
+@pytest.mark.slow
 def test_choose_refuses(command: Command, whole: tuple[Path, Any], tmp_path: Path) -> None:
     root, _ = whole
     one = root / "teacher-1"

@@ -559,6 +559,7 @@ def test_out_of_memory(
     assert said.sentence == words
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler(
     monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -693,6 +694,7 @@ def test_the_program(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
     """And not where the docstrings of the source happen to."""
     monkeypatch.setenv("COLUMNS", "100")
@@ -702,6 +704,7 @@ def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, c
     assert not any(line.endswith("which grows") for line in lines)
 
 
+@pytest.mark.slow
 def test_help_of_a_command(command: Callable[..., Any]) -> None:
     """The options with a sentence for each, and the defaults of the recipe for what was named."""
 
@@ -721,6 +724,7 @@ def test_help_of_a_command(command: Callable[..., Any]) -> None:
         assert command(name, "--help").out.startswith(f"usage: fewlabels {name} ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], name: str) -> None:
     """Each of its options with default and range, and the paper."""
@@ -758,6 +762,7 @@ def test_help_is_as_wide_as_the_terminal(
     assert "mean and standard deviation over seeds. " in " ".join(" ".join(lines).split()) or line != "report"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["30", "80", "300"])
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_frames_and_widths_of_terminals(monkeypatch: pytest.MonkeyPatch, encoding: str, columns: str) -> None:

@@ -196,6 +196,7 @@ def test_the_composition_s_term(composed: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_composition_s_head_is_trained_averaged_saved_and_asked(
     composed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

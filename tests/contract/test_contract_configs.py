@@ -148,6 +148,7 @@ def test_every_field_is_an_option(cls: Any) -> None:
         assert read(words).train.algorithm == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_every_field_of_a_part_is_an_option(part: str) -> None:
     """One after another, with what it means something with."""

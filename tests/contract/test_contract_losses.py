@@ -233,6 +233,7 @@ def of_parts() -> set[str]:
     return {name for names, _ in rows for name in re.findall(r"\w+", names)}
 
 
+@pytest.mark.slow
 def test_every_value_of_a_part_is_logged() -> None:
     logged: set[str] = set()
     for case in CASES:

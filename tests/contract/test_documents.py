@@ -42,6 +42,7 @@ def test_the_tree_has_every_file() -> None:
     assert sorted(shown) == sorted(files)
 
 
+@pytest.mark.slow
 def test_every_option_is_in_a_document() -> None:
     """All but those that `--help` explains as well and a switch's other side."""
     text = "\n".join(path.read_text() for path in DOCUMENTS)

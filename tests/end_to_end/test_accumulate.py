@@ -33,6 +33,7 @@ def remembered(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
     return logs, {**run.checkpoint().weights("raw"), **run.checkpoint().weights("ema")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [fl.FixMatch(tau=0.42), fl.MixUp(), fl.PiModel(), fl.MeanTeacher()],
@@ -55,6 +56,7 @@ def test_turns_add_up_to_the_step(algorithm: Any, without_norm: None, tmp_path: 
             assert others != logs
 
 
+@pytest.mark.slow
 def test_a_learning_view_learns_from_all_turns(without_norm: None, tmp_path: Path) -> None:
     plain = replace(toy_training(fl.FixMatch(tau=0.42), steps=8, batch=6, optim=fl.Optim(lr=0.01)), strong="cta")
     one, two = (
@@ -66,6 +68,7 @@ def test_a_learning_view_learns_from_all_turns(without_norm: None, tmp_path: Pat
     torch.testing.assert_close(rates[1], rates[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
     train = toy_training(
         fl.FixMatch(), steps=7, save_every=4, log_every=3, accumulate=2, net=fl.Net("small-4", dropout=0.3)

@@ -92,6 +92,7 @@ def test_only_the_head_and_the_heads_learn(
     assert not torch.equal(raw["raw.net.linear.weight"], raw["ema.net.linear.weight"])
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path) -> None:
     config = head_only(fl.FixMatch(), weights, steps=6, save_every=3)
     whole = fl.train(config, out=tmp_path / "whole", source=toy())
@@ -127,6 +128,7 @@ def test_features_stand_for_images_that_stay_as_they_are(
     assert not all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_frozen_makes_an_ordinary_run(weights: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run = fl.train(frozen(weights), out=tmp_path / "run", source=toy(), output=Output(say=said.append))
@@ -145,6 +147,7 @@ def test_frozen_makes_an_ordinary_run(weights: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(told.probabilities, classifier.predict_proba(toy().test_images[:1]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_layer_of_a_run_is_the_fitted_one(weights: Path, tmp_path: Path) -> None:
     """Logistic regression by scikit-learn on the file's own features of the twelve labeled images."""
     from sklearn.linear_model import LogisticRegression
@@ -172,6 +175,7 @@ def test_the_layer_of_a_run_is_the_fitted_one(weights: Path, tmp_path: Path) -> 
     assert (mine.argmax(1) == theirs.argmax(1)).mean() >= 0.98
 
 
+@pytest.mark.slow
 def test_killed_before_the_end_it_starts_again(weights: Path, tmp_path: Path) -> None:
     whole = fl.train(frozen(weights), out=tmp_path / "run", source=toy())
     bits, accuracy = wide(whole), whole.result["accuracy"]
@@ -185,6 +189,7 @@ def test_killed_before_the_end_it_starts_again(weights: Path, tmp_path: Path) ->
     assert all(torch.equal(value, bits[key]) for key, value in wide(again).items())
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_no_features(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fl.train(frozen(weights), out=tmp_path / "one", source=toy())
 
@@ -196,6 +201,7 @@ def test_a_second_run_computes_no_features(weights: Path, tmp_path: Path, monkey
     assert first.result["accuracy"] > 0 and second.finished
 
 
+@pytest.mark.slow
 def test_the_body_is_gone_or_another_one(weights: Path, tmp_path: Path) -> None:
     run = fl.train(frozen(weights), out=tmp_path / "run", source=toy())
     told = json.loads((run.path / "data.json").read_text())["body"]
@@ -229,6 +235,7 @@ def test_the_body_is_gone_or_another_one(weights: Path, tmp_path: Path) -> None:
     assert np.array_equal(fl.load(run.path).predict_proba(toy().test_images[:5]), expected)
 
 
+@pytest.mark.slow
 def test_frozen_with_a_body_that_is_held(weights: Path, tmp_path: Path) -> None:
     """With all of the net in the run the file is not needed again."""
     net = fl.Net("wrn-10-1", pretrained=str(weights))

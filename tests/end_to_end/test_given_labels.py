@@ -46,6 +46,7 @@ def records(run: Run, *without: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k not in ("step_ms", "data_ms", "time", *without)} for r in run.metrics()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["fixmatch", "supervised", "mixmatch"])
 def test_two_labels_swapped_in_the_split_are_two_labels_swapped_in_the_data(
     short: Callable[..., fl.Train], digits: fl.Source, tmp_path: Path, algorithm: str
@@ -76,6 +77,7 @@ def test_two_labels_swapped_in_the_split_are_two_labels_swapped_in_the_data(
     assert trained[0] == trained[1] and trained[0] != trained[2]
 
 
+@pytest.mark.slow
 def test_a_run_on_given_labels(
     short: Callable[..., fl.Train], command: Callable[..., Any], digits: fl.Source, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_run_on_given_labels(
     assert fl.train(on(short(), written(tmp_path / "next.json", last)), out=tmp_path / "next").split == last
 
 
+@pytest.mark.slow
 def test_labels_where_the_data_say_nothing(short: Callable[..., fl.Train], digits: fl.Source, tmp_path: Path) -> None:
     """Only some of the classes have a label in the data: the others are learned from given ones alone."""
     known = np.where(digits.labels < 5, digits.labels, -1)
@@ -132,6 +135,7 @@ def test_labels_where_the_data_say_nothing(short: Callable[..., fl.Train], digit
     assert run.metrics("eval")[-1]["train"]["ema"].keys() >= {"accuracy"}
 
 
+@pytest.mark.slow
 def test_the_file_may_change_under_several_runs(
     short: Callable[..., fl.Train], digits: fl.Source, tmp_path: Path
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_changed_lineage_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_table_and_the_file_of_given_labels(
     command: Callable[..., Any], digits: fl.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

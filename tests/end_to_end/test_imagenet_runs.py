@@ -47,6 +47,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"), [("google-imagenet-fixmatch", "imagenet.1@12"), ("google-imagenet-supervised", "imagenet")]
 )

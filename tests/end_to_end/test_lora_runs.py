@@ -54,6 +54,7 @@ def wide(path: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(path / "weights.safetensors")
 
 
+@pytest.mark.slow
 def test_the_head_and_the_bypasses_learn(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainers: list[Trainer] = []
     original = Trainer.step
@@ -90,6 +91,7 @@ def test_the_head_and_the_bypasses_learn(weights: Path, tmp_path: Path, monkeypa
     assert size < 4 * 4 * trained + 150_000 < 4 * sum(v.numel() for v in given.values()) + 150_000
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path) -> None:
     config = lora(weights, steps=6, save_every=3, net={"drop_path": 0.3, "head": "probe"})
     whole = fl.train(config, out=tmp_path / "whole", source=toy())
@@ -102,6 +104,7 @@ def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path)
     assert whole.result["accuracy"] == run.result["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_predicts_without_the_body(weights: Path, tmp_path: Path) -> None:
     """With a whole net of the ordinary names: what it gives are the bits of the averaged net with its bypasses."""
     run = fl.train(lora(weights), out=tmp_path / "run", source=toy())
@@ -135,6 +138,7 @@ def test_a_finished_run_predicts_without_the_body(weights: Path, tmp_path: Path)
         fl.load(run.path)
 
 
+@pytest.mark.slow
 def test_the_body_is_another_one(weights: Path, tmp_path: Path) -> None:
     run = fl.train(lora(weights, steps=2), out=tmp_path / "run", source=toy())
     told = json.loads((run.path / "data.json").read_text())["body"]
@@ -158,6 +162,7 @@ def test_the_body_is_another_one(weights: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "trains"), [(1.0, ("all", "lora", "head")), (0.07, ("lora",))])
 def test_the_head_starts_as_a_logistic_regression(
     weights: Path, tmp_path: Path, temperature: float, trains: tuple[str, ...]
@@ -199,6 +204,7 @@ def test_the_head_starts_as_a_logistic_regression(
     assert np.abs(predicted - theirs).max() < 0.01
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_body_too(weights: Path) -> None:
     """Once, 4 bytes a value; what learns takes 16: twice, and with two means of AdamW."""
     safetensors.torch.save_file(nets.build(VIT, classes=7, shape=(1, 8, 8), patch=4).state_dict(), weights)

@@ -29,6 +29,7 @@ def listed(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_digits_of_other_classes_are_the_most_foreign(command: Callable[..., Any], tmp_path: Path) -> None:
     run, known = tmp_path / "run", "0,1,2,3,4"
     words = f"train fixmatch --data digits@25 --data.keep-labeled {known} --data.keep-test {known} --openset energy"
@@ -59,6 +60,7 @@ def training(**changes: Any) -> Any:
     return toy_training(fl.FixMatch(tau=0.4, openset=openset), save_every=4, **changes)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_lists_the_same(tmp_path: Path) -> None:
     run = fl.train(training(), out=tmp_path / "whole", source=toy()).path
     other = shutil.copytree(run, tmp_path / "half")

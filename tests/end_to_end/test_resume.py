@@ -81,10 +81,10 @@ def uninterrupted(config: Train, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.mark.slow
-def test_kill_9_at_ten_random_moments(config: Train, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
+def test_kill_9_at_six_random_moments(config: Train, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
     """SIGKILL from outside, some random milliseconds after a random step."""
     chance, resumed_at = random.Random(), []
-    for moment in range(10):
+    for moment in range(6):
         path, progress = tmp_path / f"run{moment}", FORK.Value("i", 0)
 
         def work(path: Path = path, progress: Any = progress) -> None:
@@ -165,6 +165,7 @@ def test_killed_again_and_again(config: Train, uninterrupted: dict[str, Any], tm
     assert lives > 2 and whole(Run(path)) == uninterrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
@@ -280,6 +281,7 @@ def test_second_signal_ends_at_once(
     assert Run(tmp_path / "run").checkpoints() == []
 
 
+@pytest.mark.slow
 def test_signal_in_python_is_an_exception(
     short: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +299,7 @@ def finished(short: Callable[..., Train], tmp_path: Path) -> Iterator[Path]:
     yield fl.train(short(keep=3), out=tmp_path / "finished").path
 
 
+@pytest.mark.slow
 def test_damaged_newest_checkpoint_costs_only_its_steps(finished: Path, command: Callable[..., Any]) -> None:
     expected = whole(Run(finished))
     rewind(finished, 8)
@@ -311,6 +314,7 @@ def test_damaged_newest_checkpoint_costs_only_its_steps(finished: Path, command:
     assert whole(Run(finished)) == expected
 
 
+@pytest.mark.slow
 def test_curves_have_no_scars(finished: Path, command: Callable[..., Any]) -> None:
     """What was written after the checkpoint is taken back, in TensorBoard as in the metrics."""
 
@@ -327,12 +331,14 @@ def test_curves_have_no_scars(finished: Path, command: Callable[..., Any]) -> No
     assert len(list((finished / "tensorboard").iterdir())) == 2 and curves() == before
 
 
+@pytest.mark.slow
 def test_settings_that_touch_no_result_may_change(finished: Path, command: Callable[..., Any]) -> None:
     rewind(finished, 4)
     assert command("train", "--resume", finished, "--keep", 1, "--device", "cpu").code == 0
     assert [c.step for c in Run(finished).checkpoints() if not c.best] == [12]
 
 
+@pytest.mark.slow
 def test_all_checkpoints_damaged(finished: Path, command: Callable[..., Any]) -> None:
     rewind(finished, 12)
     for checkpoint in Run(finished).checkpoints():
@@ -343,6 +349,7 @@ def test_all_checkpoints_damaged(finished: Path, command: Callable[..., Any]) ->
     assert said.sentence == f"checkpoint {newest} is incomplete: weights.safetensors is missing"
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(finished: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The split's fingerprint holds the labels."""
     from fewlabels.training import loop as training
@@ -361,6 +368,7 @@ def test_other_data_are_refused(finished: Path, command: Callable[..., Any], mon
     assert said.sentence == f"the images or labels of digits@40 have changed since {finished} was started"
 
 
+@pytest.mark.slow
 def test_other_pictures_or_names_are_refused(
     short: Callable[..., Train], photos: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
@@ -397,6 +405,7 @@ def test_other_pictures_or_names_are_refused(
     assert fl.resume(run).finished
 
 
+@pytest.mark.slow
 def test_pictures_that_moved_are_pointed_to(
     short: Callable[..., Train], photos: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
@@ -420,6 +429,7 @@ def test_pictures_that_moved_are_pointed_to(
     assert (fl.Run(run).checkpoint("last").path / "weights.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_finished_run_is_left_alone(finished: Path, command: Callable[..., Any]) -> None:
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     said = command("train", "--resume", finished)
@@ -427,6 +437,7 @@ def test_finished_run_is_left_alone(finished: Path, command: Callable[..., Any])
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_moved_run_goes_on(finished: Path, tmp_path: Path) -> None:
     expected = whole(Run(finished))
     rewind(finished, 4)
@@ -436,6 +447,7 @@ def test_moved_run_goes_on(finished: Path, tmp_path: Path) -> None:
     assert whole(fl.resume(moved)) == expected
 
 
+@pytest.mark.slow
 def test_run_of_arrays_is_resumed_with_the_arrays(short: Callable[..., Train], tmp_path: Path) -> None:
     from fewlabels.config.resolve import load_source, resolve_data
     from fewlabels.data.arrays import from_arrays
@@ -453,6 +465,7 @@ def test_run_of_arrays_is_resumed_with_the_arrays(short: Callable[..., Train], t
     assert whole(fl.resume(path, source=source)) == expected
 
 
+@pytest.mark.slow
 def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, command: Callable[..., Any]) -> None:
     path = tmp_path / "run"
     small = "--data digits@40 --net small-4 --batch 4 --steps 50 --no-baseline --no-progress"
@@ -497,6 +510,7 @@ def test_weights_that_are_no_numbers_are_not_saved(short: Callable[..., Train], 
         Run(tmp_path / "run").checkpoint("8")
 
 
+@pytest.mark.slow
 def test_full_disk_during_a_training(
     tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +536,7 @@ def test_full_disk_during_a_training(
     assert whole(Run(path)) == whole(Run(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_files_that_may_not_grow(tmp_path: Path, command: Callable[..., Any]) -> None:
     """A real limit of the kernel, met by the records, which grow while the checkpoints still fit."""
     path, answer = tmp_path / "run", tmp_path / "answer"

@@ -39,6 +39,7 @@ def weights(run: Run) -> bytes:
     return (run.checkpoint().path / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWITCHES)
 def test_resumed_with_a_switch(short: Callable[..., Any], tmp_path: Path, name: str) -> None:
     run = fl.train(short(**SWITCHES[name]), out=tmp_path / "whole")

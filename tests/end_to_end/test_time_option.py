@@ -42,6 +42,7 @@ def same(one: fl.Run, other: fl.Run) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_time_is_that_of_its_steps(
     command: Callable[..., Any], tmp_path: Path, measured: list[Pace]
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_run_with_a_time_is_that_of_its_steps(
     assert refused.sentence == "--resume goes on with the steps that the run began with: leave out --time"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_steps(
     short: Callable[..., fl.Train], tmp_path: Path, measured: list[Pace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_stopped_run_goes_on_with_its_steps(
     assert run.finished and run.config.steps == 20 and same(whole, run)
 
 
+@pytest.mark.slow
 def test_a_time_that_is_too_short_leaves_nothing(command: Callable[..., Any], tmp_path: Path) -> None:
     said = command("train", *SMALL, "--batch", "2048", "--time", "1s", "--out", tmp_path / "run")
     assert said.code == 2

@@ -41,6 +41,7 @@ def scalars(digits_run: Any) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_fixmatch_learns_digits_from_40_labels(digits_run: Any) -> None:
     assert digits_run.said.code == 0
     result = json.loads((digits_run.path / "result.json").read_text())
@@ -74,6 +75,7 @@ def test_output_of_the_command(digits_run: Any) -> None:
     assert not any("\x1b" in line for line in out + err)
 
 
+@pytest.mark.slow
 def test_accuracy_of_pseudo_labels_needs_a_truth_beside_the_labels(
     digits_run: Any, photo_run: Any, short: Callable[..., Train], tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_every_tag_is_documented(scalars: dict[str, list[tuple[int, float]]]) ->
     assert families - documented_tags(DOCUMENTED.read_text()) == set()
 
 
+@pytest.mark.slow
 def test_every_loss_of_every_algorithm_is_documented(short: Callable[..., Train], tmp_path: Path) -> None:
     for name in ("supervised", "mixmatch", "remixmatch"):
         run = fl.train(short(name, steps=2), out=tmp_path / name)
@@ -224,6 +227,7 @@ def test_own_pictures_from_training_to_predictions(
     assert said.code == 0 and "accuracy over the class folders: 100.00 %" in said.err
 
 
+@pytest.mark.slow
 def test_supervised_baseline_beside_the_run(command: Callable[..., Any], tmp_path: Path) -> None:
     small = ["--net", "small-4", "--batch", "4", "--steps", "6", "--eval-every", "3", "--no-progress"]
     said = command("train", "--data", "digits@40", *small, "--out", tmp_path / "run")
@@ -237,6 +241,7 @@ def test_supervised_baseline_beside_the_run(command: Callable[..., Any], tmp_pat
     assert again.code == 0 and again.out.splitlines()[-7:] == said.out.splitlines()[-7:]
 
 
+@pytest.mark.slow
 def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("train", "--data", "digits@40", "--net", "small-4", "--dry-run")
@@ -257,6 +262,7 @@ def test_dry_run_costs_nothing(command: Callable[..., Any], tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_dry_run_says_which_labels_and_that_a_set_is_missing(
     command: Callable[..., Any], photos: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +277,7 @@ def test_dry_run_says_which_labels_and_that_a_set_is_missing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_folder_names_that_were_not_given(
     command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +288,7 @@ def test_folder_names_that_were_not_given(
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits@40-fixmatch-s1", "digits@40-fixmatch-s1-2"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_bits(short: Callable[..., Train], tmp_path: Path) -> None:
     def weights(name: str, **changes: Any) -> bytes:
         run = fl.train(short(**changes), out=tmp_path / name)

@@ -29,7 +29,7 @@ from fewlabels.runtime import parallel
 from fewlabels.training.step import Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from algorithm_cases import CASES, MAIN, opinionated, quick, toy, toy_training
+from algorithm_cases import CASES, MAIN, QUIET, opinionated, quick, toy, toy_training
 from compositions import Contrast
 
 STEPS = 6
@@ -93,14 +93,14 @@ NORM = config("remixmatch", net=fl.Net("small-4", dropout=0.2), steps=8, save_ev
 def train_without_norm(folder: Path) -> None:
     with without_norm():
         for name, train in SAME.items():
-            fl.train(train, out=folder / name, source=toy())
+            fl.train(train, out=folder / name, source=toy(), output=QUIET)
 
 
 def train_bypasses(folder: Path, weights: Path) -> None:
     """LoRA beside the body in a file, from a head that is fitted to its features."""
     net = fl.Net("timm:test_vit", patch=4, pretrained=str(weights), train="lora", head="probe")
     config = toy_training(fl.FixMatch(tau=0.4), steps=STEPS, optim=fl.Optim(lr=0.1), net=net)
-    fl.train(config, out=folder / "lora", source=toy())
+    fl.train(config, out=folder / "lora", source=toy(), output=QUIET)
 
 
 def step_without_norm() -> dict[str, Any]:

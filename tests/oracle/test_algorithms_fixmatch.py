@@ -81,6 +81,7 @@ def test_fixmatch(seed: int, tau: float, lambda_u: float, target: str, temperatu
     np.testing.assert_allclose(batch.x[0].grad.flatten(1), by_hand, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10**6),

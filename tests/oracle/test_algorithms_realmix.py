@@ -153,6 +153,7 @@ def extremes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return torch.tensor(z).to(draw(st.sampled_from([torch.float32, torch.bfloat16]))), targets
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(extremes(), st.floats(0, 1), st.sampled_from(["labels", "logits"]), st.sampled_from([0.0, 0.3, 1.0]))
 def test_losses_at_the_edge(given_: Any, share: float, times: str, progress: float) -> None:

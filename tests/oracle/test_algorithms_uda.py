@@ -32,6 +32,7 @@ def batch_of_logits(x: np.ndarray, y: np.ndarray, weak: np.ndarray, strong: np.n
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10**6),

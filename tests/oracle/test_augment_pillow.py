@@ -161,6 +161,7 @@ CTA: dict[str, Callable[[Image.Image, float, float, int, int], Image.Image]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_ctaugment_sequence(size: tuple[int, int], mode: str) -> None:

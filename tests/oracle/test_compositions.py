@@ -95,6 +95,7 @@ def test_ranks_share_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(sum(p.grad for p in parts) / 2, single.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_with_memory_and_heads_resumes_bit_for_bit(tmp_path: Path) -> None:
     config = toy_training(Contrast(), steps=8, save_every=4)
     whole = fl.train(config, out=tmp_path / "whole", source=toy())

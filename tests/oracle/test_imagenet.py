@@ -161,6 +161,7 @@ def test_the_rate_goes_down_in_stairs_after_a_warmup() -> None:
         assert learning_rate(optim, step, steps) == pytest.approx(theirs(step), rel=1e-4), step
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_a_slow_loop(config: Train) -> None:
     """Loss with their penalty written out (no factor 1/2: kernels and the bias of the last layer), Nesterov momentum
     with the rate outside of it, and an average of all variables, batch-norm statistics among them."""

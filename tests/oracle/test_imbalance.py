@@ -36,6 +36,7 @@ def cross_entropy(logits: Any, y: Any) -> Any:
     return np.log(np.exp(logits - top).sum(1)) + top[:, 0] - logits[np.arange(len(y)), y]
 
 
+@pytest.mark.slow
 @given(COUNTS, st.floats(0, 3), st.integers(0, 2**31))
 def test_formulas(counts: list[int], strength: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -93,6 +93,7 @@ def options(draw: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
@@ -306,6 +307,7 @@ def extreme(draw: Any) -> dict[str, Any]:
     return {"x": logits(b), "y": y, "weak": logits(m), "strong": logits(m)}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(data=st.composite(extreme)(), chosen=st.composite(options)())
 def test_all_stays_finite(data: dict[str, Any], chosen: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ def test_otsu_on_distributions_whose_answer_is_known() -> None:
 values = st.floats(-1e4, 1e4, width=32) | st.just(math.nan)
 
 
+@pytest.mark.slow
 @given(st.lists(values, min_size=1, max_size=30))
 @example([math.nan])
 @example([2.0])
@@ -208,6 +209,7 @@ numbers = st.floats(-100, 100, width=32) | st.sampled_from([math.nan, math.inf, 
 batches = st.lists(st.lists(st.tuples(st.integers(0, 4), numbers), min_size=1, max_size=6), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @given(batches, st.sampled_from(["otsu", "percentile"]), st.integers(5, 8))
 @example([[(0, math.nan)]], "percentile", 5)
 @example([[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0)]], "otsu", 5)

@@ -115,6 +115,7 @@ def label_lists(draw: st.DrawFn) -> list[int]:
     return draw(st.permutations([*range(classes), *more]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(label_lists(), st.integers(0, 2**32 - 1), st.data())
 def test_rules_equal_the_slow_programs(labels: list[int], seed: int, data: st.DataObject) -> None:
@@ -126,6 +127,7 @@ def test_rules_equal_the_slow_programs(labels: list[int], seed: int, data: st.Da
     assert proportional_pick(y, size, seed).tolist() == slow_create_split(labels, weights, seed, size)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(label_lists(), st.data())
 def test_given_weights_equal_the_slow_program(labels: list[int], data: st.DataObject) -> None:
@@ -133,6 +135,7 @@ def test_given_weights_equal_the_slow_program(labels: list[int], data: st.DataOb
     assert interleaved_order(np.array(labels), np.array(weights)).tolist() == slow_create_unlabeled(labels, weights)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(label_lists(), st.integers(0, 2**32 - 1), st.data())
 def test_nested_and_without_repeats(labels: list[int], seed: int, data: st.DataObject) -> None:

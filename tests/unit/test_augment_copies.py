@@ -104,6 +104,7 @@ def test_colours_of_every_corner() -> None:
         assert np.abs(image - coloured(cube[0].astype(float), *row)).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.slow
 def test_what_is_drawn() -> None:
     """Ranges and shares of the README's kinds; of 6,000 draws, a share of 1/2 is within 0.03 at five deviations."""
     images = np.arange(6000)

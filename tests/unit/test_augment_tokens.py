@@ -47,6 +47,7 @@ def test_other_words_are_not(word: str) -> None:
     assert str(error.value).count(".") <= 5  # one sentence, without its end
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="dxmsarc_0123456789.", max_size=12))
 @settings(deadline=None, max_examples=200)
 def test_anything_is_read_or_refused(text: str) -> None:
@@ -203,6 +204,7 @@ def trainer(short: Callable[..., Train], kind: str = "fixmatch", /, name: str = 
     return Trainer(config, images, split, device=torch.device("cpu"), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
+@pytest.mark.slow
 def test_training_in_either_words(short: Callable[..., Train]) -> None:
     pairs: list[tuple[str, dict[str, Any]]] = [
         ("d.d.rac", {"strong": "rand:google"}),
@@ -273,6 +275,7 @@ def test_notes_on_channels(short: Callable[..., Train]) -> None:
     assert trainer(short, augment="d.d.rac").notes() == []
 
 
+@pytest.mark.slow
 def test_command_line_has_the_last_word() -> None:
     """What a recipe says of the views does not stand in the way of `--augment`."""
     args = ["fixmatch", "--recipe", "leedoyup-fixmatch-cifar10"]

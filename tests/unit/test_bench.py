@@ -260,6 +260,7 @@ def test_the_usual_step_is_our_step() -> None:
 # ---- counted work
 
 
+@pytest.mark.slow
 def test_work_of_wrn_28_2() -> None:
     """Multiply-adds layer by layer from the published table of the net; the bytes and the floors of one H100 (790
     TFLOP/s, 3.0 TB/s) were worked out apart from this code, from the counts of its tensors."""

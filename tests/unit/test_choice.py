@@ -117,6 +117,7 @@ def test_weights_in_the_hub_s_cache_are_at_hand(tmp_path: Path) -> None:
 # ---- on the command line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_the_recipe_of_a_folder(tmp_path: Path) -> None:
     data = f"{pictures(tmp_path / 'photos', 40)}/"

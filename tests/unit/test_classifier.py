@@ -50,6 +50,7 @@ def fitted(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> fl.Class
     return fl.fit(digits.images, digits.labels, config=quick(), out=tmp_path_factory.mktemp("fit") / "run")
 
 
+@pytest.mark.slow
 def test_learns_from_four_labels_a_class(fitted: fl.Classifier, digits: Digits) -> None:
     hidden = digits.labels < 0
     assert fitted.score(digits.images[hidden], digits.truth[hidden]) > 0.6  # chance is a third
@@ -106,6 +107,7 @@ def test_fit_leaves_no_files_where_none_were_asked_for(
     assert classifier.run is None and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_picture_files(photos: Path, short: Callable[..., Train]) -> None:
     paths = sorted((photos / "labeled").rglob("*.png")) + sorted((photos / "unlabeled").rglob("*.png"))
     labels = [{"blue": 5, "red": 2}.get(p.parent.name, -1) for p in paths]
@@ -259,6 +261,7 @@ def test_features_are_what_the_last_layer_sees(fitted: fl.Classifier, digits: Di
 NAMES = {3: "three", 7: "seven", 8: "eight"}
 
 
+@pytest.mark.slow
 def test_names_as_labels(digits: Digits, fitted: fl.Classifier) -> None:
     """None and other ways to say that there is no label; the training is that of the numbers."""
     names = [NAMES.get(v) for v in digits.labels.tolist()]
@@ -283,6 +286,7 @@ def test_whole_numbers_in_floats(digits: Digits) -> None:
     assert clf.classes_.tolist() == [3, 7, 8] and clf.classes_.dtype.kind == "i"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["of a run", "of nothing kept"])
 def test_save_and_load(kept: bool, fitted: fl.Classifier, digits: Digits, command: Any, tmp_path: Path) -> None:
     names = [NAMES.get(v) for v in digits.labels.tolist()]
@@ -307,6 +311,7 @@ def test_save_and_load(kept: bool, fitted: fl.Classifier, digits: Digits, comman
     assert "step-" not in command("train", "--resume", path).err and command("train", "--resume", path).code == 0
 
 
+@pytest.mark.slow
 def test_arguments_of_fit(digits: Digits, tmp_path: Path) -> None:
     options = {"algorithm": "mixmatch", "net": "small-2", "steps": 6, "seed": 5, "device": "cpu", "progress": False}
     clf = fl.fit(digits.images, digits.labels, out=tmp_path / "run", **options)
@@ -378,6 +383,7 @@ def test_the_training_of_arrays() -> None:
     assert arrays_recipe((3, 32, 32), "mixmatch").algorithm.ramp_steps == 1000
 
 
+@pytest.mark.slow
 def test_what_fit_shows(digits: Digits, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fl.fit(digits.images, digits.labels, config=quick(), steps=3)
     said = capsys.readouterr()

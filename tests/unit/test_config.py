@@ -192,6 +192,7 @@ def test_difference_names_what_was_changed() -> None:
     assert difference(Train(algorithm=fl.MixMatch()), Train())["algorithm.name"] == "mixmatch"
 
 
+@pytest.mark.slow
 def test_precedence_dataclass_recipe_file_options(tmp_path: Path) -> None:
     """dataclass < recipe < --config < command line."""
     assert Train().optim.lr == 0.03 and Train().net.name == "wrn-28-2"  # the papers' values
@@ -212,6 +213,7 @@ def test_precedence_dataclass_recipe_file_options(tmp_path: Path) -> None:
     assert three.optim.lr == 0.03
 
 
+@pytest.mark.slow
 def test_the_file_may_name_algorithm_and_data_and_options_may_name_others(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"algorithm": {"name": "mixmatch", "beta": 0.9}, "data": {"name": "digits@50"}}))
@@ -228,6 +230,7 @@ def test_the_file_may_name_algorithm_and_data_and_options_may_name_others(tmp_pa
     assert algorithm_name(read(["--config", str(file), "--out", "fixmatch"]).train.algorithm) == "mixmatch"
 
 
+@pytest.mark.slow
 def test_another_data_name_leaves_the_split_of_the_file_s_name_behind(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     train = dataclasses.replace(recipe(), data=Data("digits@50", labels=50, seed=1, valid=0, unlabeled="rest"))

@@ -155,6 +155,7 @@ def test_an_open_array_outlives_its_entry(tmp_path: Path, monkeypatch: pytest.Mo
     assert np.array_equal(found[0], old) and not found[0].flags.writeable
 
 
+@pytest.mark.slow
 def test_processes_give_what_threads_give(photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (photos / "labeled" / "a" / "x.png").write_bytes(b"no picture")
     one = read_folder(photos, skip_corrupt=True)

@@ -270,6 +270,7 @@ def test_classes_that_are_left_out_are_not_measured_on(tmp_path: Path) -> None:
     assert len(split.unlabeled) == 12
 
 
+@pytest.mark.slow
 def test_a_training_is_measured_on_what_is_held_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
 ) -> None:
@@ -287,6 +288,7 @@ def test_a_training_is_measured_on_what_is_held_back(
     assert split_of(run.config.data, load_source(run.config.data)) == run.split
 
 
+@pytest.mark.slow
 def test_fit_takes_a_folder_and_a_zip_file(tmp_path: Path) -> None:
     names = [f"{c}/{i}.pgm" for c in ("cat", "dog") for i in range(9)]
     root, path = put(tmp_path / "photos", names), pack(tmp_path / "photos.zip", names)
@@ -403,6 +405,7 @@ def test_no_path_leaves_an_archive(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.rglob("*.pgm")] == []
 
 
+@pytest.mark.slow
 def test_archives_that_cannot_be_read(tmp_path: Path, command: Callable[..., Any]) -> None:
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as archive:

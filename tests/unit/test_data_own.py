@@ -763,6 +763,7 @@ names = st.tuples(
 ).map(".".join)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # of damaged TIFF tags
 @settings(deadline=None, max_examples=40)
 @given(st.dictionaries(names, contents, max_size=5))

@@ -191,6 +191,7 @@ def test_truncated_files_are_unreadable(tmp_path: Path, suffix: str) -> None:
             decode(tmp_path / f"cut.{suffix}", 3, 8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(data=st.data(), suffix=st.sampled_from(["png", "jpg", "webp", "bmp", "gif", "tif"]))
 @pytest.mark.filterwarnings("ignore")

@@ -132,6 +132,7 @@ def test_oversampled_labels_repeat_rows() -> None:
     assert "the 22 labeled images were balanced to 40" in split.notes[0]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30), st.floats(1, 20))
 def test_long_tails_of_one_seed_are_nested(seed: int, a: int, b: int, imbalance: float) -> None:
@@ -148,6 +149,7 @@ def test_long_tails_of_one_seed_are_nested(seed: int, a: int, b: int, imbalance:
             assert list(split.class_counts) == sorted(split.class_counts, reverse=True)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.permutations(range(24)), st.sampled_from(["fixmatch", "balanced", "cadr", "realmix", "usb"]), st.data())
 def test_the_order_of_unlabeled_images_does_not_touch_the_sets(

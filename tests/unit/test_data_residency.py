@@ -222,6 +222,7 @@ def test_streamed_pictures_are_the_decoded_ones(photos: Path) -> None:
     assert channel_statistics(source.images) == channel_statistics(np.asarray(whole.images))
 
 
+@pytest.mark.slow
 def test_processes_decode_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewlabels.data.workers.FROM", 1)
     source, whole = stream(photos), list_folder(photos).read(Options())
@@ -272,6 +273,7 @@ def test_broken_pictures_are_left_out_before_streaming(cut: Path, monkeypatch: p
     assert looked == [26, 26]
 
 
+@pytest.mark.slow
 def test_a_training_on_broken_pictures_is_the_same_streamed_and_resumed(
     short: Callable[..., Train], cut: Path, tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def trainer(short: Callable[..., Train], photos: Path, kind: str, **changes: Any
     return Trainer(config, source, split, device=CPU, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
+@pytest.mark.slow
 def test_the_same_batches_wherever_the_images_live(short: Callable[..., Train], photos: Path) -> None:
     trainers = [trainer(short, photos, kind) for kind in KINDS]
     assert [t.batches.place.kind for t in trainers] == list(KINDS)
@@ -361,6 +364,7 @@ def test_only_the_rows_of_steps_to_come_are_expected(short: Callable[..., Train]
     assert expected == [[4, 8, 4, 8], [4, 8], []]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit_with_its_images_elsewhere(
     short: Callable[..., Train], photos: Path, tmp_path: Path
 ) -> None:

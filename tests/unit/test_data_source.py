@@ -277,6 +277,7 @@ def test_named_sources_can_be_resized() -> None:
     assert np.array_equal(source.images[5, :, :, 0], np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5)))
 def test_channel_statistics_are_numpys(images: Any) -> None:

@@ -35,6 +35,7 @@ def sources(draw: st.DrawFn, unknown: bool | None = None) -> Source:
     return source_of(draw(st.permutations([0, 1, 2] * 3 + more + ([-1] if low else []))))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(sources(), st.data())
 def test_the_parts_fit_together(source: Source, data: st.DataObject) -> None:
@@ -100,6 +101,7 @@ def test_validation_of_own_pictures_never_overlaps() -> None:
         make_split(source, labels=3, seed=1, valid=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(sources(unknown=False), st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
 def test_splits_of_one_seed_are_nested(source: Source, seed: int, a: int, b: int) -> None:
@@ -141,6 +143,7 @@ def test_a_class_that_no_image_has_is_no_ones_turn() -> None:
     assert split.class_counts == (2, 0, 0, 2, 0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(sources(), st.none() | st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_json_is_lossless(source: Source, labels: int | None, seed: int) -> None:
@@ -243,6 +246,7 @@ def test_fingerprint_of_a_lineage_by_hand() -> None:
     assert other != split and "lineage" not in json.loads(replace(split, lineage=()).to_json())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(sources(), st.data())
 def test_more_labels_fit_together(source: Source, data: st.DataObject) -> None:
@@ -361,6 +365,7 @@ def test_changed_or_foreign_files_are_refused() -> None:
         Split.from_json(json.dumps(raw))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [9, 2**24, 2**40, -1, 8.5])
 def test_packed_rows_take_no_more_memory_than_rows_can(count: float) -> None:
     """128 MiB of zeros in 130 KB: neither what the file says nor what it holds is taken."""

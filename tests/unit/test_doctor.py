@@ -127,6 +127,7 @@ def test_each_rule_at_its_limit(name: str, sick: dict[str, Any], well: dict[str,
     assert found.text.endswith(".") and found.option and math.isfinite(found.value)
 
 
+@pytest.mark.slow
 def test_every_rule_is_tested() -> None:
     found = {rule(case(**sick)).name for name, sick, _ in SICK for rule in RULES if rule(case(**sick)) is not None}  # type: ignore[union-attr]
     assert found == {name for name, _, _ in SICK} and len(found) == len(RULES)
@@ -203,6 +204,7 @@ def optim(lr: float) -> fl.Optim:
     return replace(recipe("fixmatch", "digits@40").optim, lr=lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "algorithm", "changes"),
     [
@@ -236,6 +238,7 @@ def test_sick_trainings(
     assert name in found or name == " ".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["fixmatch", "supervised"])
 def test_healthy_trainings(short: Callable[..., Any], tmp_path: Path, algorithm: str) -> None:
     assert trained(short, tmp_path / "run", algorithm, steps=300, eval_every=50, log_every=20) == []

@@ -106,6 +106,7 @@ def test_a_trained_classifier_is_one_too(digits_run: Any) -> None:
     assert is_classifier(clf) and get_tags(clf) == get_tags(fl.FewLabelsClassifier())
 
 
+@pytest.mark.slow
 def test_cross_validation(digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits
     clf = fl.FewLabelsClassifier(config=QUICK, steps=30)
@@ -137,6 +138,7 @@ def test_unlabeled_images_are_learned_from_and_not_scored(digits: tuple[np.ndarr
         clf.score(images[~known], labels[~known])
 
 
+@pytest.mark.slow
 def test_pipeline_and_search(digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits
     inverted = FunctionTransformer(np.invert)
@@ -151,6 +153,7 @@ def test_pipeline_and_search(digits: tuple[np.ndarray, np.ndarray]) -> None:
     assert search.predict(images).shape == (60,)
 
 
+@pytest.mark.slow
 def test_seeds(digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits
 

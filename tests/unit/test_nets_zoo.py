@@ -63,6 +63,7 @@ def own_features(name: str, net: nn.Module, x: Tensor) -> Tensor:
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "dim"),
     [
@@ -96,6 +97,7 @@ def test_all_but_the_head_comes_from_a_file(tmp_path: Path, name: str, size: int
         assert float(head.weight.detach().std()) == pytest.approx(0.01, rel=0.1) and not head.bias.detach().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_channels_of_learned_weights(tmp_path: Path, name: str, channels: int) -> None:
@@ -162,6 +164,7 @@ def test_dropout_before_the_head_and_bn_momentum() -> None:
 # ---- weights that do not fit, and files that hold none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18"])
 def test_weights_of_another_net(tmp_path: Path, name: str) -> None:
     def refused(state: dict[str, Tensor], reason: str) -> None:
@@ -276,6 +279,7 @@ def test_patch_is_for_vits(name: str) -> None:
         nets.build(name, classes=3, shape=(3, 32, 32), patch=4)
 
 
+@pytest.mark.slow
 def test_no_weights_to_fetch() -> None:
     with pytest.raises(ValueError, match=r"^net 'timm:mobilenetv2_075': timm has no pretrained weights for it$"):
         nets.build("timm:mobilenetv2_075", classes=3, shape=(3, 32, 32), pretrained=True)
@@ -357,6 +361,7 @@ def test_synchronized_batch_norm_keeps_the_activation(name: str) -> None:
 # ---- in a run
 
 
+@pytest.mark.slow
 def test_run_with_pretrained_weights(tmp_path: Path, short: Callable[..., fl.Train]) -> None:
     """The file is needed at the start only: neither resuming nor loading asks for it again."""
     file = Path(saved(library("timm:test_vit"), tmp_path / "w.safetensors"))

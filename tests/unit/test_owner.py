@@ -204,6 +204,7 @@ def test_what_is_no_folder_is_left(tmp_path: Path, link: bool) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_many_processes_and_one_folder(tmp_path: Path) -> None:
     """Taken and given up again and again: never by two at once, and nothing is left."""
     folder, count = tmp_path / "run", FORK.Value("i", 0)

@@ -93,6 +93,7 @@ def test_a_head_has_not_seen_its_fold() -> None:
     assert seen.probs_unlabeled.shape == (10, 200, 3)
 
 
+@pytest.mark.slow
 def test_shift_test_is_calm_by_chance() -> None:
     """p-values of 40 draws without a difference: uniform, so that 4 of them are below 0.1 on average."""
     low = 0
@@ -116,6 +117,7 @@ def test_uneven_test_and_interval() -> None:
     assert low < 1 < high
 
 
+@pytest.mark.slow
 def test_clean_data_have_no_problem() -> None:
     assert [found([10, 10, 10], [200, 200, 200, 0], seed).named for seed in range(5)] == [()] * 5
 
@@ -185,6 +187,7 @@ def test_small_is_a_mean_over_squares() -> None:
     assert small(x, 7).shape == x.shape
 
 
+@pytest.mark.slow
 def test_features_know_stripes_from_spots_and_need_no_label() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 40, (40, 20, 20, 1)).astype(np.uint8)

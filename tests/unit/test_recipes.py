@@ -260,6 +260,7 @@ def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
     assert recipe("supervised", "digits").algorithm == fl.Supervised()
 
 
+@pytest.mark.slow
 def test_long_recipes_have_the_published_weights_whatever_the_net() -> None:
     for name, cls in ALGORITHMS.items():
         for data in ("cifar10.1@40", "cifar100@400", "stl10", "cifar10_LT_50", "mini_imagenet"):

@@ -177,6 +177,7 @@ def test_checkpoints_of_another_run(command: Command, runs: Path, whose: str) ->
         fl.resume(runs / "run")
 
 
+@pytest.mark.slow
 def test_the_folder_may_be_moved_and_the_free_settings_changed(command: Command, runs: Path) -> None:
     stop(runs / "run")
     (runs / "run").rename(runs / "moved")
@@ -322,6 +323,7 @@ def test_state_that_is_another_ones(command: Command, runs: Path, change: Callab
     assert said.code == 2 and f"{checkpoint.path}" in said.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"nonsense" * 100, b"\x80\x04N.", saved({})[:-30]])
 def test_bytes_that_are_no_state(command: Command, runs: Path, data: bytes) -> None:
     stop(runs / "run", 4)
@@ -379,6 +381,7 @@ def line(text: str) -> Harm:
     return lambda path: path.write_text(f"{text}\n{path.read_text()}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [cut(0), cut(-2), Path.unlink, zeros, passwords, nowhere, folder, line("[1]"), line('{"kind": "log"}'), line("")],
@@ -402,6 +405,7 @@ def test_lines_that_have_changed(command: Command, runs: Path, harm: Harm, done:
         assert read(run).row["finished"] and len(Run(run).metrics()) == 6
 
 
+@pytest.mark.slow
 def test_a_line_that_one_checkpoint_alone_relies_on(command: Command, runs: Path, made: Path) -> None:
     """Lost with the newest state's last line are the steps of that state, and nothing else."""
     run = runs / "run"

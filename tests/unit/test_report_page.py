@@ -210,6 +210,7 @@ def test_the_pictures_shown_are_the_mistakes(digits_run: Any) -> None:
     assert pool["n"] == sum(pool["called"]) == 360  # as many as are measured on, of 1,297
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
     """From the folder, and from model and pictures where the training has left nothing."""
     first = (digits_run.path / PAGE).read_bytes()
@@ -257,6 +258,7 @@ def test_a_page_that_fails_costs_nothing(
     )
 
 
+@pytest.mark.slow
 def test_fit_without_a_folder_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewlabels.report.evidence.evidence", lambda *args: pytest.fail("made for nothing"))
     source = load_source(fl.Data("digits"))
@@ -274,6 +276,7 @@ def test_evidence_that_was_changed_is_not_believed(digits_run: Any, tmp_path: Pa
     assert f"{EVIDENCE} has changed since it was written" in checked(rendered([story])).said
 
 
+@pytest.mark.slow
 def test_the_baseline_is_in_it(short: Callable[..., Any], command: Callable[..., Any], tmp_path: Path) -> None:
     small = ["--net", "small-4", "--batch", "4", "--steps", "6", "--eval-every", "3", "--no-progress"]
     said = command("train", "--data", "digits@40", *small, "--out", tmp_path / "run")
@@ -302,6 +305,7 @@ def test_without_test_pictures(short: Callable[..., Any], tmp_path: Path) -> Non
     assert "the true classes of the unlabeled pictures are not known" in page.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_channels(short: Callable[..., Any], tmp_path: Path, channels: int) -> None:
     rng = np.random.default_rng(3)
@@ -332,6 +336,7 @@ def test_a_thumbnail_shows_the_picture() -> None:
     assert (height, width) == (SIDE, SIDE // 2) and abs(decoded(uri).astype(int) - (200, 30, 60)).max() < 8
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
     """As it lies there after step 100 of 120: its pictures are read and its model is asked."""
     run = tmp_path / "run"
@@ -380,6 +385,7 @@ def test_a_run_that_was_never_evaluated(digits_run: Any, command: Callable[..., 
     assert "The run has no evaluation yet" in page.said
 
 
+@pytest.mark.slow
 def test_many_classes(short: Callable[..., Any], tmp_path: Path) -> None:
     """120 with names of 300 characters: the confusions are a list, the classes the worst first, the file is small."""
     rng = np.random.default_rng(5)
@@ -428,6 +434,7 @@ def hostile_run(short: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(hostile_run: Path) -> None:
     page = page_of(hostile_run)
     rows = page.table("class", "labels", "pictures")
@@ -471,6 +478,7 @@ def several_runs(short: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     return root
 
 
+@pytest.mark.slow
 def test_several_runs(several_runs: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     said = command("report", several_runs, "--html", tmp_path / "page.html")
     assert said.code == 0 and said.out.startswith(f"wrote {tmp_path / 'page.html'} (")

@@ -13,6 +13,7 @@ from torchvision.models import resnet50
 from fewlabels import nets
 
 
+@pytest.mark.slow
 def test_it_has_the_parameters_and_the_start_of_the_original() -> None:
     torch.manual_seed(0)
     net = nets.build("resnet50", classes=1000, shape=(3, 224, 224))
@@ -28,6 +29,7 @@ def test_it_has_the_parameters_and_the_start_of_the_original() -> None:
     assert {(m.eps, m.momentum) for m in norms} == {(1e-5, 0.1)} and all((m.weight == 1).all() for m in norms)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_is_torchvision_s_where_the_padding_is_even() -> None:
     """Of 65 pixels every stage has an odd number, of which SAME pads one on each side, as torchvision does."""

@@ -84,6 +84,7 @@ def test_table_of_algorithms(tmp_path: Path) -> None:
     assert "fewlabels train vat --seed 1\n" in text and "Three classes" not in text
 
 
+@pytest.mark.slow
 def test_every_algorithm_is_run_and_told_apart() -> None:
     from fewlabels.algorithms import ALGORITHMS
     from fewlabels.commands.train_options import read

@@ -95,6 +95,7 @@ def test_a_vote_for_the_label_is_the_label() -> None:
     assert float(log["loss_u"]) == pytest.approx(float(log["loss_x"]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_votes_of_a_training(teachers: list[str], tmp_path: Path) -> None:
     """By what each teacher predicts for each picture, through the public interface; labeled ones keep their label."""
     said: list[str] = []
@@ -119,6 +120,7 @@ def test_votes_of_a_training(teachers: list[str], tmp_path: Path) -> None:
     assert all(each["step"] == 6 and len(each["weights"]) == 64 for each in told)
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_its_teachers(teachers: list[str], tmp_path: Path) -> None:
     """Bit for bit, when they are gone; and not with other votes."""
     copies = [shutil.copytree(teacher, tmp_path / f"teacher-{i}") for i, teacher in enumerate(teachers)]

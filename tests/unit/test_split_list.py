@@ -81,6 +81,7 @@ def test_a_name_that_two_pictures_have(tmp_path: Path, photos: Path) -> None:
         with_list(split, source, written(tmp_path, "unlabeled/blue0.png\n"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_split_that_is_trained_on(data: Data, tmp_path: Path, command: Callable[..., Any]) -> None:
     out, root = tmp_path / "split.json", str(data.root)
     named = "--labeled-files", written(tmp_path, LIST)

@@ -369,6 +369,7 @@ def test_first_bad_step_is_remembered(short: Callable[..., Train]) -> None:
     assert not t.finite()
 
 
+@pytest.mark.slow
 def test_load_goes_on_bit_for_bit(short: Callable[..., Train]) -> None:
     for algorithm, changes in (("fixmatch", {"strong": "cta"}), ("remixmatch", {})):
         one, two = trainer(short, algorithm, **changes), trainer(short, algorithm, **changes)
@@ -454,6 +455,7 @@ class Repeat:
         return again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [False, True])
 @pytest.mark.parametrize("algorithm", ["fixmatch", "supervised", "mean-teacher"])
 def test_a_recorded_step_is_the_same_step(short: Callable[..., Train], algorithm: str, warmup: bool) -> None:

@@ -157,6 +157,7 @@ def test_a_decoder_with_other_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) 
 # ---- crops that are resized on the device
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=5),
@@ -234,6 +235,7 @@ def test_a_picture_of_the_same_class_stands_in_for_one_that_breaks(tmp_path: Pat
         lenient.read(rows, after, numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_training_names_a_picture_that_breaks_and_stops_or_goes_on(tmp_path: Path, skip: bool) -> None:
     root = make_tree(tmp_path / "tree")

@@ -54,6 +54,7 @@ def test_averaged_weights_without_the_head(
     assert not all(torch.equal(v, raw[f"net.{k}"]) for k, v in rest.items())
 
 
+@pytest.mark.slow
 def test_where_the_weights_come_from_is_recorded(
     digits_run: Any, tmp_path: Path, short: Callable[..., fl.Train]
 ) -> None:
@@ -73,6 +74,7 @@ def test_where_the_weights_come_from_is_recorded(
     assert fl.resume(run.path).finished and (run.path / "data.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_own_scale_is_that_of_the_run_unless_said(
     digits_run: Any, tmp_path: Path, short: Callable[..., fl.Train]
 ) -> None:
@@ -87,6 +89,7 @@ def test_own_scale_is_that_of_the_run_unless_said(
     assert fl.train(measured, out=tmp_path / "b").data["mean"] == [0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_command(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
     line = "train supervised --data digits@20 --steps 2 --batch 4 --no-progress --net small-8"
