@@ -129,7 +129,8 @@ def _run(command: Command, output: Output, budget: Budget | None) -> Run:
         begun = parallel.on_first(lambda: again(command.train, command.out, timed=budget is not None))
         if begun is not None:
             path, steps = begun
-            return go(path, replace(command.train, steps=steps), output, baseline=command.baseline)
+            config = replace(command.train, data=resolve_data(command.train.data), steps=steps)
+            return go(path, config, output, baseline=command.baseline)
     return train(
         command.train,
         out=command.out,

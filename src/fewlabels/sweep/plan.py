@@ -318,7 +318,6 @@ def go(
 
     overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`.
     """
-    config = replace(config, data=resolve_data(config.data))
     known, begun = parallel.on_first(lambda: _state(path, config, split))
     if begun:
         own = Run(mirrored(path, weights=False)).config
