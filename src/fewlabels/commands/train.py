@@ -15,6 +15,7 @@ from fewlabels.commands import grid, own_pictures, several
 from fewlabels.commands.options import UsageError
 from fewlabels.commands.train_options import Command, read, recipe_for
 from fewlabels.config.recipes import hint, recipe
+from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import algorithm_name, to_dict
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
