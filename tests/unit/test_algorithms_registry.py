@@ -34,6 +34,8 @@ def test_each_algorithm_has_a_file_of_its_name() -> None:
         "consistency",
         "slots",
         "memory",
+        "alignment",
+        "projection",
         "functional",
         "graph",
         "linear",
