@@ -19,7 +19,7 @@ import fewlabels as fl
 from fewlabels.runs.run import RunError
 from fewlabels.runtime.interrupt import Stop
 from fewlabels.sweep.plan import Job, numbers, plan
-from fewlabels.sweep.pool import Outcome, Result, Tail, gpus, train_all
+from fewlabels.sweep.pool import Outcome, Result, Tail, gpus, hand_over, train_all
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,18 @@ class Script:
     """A process that ends when the test lets it, with what the test says."""
 
     def __init__(self, job: Job, place: str | None) -> None:
-        self.job, self.place, self.stdin, self.code, self.killed, self.got = job, place, self, None, False, b""
+        self.job, self.place, self.code, self.killed, self.got = job, place, None, False, b""
         job.log.write_text("")
 
     def poll(self) -> int | None:
         return self.code
-
-    wait = poll
 
     def write(self, order: bytes) -> None:
         self.got += order
 
     def flush(self) -> None: ...
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """It is asked to stop, or has ended."""
         self.end(128 + signal.SIGTERM, "fewlabels: saved")
 
@@ -193,6 +191,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
     def run(count: int, places: list[str | None], board: Seen, begin: Callable[[Script], None], **more: Any) -> Result:
         def start(job: Job, place: str | None, threads: int) -> Script:
             script = more.get("kind", Script)(job, place)
+            hand_over(script, job)  # type: ignore[arg-type]  # which has what is used of a pipe
             begin(script)
             return script
 
@@ -272,7 +271,7 @@ def test_a_second_signal_kills(train: Callable[..., Result]) -> None:
     class Deaf(Script):
         asked = False
 
-        def close(self) -> None:
+        def stop(self) -> None:
             if not self.asked:
                 self.asked = True
                 threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
