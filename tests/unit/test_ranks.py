@@ -255,21 +255,21 @@ def test_ports_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what stands on it
 
 
-def two_parallel(monkeypatch: pytest.MonkeyPatch, line: Line, rank: int) -> None:
-    monkeypatch.setattr(parallel, "_line", line)
-    monkeypatch.setattr(parallel, "rank", lambda: rank)
+def two_parallel(monkeypatch: pytest.MonkeyPatch, met: tuple[Any, Line], rank: int) -> None:
+    monkeypatch.setattr(parallel, "_met", parallel._Met(Place(rank, 2, "127.0.0.1", 1), *met))
 
 
 def test_what_rank_0_could_not_do_the_others_do_not_try(monkeypatch: pytest.MonkeyPatch) -> None:
     with meeting(*places(2)) as futures, ThreadPoolExecutor(1) as pool:
-        lines = [future.result(30)[1] for future in futures]
+        met = [future.result(30) for future in futures]
+        lines = [line for _, line in met]
         other = pool.submit(lines[1].agree, 0)
-        two_parallel(monkeypatch, lines[0], 0)
+        two_parallel(monkeypatch, met[0], 0)
         with pytest.raises(ValueError, match="no such data"), parallel.first():
             raise ValueError("no such data")
         assert other.result(30) == 1
         other = pool.submit(lines[0].agree, 1)
-        two_parallel(monkeypatch, lines[1], 1)
+        two_parallel(monkeypatch, met[1], 1)
         with pytest.raises(Lost) as lost, parallel.first():
             raise AssertionError("tried")
         assert str(lost.value) == "rank 1 stops, since rank 0 could not get what all ranks need, and says why"
