@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from fewlabels import cli
+from fewlabels.runs import mirror
 from fewlabels.runs.run import Run
 from fewlabels.training.step import Trainer
 from forked_ranks import Rank, free_port
@@ -51,13 +52,17 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
                         die()
                     step(self, number)
 
-                atexit._clear()  # of the parent's, which a fork leaves out as well as its own
+                at_exit: list[Callable[[], object]] = []  # which a fork leaves out
                 try:
                     with pytest.MonkeyPatch.context() as patches:
                         patches.setattr(Trainer, "step", stepped)
+                        patches.setattr(
+                            mirror.atexit, "register", lambda f, *a, **k: at_exit.append(partial(f, *a, **k))
+                        )
                         cli.main(words.split())
                 finally:
-                    atexit._run_exitfuncs()
+                    for last in at_exit:
+                        last()
 
             return main
 
