@@ -13,8 +13,7 @@ from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import generalized_cross_entropy
 from fewlabels.algorithms.memory import Votes, follow
-from fewlabels.algorithms.projection import started
-from fewlabels.algorithms.slots import Part, Seen, hard
+from fewlabels.algorithms.slots import Part, Seen, hard, started
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info

@@ -13,8 +13,8 @@ from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.functional import cross_entropy, one_hot
 from fewlabels.algorithms.memory import Ring
-from fewlabels.algorithms.projection import EPASS, Projector, started
-from fewlabels.algorithms.slots import Seen, Threshold, probabilities
+from fewlabels.algorithms.projection import Projector
+from fewlabels.algorithms.slots import Seen, Threshold, probabilities, started
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Views
@@ -70,7 +70,7 @@ class CoMatch(Composed):
             lambda_u=self.lambda_u,
             views=Views(unlabeled=("weak", "strong", "strong")),
             bn=self.bn,
-            heads={"projector": Projector(info.features, self.width, self.activation, EPASS if self.epass else 1)},
+            heads={"projector": Projector(info.features, self.width, self.activation, self.epass)},
         )
 
 

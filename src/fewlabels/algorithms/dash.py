@@ -11,7 +11,7 @@ from torch import Tensor
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.functional import cross_entropy, one_hot
-from fewlabels.algorithms.slots import Part, Seen, cross_entropy_of_labels, cross_entropy_of_views
+from fewlabels.algorithms.slots import Part, Seen, cross_entropy_of_labels, cross_entropy_of_views, step_of
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
@@ -85,7 +85,7 @@ class Falling(Part):
     def target(self, seen: Seen) -> Tensor:
         """Target: sharpened probabilities, or one for the most probable class; ``[M, K]``."""
         config, epochs = self.config, self.config.wait_epochs
-        step = (seen.batch.progress * self.steps).round()
+        step = step_of(seen, self.steps)
         self.warm = step < epochs * config.epoch_steps
         self.last = self.warm & (step >= (epochs - 1) * config.epoch_steps)
         # from the first step after the warm-up on, or, in idstcv/Dash, dash.py, from one epoch after the start

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.fixmatch import FixMatch
 from fewlabels.algorithms.memory import newest
-from fewlabels.algorithms.slots import Seen, sharpened
+from fewlabels.algorithms.slots import Seen, Slot, Threshold, sharpened
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
@@ -69,3 +69,8 @@ class Flexible(nn.Module):
         places = newest(index, len(self.last), sure >= 0)
         self.last.copy_(torch.where(places >= 0, sure[places], self.last))
         return mask
+
+
+def threshold(tau: float, info: Info, *, flexible: bool) -> Slot:
+    """Select: confidence of `tau`, or FlexMatch's thresholds by class below it."""
+    return Flexible(FlexMatch(tau=tau), info) if flexible else Threshold(tau)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fewlabels.algorithms.composed import Guided
 from fewlabels.algorithms.consistency import Consistency
-from fewlabels.algorithms.flexmatch import Flexible, FlexMatch
+from fewlabels.algorithms.flexmatch import threshold
 from fewlabels.algorithms.functional import over
-from fewlabels.algorithms.slots import Seen, Slot, Threshold
+from fewlabels.algorithms.slots import Seen, started
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
@@ -40,10 +40,9 @@ class FullMatch(Guided):
     """Steps before the further losses."""
 
     def compose(self, info: Info) -> Consistency:
-        select: Slot = Flexible(FlexMatch(tau=self.tau), info) if self.flexible else Threshold(self.tau)
         full = Competition(self, info.steps)
         terms = {"loss_negative": (self.w_negative, full.negative), "loss_meaning": (self.w_meaning, full.meaning)}
-        return self.guided(select=select, terms=terms)
+        return self.guided(select=threshold(self.tau, info, flexible=self.flexible), terms=terms)
 
 
 class Competition:
@@ -65,15 +64,12 @@ class Competition:
         """Which classes the strong view says little of, ``[M, K]`` bool, of its probabilities."""
         return q.detach() <= self.config.tau**2
 
-    def begun(self, seen: Seen) -> Tensor:
-        return (seen.batch.progress * self.steps).round() >= self.config.start
-
     def negative(self, seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
         """Term: ``- ln(1 - q)`` of the classes that an image is none of (adaptive negative learning), 0-d."""
         (place, k), q = self.order(seen), seen.strong[0].logits.softmax(1)
         seen.log["k"] = k.float()
         losses = -(1 - q + 1e-10).log() * ((place >= k) & self.free(q))
-        return (seen.counts * losses.sum(1)).mean() * self.begun(seen)
+        return (seen.counts * losses.sum(1)).mean() * started(seen, self.config.start, self.steps)
 
     def meaning(self, seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
         """Term: binary cross-entropy of the competing classes, of the images with a confident guess, with what is left
@@ -83,4 +79,4 @@ class Competition:
         share = (1 - taken + 1e-7) / (k - 1)
         losses = -(share * (q + 1e-10).log() + (1 - share) * (1 - q + 1e-10).log())
         counts = ((place > 0) & (place < k) & self.free(q)) * mask[:, None]
-        return over((losses * counts).sum(), parallel.mean(counts.sum())) * self.begun(seen)
+        return over((losses * counts).sum(), parallel.mean(counts.sum())) * started(seen, self.config.start, self.steps)

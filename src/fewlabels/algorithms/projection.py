@@ -1,4 +1,4 @@
-"""Embeddings of images on a sphere, and whether a step is past the start of what compares them."""
+"""Embeddings of images on a sphere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from fewlabels.algorithms.slots import Seen
 
 EPASS = 3
 """Projectors of an ensemble (EPASS, Nguyen 2024, https://arxiv.org/abs/2310.15764)."""
@@ -17,10 +15,12 @@ class Projector(nn.Module):
     """A hidden layer as wide as the features, and a linear one; of norm 1, ``[N, D] -> [N, P]``.
 
     Args:
-        number: of projectors, whose mean is taken before it is brought to norm 1.
+        epass: an ensemble, whose mean is taken before it is brought to norm 1.
     """
 
-    def __init__(self, features: int, width: int, activation: Literal["relu", "leaky-relu"], number: int = 1) -> None:
+    def __init__(
+        self, features: int, width: int, activation: Literal["relu", "leaky-relu"], epass: bool = False
+    ) -> None:
         super().__init__()
         self.each = nn.ModuleList(
             nn.Sequential(
@@ -28,14 +28,9 @@ class Projector(nn.Module):
                 nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.1),
                 nn.Linear(features, width),
             )
-            for _ in range(number)
+            for _ in range(EPASS if epass else 1)
         )
 
     def forward(self, features: Tensor) -> Tensor:
         mean = torch.stack([project(features) for project in self.each]).mean(0)
         return nn.functional.normalize(mean)
-
-
-def started(seen: Seen, start: int, steps: int) -> Tensor:
-    """Whether `start` of the `steps` are over, 0-d bool on the device."""
-    return (seen.batch.progress * steps).round() >= start

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes
-from fewlabels.algorithms.flexmatch import Flexible, FlexMatch
+from fewlabels.algorithms.flexmatch import threshold
 from fewlabels.algorithms.functional import kl
-from fewlabels.algorithms.slots import Seen, Slot, Threshold
+from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
 
@@ -40,7 +40,7 @@ class ReFixMatch(Composed):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.4 times less work."""
 
     def compose(self, info: Info) -> Consistency:
-        select: Slot = Flexible(FlexMatch(tau=self.tau), info) if self.flexible else Threshold(self.tau)
+        select = threshold(self.tau, info, flexible=self.flexible)
         terms = {"loss_low": (self.lambda_u, self.below)}
         return Consistency(select=select, terms=terms, lambda_u=self.lambda_u, bn=self.bn)
 

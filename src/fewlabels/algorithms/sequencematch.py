@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency, Passes
-from fewlabels.algorithms.flexmatch import Flexible, FlexMatch
+from fewlabels.algorithms.flexmatch import threshold
 from fewlabels.algorithms.functional import cross_entropy, kl
-from fewlabels.algorithms.slots import Seen, Slot, Threshold
+from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info, Views
 
@@ -40,9 +40,8 @@ class SequenceMatch(Composed):
     """One forward pass for all images, or one of its own, without gradient, for the weak ones: 1.3 times less work."""
 
     def compose(self, info: Info) -> Consistency:
-        select: Slot = Flexible(FlexMatch(tau=self.tau), info) if self.flexible else Threshold(self.tau)
         return Consistency(
-            select=select,
+            select=threshold(self.tau, info, flexible=self.flexible),
             unlabeled=lambda seen, target: cross_entropy(seen.strong[1].logits, target),
             terms={"loss_seq": (self.lambda_u, self.sequence)},
             lambda_u=self.lambda_u,

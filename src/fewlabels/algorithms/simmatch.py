@@ -14,8 +14,8 @@ from fewlabels.algorithms.composed import Composed
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import cross_entropy
 from fewlabels.algorithms.memory import newest
-from fewlabels.algorithms.projection import EPASS, Projector, started
-from fewlabels.algorithms.slots import Seen, Threshold, probabilities
+from fewlabels.algorithms.projection import Projector
+from fewlabels.algorithms.slots import Seen, Threshold, probabilities, started
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Range
 from fewlabels.types import Info
@@ -68,7 +68,7 @@ class SimMatch(Composed):
             terms={"loss_in": (self.lambda_in, bank.likeness)},
             lambda_u=self.lambda_u,
             teacher=self.teacher,
-            heads={"projector": Projector(info.features, self.width, "relu", EPASS if self.epass else 1)},
+            heads={"projector": Projector(info.features, self.width, "relu", self.epass)},
         )
 
 

@@ -53,6 +53,16 @@ class Part(nn.Module):
         return []
 
 
+def step_of(seen: Seen, steps: int) -> Tensor:
+    """How many of the `steps` are over, a whole number, 0-d float on the device."""
+    return (seen.batch.progress * steps).round()
+
+
+def started(seen: Seen, start: int, steps: int) -> Tensor:
+    """Whether `start` of the `steps` are over, 0-d bool on the device."""
+    return step_of(seen, steps) >= start
+
+
 Slot = Callable[[Seen], Tensor]
 Divergence = Callable[[Seen, Tensor], Tensor]
 """``(seen, target) -> [M]``: losses of the unlabeled images."""

@@ -12,8 +12,9 @@ import tyro
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config.resolve import load_source
 from fewlabels.data.arrays import ARRAYS
-from fewlabels.data.source import OnDemand
-from fewlabels.inference.deploy import SUFFIXES, Form, Images, export, missing, noise
+from fewlabels.data.source import Images, OnDemand
+from fewlabels.datatools.features import taken
+from fewlabels.inference.deploy import SUFFIXES, Form, export, missing, noise
 from fewlabels.nets import learned
 from fewlabels.runs.run import Run
 from fewlabels.runtime.regular import expanded
@@ -85,12 +86,7 @@ def pictures(run: Run) -> tuple[Images, str]:
 
 def _some(images: Images | OnDemand) -> Images:
     """Some of all of them."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(CHECKED, len(images)), dtype=np.int64))
-    if not isinstance(images, OnDemand):
-        return images[rows]
-    out = np.empty((len(rows), *images.shape[1:]), np.uint8)
-    images.read(rows, out)
-    return out
+    return taken(images, np.unique(np.linspace(0, len(images) - 1, min(CHECKED, len(images)), dtype=np.int64)))
 
 
 def _licence(run: Run) -> str:

@@ -8,11 +8,10 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.commands.options import UsageError, flags
+from fewlabels.commands.options import UsageError, flags, last_value
 from fewlabels.commands.train_options import Command, names_algorithm, read
 from fewlabels.runs.run import RunError
 from fewlabels.runtime import regular
@@ -57,9 +56,7 @@ class Row:
 
 def of(args: Sequence[str]) -> str | None:
     """The file that --grid names, which has to be read before the other options are understood."""
-    given = [after for word, after in pairwise([*args, "--"]) if word == "--grid"]
-    given += [a.removeprefix("--grid=") for a in args if a.startswith("--grid=")]
-    return given[-1] if given and given[-1] and not given[-1].startswith("--") else None
+    return last_value(args, "--grid") or None
 
 
 def stem(file: str) -> str:

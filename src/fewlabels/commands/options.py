@@ -8,7 +8,7 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -122,6 +122,14 @@ def last_ones(args: list[str], classes: Iterable[type]) -> list[str]:
 
 def _name_in(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
+
+
+def last_value(args: Sequence[str], option: str) -> str | None:
+    """What the arguments say of an option that has to be known before the others can be read; None where it is not
+    there or has no value, which `parse` says."""
+    found = [after for word, after in pairwise([*args, "--"]) if word == option]
+    found += [a.removeprefix(f"{option}=") for a in args if a.startswith(f"{option}=")]
+    return found[-1] if found and not found[-1].startswith("--") else None
 
 
 def given(args: Iterable[str], cls: type) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import tyro
 
 from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
 from fewlabels.commands import own_pictures
-from fewlabels.commands.options import UsageError, given, parse, replaced, spelled
+from fewlabels.commands.options import UsageError, given, last_value, parse, replaced, spelled
 from fewlabels.config.choice import Choice
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import changed, recipe
@@ -185,15 +185,10 @@ def recipe_for(command: Command, args: list[str]) -> Choice | None:
 
 def _recipe_of(args: list[str]) -> str | None:
     """The name after --recipe: its algorithm has to be known before the algorithm's options can be read."""
-    given = [after for word, after in pairwise([*args, "--"]) if word == "--recipe"]
-    given += [a.removeprefix("--recipe=") for a in args if a.startswith("--recipe=")]
-    if not given or given[-1].startswith("--"):
-        return None
-    if given[-1] not in RECIPES:
-        raise UsageError(
-            f"there is no recipe {given[-1]!r}{nearest(given[-1], RECIPES)} (`fewlabels list recipes` prints them)"
-        )
-    return given[-1]
+    name = last_value(args, "--recipe")
+    if name is not None and name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}{nearest(name, RECIPES)} (`fewlabels list recipes` prints them)")
+    return name
 
 
 def _other_views(args: list[str]) -> dict[str, Any]:

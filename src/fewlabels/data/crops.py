@@ -5,7 +5,7 @@ So a step's crops are known from the seed and the step alone, and each picture i
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,9 +121,9 @@ def random_cut(image: Image.Image, numbers: Crops, size: tuple[int, int]) -> Ima
     return cut(image, area_box(numbers, image.height, image.width), size, mirror=mirrored(numbers))
 
 
-def mirrored(numbers: Crops) -> bool:
-    """Whether one row of numbers mirrors its picture."""
-    return bool(numbers[0] < 0.5)
+def mirrored(numbers: Crops) -> Any:
+    """Whether each row of numbers ``[..., NUMBERS]`` mirrors its picture, bool ``[...]``."""
+    return numbers[..., 0] < 0.5
 
 
 def random_part(pixels: NDArray[np.uint8], numbers: Crops) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.data.crops import Crops
+from fewlabels.data.crops import Crops, mirrored
 from fewlabels.data.residency import Kind, Place, choose
 from fewlabels.data.shrink import resized
 from fewlabels.data.source import Images, OnDemand, Source
@@ -117,8 +117,7 @@ class Gather:
         np.concatenate([part.reshape(-1) for part in parts], out=host.numpy())
         shapes = [(part.shape[0], part.shape[1]) for part in parts]
         channels, height, width = self.shape
-        mirror = crops[:, 0] < 0.5
-        return self._uploaded(host, lambda flat: resized(flat, shapes, (height, width), channels, mirror))
+        return self._uploaded(host, lambda flat: resized(flat, shapes, (height, width), channels, mirrored(crops)))
 
     def _uploaded(self, host: Tensor, then: Callable[[Tensor], Tensor]) -> _Fetched:
         """What `then` makes on the device of bytes in the host's memory."""

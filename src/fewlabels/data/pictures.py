@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fewlabels.data import jpeg, kinds
-from fewlabels.data.crops import Crops, cut, inner_box, random_cut, random_cut_of
+from fewlabels.data.crops import Crops, cut, inner_box, picture_of, random_cut, random_cut_of
 from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
 from fewlabels.data.residency import host_memory
@@ -161,7 +161,7 @@ def _fast(
     elif pixels.shape[:2] == shape and how.fit != "inner":
         return pixels
     else:
-        small = fit(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), shape, how.fit)
+        small = fit(picture_of(pixels), shape, how.fit)
     return np.asarray(small, np.uint8).reshape(*shape, channels)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fewlabels.data.archives import READERS, DataUnavailable, default_root
 from fewlabels.data.contents import LabelFrom
+from fewlabels.data.crops import picture_of
 from fewlabels.data.find import read_text
 from fewlabels.data.folder import list_folder
 from fewlabels.data.hub import PREFIX, list_hub
@@ -136,8 +136,7 @@ def _resized(source: Source, size: Size, how: Fit) -> Source:
     def resize(images: Images) -> Images:
         out = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
         for row, image in enumerate(images):
-            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            out[row] = np.asarray(fitted(picture, (height, width), how)).reshape(out.shape[1:])
+            out[row] = np.asarray(fitted(picture_of(image), (height, width), how)).reshape(out.shape[1:])
         return out
 
     if source.shape[1:] == (height, width):

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image
 
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import check_archive, from_arrays
+from fewlabels.data.crops import picture_of
 from fewlabels.data.find import is_helper
 from fewlabels.data.folder import NO_CLASS
 from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, decode, is_plain
@@ -103,7 +103,7 @@ def _png_maker(images: Images, row: int) -> Callable[[], tuple[bytes, str]]:
 def png(image: Images) -> bytes:
     """uint8 ``[H, W, C]`` of 1 or 3 channels as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    picture_of(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 

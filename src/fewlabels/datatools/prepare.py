@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TextIO
 import PIL
 from PIL import Image
 
+from fewlabels.data.crops import picture_of
 from fewlabels.data.find import scan
 from fewlabels.data.pictures import PLAIN, About, Decoding, Unreadable, decode, header, is_plain
 from fewlabels.data.source import Progress
@@ -236,7 +237,7 @@ def small(path: Path, side: int, how: Decoding = PLAIN) -> tuple[bytes, tuple[in
         data = path.read_bytes()
         if data[:2] == b"\xff\xd8":
             return data, (height, width)
-    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+    picture = picture_of(pixels)
     if short > side:
         size = (max(1, round(width * side / short)), max(1, round(height * side / short)))
         picture = picture.resize(size, Image.Resampling.BICUBIC)

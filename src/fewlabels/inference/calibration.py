@@ -88,8 +88,12 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
     The mean over the images of ``|accuracy - confidence|`` of the bin that an image's confidence lies in
     (`reliability`). Guo et al. 2017, equation 3.
     """
-    counts = reliability(logits, labels, bins)
-    return float(100 * (counts[:, 1] - counts[:, 2]).abs().sum() / len(labels))
+    return error_of(reliability(logits, labels, bins))
+
+
+def error_of(counts: Tensor) -> float:
+    """`calibration_error` of what `reliability` has counted."""
+    return float(100 * (counts[:, 1] - counts[:, 2]).abs().sum() / counts[:, 0].sum())
 
 
 def calibrate(model: Predictor, run: Run) -> Calibration:

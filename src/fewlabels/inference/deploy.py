@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import safetensors.torch
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import fewlabels
+from fewlabels.data.source import Images
 from fewlabels.inference.model import Predictor, load_predictor, make_model
 from fewlabels.runs.run import Run
 from fewlabels.runtime import files
 from fewlabels.types import Rule
 
 Form = Literal["onnx", "torch", "safetensors", "openvino"]
-FORMS: tuple[Form, ...] = get_args(Form)
 SUFFIXES: Mapping[Form, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors", "openvino": ".xml"}
 NEEDED: Mapping[Form, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -40,7 +40,6 @@ LARGEST_DIFFERENCE = 1e-4
 """Of a probability, between a file and the model that it was made of."""
 
 OPSET = 20
-Images = NDArray[np.uint8]
 Runs = Callable[[Images], NDArray[np.float32]]
 
 
@@ -141,10 +140,9 @@ def export(
         raise ValueError(f"{there} exists: name another file with -o, or remove it")
     said = facts(run, predictor, licence)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}-", dir=path.parent
-    ) as folder:  # seen by nobody before it is right
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         first = Path(folder) / path.name
+        # the new file is seen by nobody before it is right
         loaded = _WRITERS[form](Deployed(run, predictor), images[:2], said, first)
         wanted = predictor.logits(images).softmax(1).numpy()
         apart = [float(np.abs(loaded(images[rows]) - wanted[rows]).max()) for rows in _batches(len(images))]

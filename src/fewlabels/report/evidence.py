@@ -19,7 +19,7 @@ from fewlabels.config.settings import Train
 from fewlabels.data.arrays import in_channels
 from fewlabels.data.source import Images, Labels, Source
 from fewlabels.data.split import Split
-from fewlabels.inference.calibration import reliability
+from fewlabels.inference.calibration import error_of, reliability
 from fewlabels.inference.criteria import without_label
 from fewlabels.inference.measured import Measured, measured
 from fewlabels.inference.model import PIXELS_PER_BATCH, Predictor, load_predictor
@@ -128,7 +128,7 @@ def evidence(asked: Asked, config: Train, source: Source, split: Split) -> dict[
         "n": n,
         "confusion": [[i, j, int(counts[i, j])] for i, j in torch.nonzero(counts).tolist()],
         "bins": [[int(count), int(right), round(total, 6)] for count, right, total in bins.tolist()],
-        "ece": float(100 * (bins[:, 1] - bins[:, 2]).abs().sum() / n),
+        "ece": error_of(bins),
         "mistakes": [p._asdict() for p in _pictures(logits, source, what, worst)],
         "unsure": [p._asdict() for p in _pictures(logits, source, what, least)],
         "pool": None if asked.pool is None else _pool(asked.pool, split),

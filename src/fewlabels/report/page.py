@@ -111,8 +111,8 @@ def course(story: Story) -> Markup:
         if story.baseline and all(parts[0] in r for r in story.baseline):
             every.append(accuracy_series(story.baseline, parts[0], "labels alone")._replace(faint=True))
         charts.append(curves("Accuracy", every, unit="%", whole=True))
-    losses = [(k, w) for k, w in (("loss", "all"), ("loss_x", "labels"), ("loss_u", "unlabeled")) if k]
-    if every := [s for key, word in losses for s in _logged(story, key, word)]:
+    losses = {"loss": "all", "loss_x": "labels", "loss_u": "unlabeled"}
+    if every := [s for key, word in losses.items() for s in _logged(story, key, word)]:
         charts.append(curves("Loss", every))
     share = in_use(story.logs)
     if share and (every := _logged(story, share, "in use", 100)):
@@ -124,7 +124,7 @@ def course(story: Story) -> Markup:
     missing = []
     if not story.evaluations:
         missing.append("the run has no evaluation yet")
-    if not losses or not any("loss" in r for r in story.logs):
+    if not any("loss" in r for r in story.logs):
         missing.append("it has no log point yet")
     if share and not any("pseudo_accuracy" in r for r in story.logs):
         missing.append("how many pseudo-labels are right is not known: the unlabeled pictures have no known class")

@@ -44,13 +44,11 @@ def mirrored(path: Path | str, *, weights: bool = True) -> Path:
 
 def _marks(path: Path) -> dict[str, str]:
     """A digest of each file that tells one state of a run from another, by its name in the folder."""
-    names = [*SETTINGS, "result.json"]
-    names += sorted(str(p.relative_to(path)) for p in (path / "checkpoints").glob("*/meta.json"))
-    names += [f"baseline/{name}" for name in (*SETTINGS, "result.json")]
-    names += sorted(str(p.relative_to(path)) for p in (path / "baseline" / "checkpoints").glob("*/meta.json"))
-    return {
-        name: hashlib.sha256(regular.read_bytes(path / name)).hexdigest() for name in names if (path / name).is_file()
-    }
+    found: list[Path] = []
+    for folder in (path, path / "baseline"):
+        found += (folder / name for name in (*SETTINGS, "result.json"))
+        found += (folder / "checkpoints").glob("*/meta.json")
+    return {str(p.relative_to(path)): hashlib.sha256(regular.read_bytes(p)).hexdigest() for p in found if p.is_file()}
 
 
 def _content(path: Path, weights: bool) -> dict[str, bytes]:
