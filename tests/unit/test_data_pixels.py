@@ -316,6 +316,16 @@ def test_pillow_s_warnings_name_the_picture_once(tmp_path: Path, capsys: pytest.
             decode(two, 3, None)
 
 
+@pytest.mark.parametrize("action", ["error", "default", "ignore"])
+def test_a_filter_that_is_set_after_the_first_picture_changes_nothing(tmp_path: Path, action: Any) -> None:
+    one = damaged_exif(tmp_path / "one.jpg")
+    with warnings.catch_warnings():
+        for _ in range(2):
+            (note,) = (note for note in read_pictures([one], base=tmp_path).notes if "EXIF" in note)
+            assert note.startswith("1 of 1 pictures: Corrupt EXIF data")
+            warnings.simplefilter(action)
+
+
 def test_a_closed_standard_error_sends_nothing_to_standard_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

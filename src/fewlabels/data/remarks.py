@@ -74,7 +74,7 @@ def hearing(name: object, about: About | None) -> Iterator[None]:
     with _lock:
         if warnings.showwarning is not _show:
             _show_before, warnings.showwarning = warnings.showwarning, _show
-        if _ALWAYS not in warnings.filters:
+        if warnings.filters[:1] != [_ALWAYS]:  # a filter that was set since would come before it
             warnings.filterwarnings("always", module=r"PIL\.")
     remarks: list[str] = []
     _heard.remarks = remarks
