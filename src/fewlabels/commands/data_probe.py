@@ -11,9 +11,11 @@ from rich.table import Table
 
 from fewlabels.commands.data_look import load_split
 from fewlabels.commands.options import UsageError
+from fewlabels.config.choice import look
 from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
 from fewlabels.datatools import probe as probing
+from fewlabels.inference.features import SIDE
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.streams import visible
@@ -28,6 +30,10 @@ class Probe(Data):
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME")] = field()
     """A run folder, a data name or a folder of pictures."""
+    features: probing.Kind = field(default="auto", kw_only=True)
+    """What the pictures are compared by: the features of a net that has learned from other photographs (`learned`), or
+    distances to patches that are common in these pictures (`patches`); `auto`: by the learned net where its weights are
+    here and the pictures are not tiny, unless patches tell the labels apart better; of a run, by its own net."""
     pictures: int = field(default=3000, kw_only=True)
     """Unlabeled pictures to look at, at most."""
     probe_seed: int = field(default=1, kw_only=True)
@@ -35,7 +41,7 @@ class Probe(Data):
     twins: bool = field(default=True, kw_only=True)
     """Look for pictures that are in two parts."""
     device: str = field(default="auto", kw_only=True)
-    """Where a run's net computes: auto, cpu, cuda or cuda:N."""
+    """Where a net computes: auto, cpu, cuda or cuda:N."""
     json: bool = field(default=False, kw_only=True)
     """Print JSON."""
 
@@ -63,13 +69,14 @@ def run_probe(command: Probe) -> int:
             source = load_source(data, report)
         split.check_fit(source)
     else:
-        source, split = load_split(command)
+        source, split = load_split(_sized(command))
     with bar("looking at pictures") as report:
         result = probing.probe(
             command.name,
             source,
             split,
             run=run,
+            features=command.features,
             pictures=command.pictures,
             seed=command.probe_seed,
             look_for_twins=command.twins,
@@ -81,6 +88,14 @@ def run_probe(command: Probe) -> int:
     else:
         _show(result)
     return 0
+
+
+def _sized(command: Probe) -> Probe:
+    """A folder of pictures for the learned net is read at the size at which that looks at them."""
+    if command.features == "patches" or command.image_size is not None:
+        return command
+    there = look(command.alone())
+    return replace(command, image_size=SIDE) if there is not None and probing.can_look(there.side) else command
 
 
 def _show(result: dict[str, Any]) -> None:

