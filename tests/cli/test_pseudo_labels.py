@@ -6,10 +6,12 @@ import csv
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fewlabels as fl
@@ -151,8 +153,79 @@ def test_refused_without_predictions(photos: Path, command: Callable[..., Any], 
     assert command("split", f"{photos}/", "--pseudo-labels", file, "--min-confidence", 0).code == 0
     said = command("split", f"{photos}/", "--balance", 3)
     assert said.code == 2 and said.sentence.startswith("--balance chooses among the predictions of --pseudo-labels")
+    said = command("split", f"{photos}/", "--pseudo-labels", file, "--unlabeled-by", file)
+    assert said.code == 2 and "choose by the same options: give one of them" in said.sentence
     said = command("split", "digits@40", "--pseudo-labels", file)
     assert said.code == 2 and said.sentence == "labels from predictions are for pictures in files, and digits has none"
+
+
+def counted(photos: Path, split: Path) -> dict[str, int]:
+    """How often each picture of unlabeled/ stands in the unlabeled set of a split."""
+    source = load_source(resolve_data(fl.Data(f"{photos}/")))
+    files = [Path(source.files[row]) for row in read_split(split).unlabeled]
+    return dict(Counter(file.stem for file in files if file.parent.name == "unlabeled"))
+
+
+@pytest.mark.parametrize(
+    ("words", "each", "blue", "red"),
+    [
+        ((), 3, 5, 3),  # as many as the class with the fewest has
+        (("--balance", 2), 2, 5, 3),
+        (("--balance", 8), 8, 5, 3),  # five pictures once or twice, three pictures two or three times
+        (("--min-confidence", 0.95), 2, 4, 2),
+        (("--min-confidence", 0.95, "--balance", 5), 5, 4, 2),
+    ],
+)
+def test_the_unlabeled_set_has_as_many_of_each_class(
+    words: tuple[Any, ...], each: int, blue: int, red: int, photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Counted one by one: pictures of a class add up to `each`, none stands there twice oftener than another."""
+    file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
+    said = command("split", f"{photos}/", "--unlabeled-by", file, *words, "-o", out)
+    assert said.code == 0 and said.err == ""
+    least = 0.95 if "--min-confidence" in words else 0
+    sure = {Path(path).stem: label for path, label, confidence in unlabeled(photos) if confidence >= least}
+    found = counted(photos, out)
+    assert found.keys() <= sure.keys()
+    for name, there in (("blue", blue), ("red", red)):
+        times = [found.get(stem, 0) for stem, label in sure.items() if label == name]
+        assert len(times) == there and sum(times) == each and max(times) - min(times) <= 1
+    before, after = tmp_path / "before.json", read_split(out)
+    assert command("split", f"{photos}/", "-o", before).code == 0
+    plain = read_split(before)
+    np.testing.assert_array_equal(after.labeled, plain.labeled)  # no label is given, and labeled images stay
+    assert np.isin(plain.labeled, after.unlabeled).all() == np.isin(plain.labeled, plain.unlabeled).all()
+    assert any(f"unlabeled images are {each} of each class by the predictions in {file}" in n for n in after.notes)
+    again = tmp_path / "again.json"
+    assert command("split", f"{photos}/", "--unlabeled-by", file, *words, "-o", again).code == 0
+    assert read_split(again) == after
+    if each < red:  # some are drawn, by the split's seed
+        drawn = [counted(photos, out)]
+        for seed in range(2, 8):
+            other = tmp_path / f"{seed}.json"
+            assert command("split", f"{photos}/", "--unlabeled-by", file, *words, "--seed", seed, "-o", other).code == 0
+            drawn.append(counted(photos, other))
+        assert any(one != drawn[0] for one in drawn)
+
+
+def test_a_class_without_a_prediction_cannot_be_balanced(
+    photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [row[:2] for row in unlabeled(photos) if row[1] == "blue"]
+    file, out = table(tmp_path / "p.csv", rows, "path,label"), tmp_path / "split.json"
+    said = command("split", f"{photos}/", "--unlabeled-by", file, "-o", out)
+    assert said.code == 2 and "no unlabeled picture is predicted to be of class 'red', so that" in said.sentence
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_training_takes_repeated_pictures(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    file, out = table(tmp_path / "p.csv", unlabeled(photos)), tmp_path / "split.json"
+    assert command("split", f"{photos}/", "--unlabeled-by", file, "--balance", 8, "-o", out).code == 0
+    words = "train fixmatch --net small-4 --batch 4 --uratio 2 --steps 2 --no-progress --no-baseline --openset energy"
+    said = command(*words.split(), "--data", f"{photos}/", "--data.split", out, "--out", tmp_path / "run")
+    assert said.code == 0 and "unlabeled images are 8 of each class" in said.out
+    assert fl.Run(tmp_path / "run").split == read_split(out)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@home", "+x", "-x", "'quoted", "''", "plain", "-1", "+", "'s-Gravenhage"])

@@ -14,7 +14,7 @@ from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.lists import with_list
 from fewlabels.data.packed import pack
-from fewlabels.data.predictions import with_predictions
+from fewlabels.data.predictions import with_even_unlabeled, with_predictions
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.runtime import files
@@ -39,20 +39,31 @@ class Command(Data):
     """Text or CSV file whose first column names the pictures that are labeled, in place of a rule that picks them."""
     pseudo_labels: str | None = field(default=None, kw_only=True)
     """CSV file of `fewlabels predict` that gives labels to unlabeled pictures."""
+    unlabeled_by: str | None = field(default=None, kw_only=True)
+    """CSV file of `fewlabels predict` by which the unlabeled set gets as many pictures of each class (--balance)."""
     min_confidence: float | None = field(default=None, kw_only=True)
-    """With --pseudo-labels: confidence from which a prediction counts; default 0.95; at 0 all do."""
+    """Confidence from which a prediction counts; default 0.95 with --pseudo-labels, 0 with --unlabeled-by; at 0 all
+    do."""
     balance: int | None = field(default=None, kw_only=True)
     """With --pseudo-labels: take this many predictions of each class, the most confident ones; 0: as many as the class
-    with the fewest has."""
+    with the fewest has. With --unlabeled-by: so many pictures of each class, drawn or repeated; default 0."""
 
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
     for name in ("min_confidence", "balance"):
-        if command.pseudo_labels is None and getattr(command, name) is not None:
+        if command.pseudo_labels is None and command.unlabeled_by is None and getattr(command, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} chooses among the predictions of --pseudo-labels FILE, which is not given")
+            raise UsageError(
+                f"{option} chooses among the predictions of --pseudo-labels FILE or --unlabeled-by FILE, and neither "
+                "is given"
+            )
+    if command.pseudo_labels is not None and command.unlabeled_by is not None:
+        raise UsageError(
+            "--pseudo-labels and --unlabeled-by choose by the same options: give one of them, and the other in a "
+            "second command with the first one's file as --split"
+        )
     if command.min_confidence is not None and not 0 <= command.min_confidence <= 1:
         raise UsageError(f"--min-confidence must lie in 0 .. 1, got {command.min_confidence:g}")
     if command.balance is not None and command.balance < 0:
@@ -72,6 +83,9 @@ def main(args: list[str]) -> int:
     if command.pseudo_labels is not None:
         least = LEAST if command.min_confidence is None else command.min_confidence
         split = with_predictions(split, source, command.pseudo_labels, least=least, each=command.balance)
+    if command.unlabeled_by is not None:
+        least, each = command.min_confidence or 0.0, command.balance or 0
+        split = with_even_unlabeled(split, source, command.unlabeled_by, least=least, each=each)
     result = as_json(split, source)
     if out:
         files.write_json(out, result)

@@ -18,6 +18,7 @@ from fewlabels.data.split import Split
 from fewlabels.data.table import has_column, rows_of
 from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.rng import philox
 from fewlabels.runtime.words import first, nearest
 
 UNSURE = "unsure"
@@ -51,20 +52,7 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
     Raises:
         ValueError: the file is no such table or names a picture or class that is not there; none is left.
     """
-    file = expanded(path)
-    if not 0 <= least <= 1:
-        raise ValueError(f"the least confidence must lie in 0 .. 1, got {least:g}")
-    if each is not None and each < 0:
-        raise ValueError(f"the predictions of each class must be at least 0 (as many as the fewest), got {each}")
-    if not source.files:
-        raise ValueError(f"labels from predictions are for pictures in files, and {source.name} has none")
-    try:
-        text = read_text(file)
-        guesses, unsure = _read(text, source, file.parent, least > 0 or each is not None)
-    except OSError as error:
-        raise ValueError(f"the predictions {str(path)!r} cannot be read: {error.strerror}") from None
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path} is no file of predictions: {error}") from None
+    guesses, unsure, digest = _guesses(source, path, least, each, each is not None)
     free = set(np.setdiff1d(split.unlabeled, np.append(split.labeled, split.validation)).tolist())
     unlabeled = [guess for guess in guesses if guess.row in free]
     sure = [guess for guess in unlabeled if guess.confidence >= least]
@@ -78,7 +66,6 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
     rule = f"confidence at least {least:g}"
     if each is not None:
         rule += f", {len(taken) // len(source.classes)} of each class"
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     new = split.with_labels(
         [guess.row for guess in taken],
         [guess.label for guess in taken],
@@ -93,6 +80,77 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
     others = "".join(f", {n} {what}" for what, n in left.items() if n)
     note = f"of the {total} predictions in {path} {len(taken)} are taken{others}"
     return replace(new, notes=(*new.notes, note))
+
+
+def with_even_unlabeled(split: Split, source: Source, path: Path | str, *, least: float = 0.0, each: int = 0) -> Split:
+    """`split` with as many unlabeled images of each class, as far as a CSV file of predictions tells their class.
+
+    Of a class of which there are more some are drawn by the split's seed; where there are fewer, all stand in the set
+    several times, as equally often as they can. Images without a prediction that counts leave the set; the labeled and
+    validation images in it stay. No label is given. RealMix balances its unlabeled set so (scripts/create_datasets.py
+    ``--unlabel_balance``, with ``--prediction_balance``), but that it repeats the first images of a class more often,
+    as augmented copies, and may leave out the last.
+
+    Args:
+        source: own pictures in files, which the split was made from.
+        least: confidence from which a prediction counts, 0 .. 1; at 0 there need be no column of that name.
+        each: how many of each class; 0: as many as the class with the fewest has.
+
+    Raises:
+        ValueError: the file is no such table or names a picture or class that is not there; a class has no prediction.
+    """
+    guesses, unsure, digest = _guesses(source, path, least, each, False)
+    known = np.isin(split.unlabeled, np.append(split.labeled, split.validation))
+    free = set(split.unlabeled[~known].tolist())
+    sure = [guess for guess in guesses if guess.row in free and guess.confidence >= least]
+    groups = [np.array([g.row for g in sure if g.label == c], np.int64) for c in range(len(source.classes))]
+    counts = [len(group) for group in groups]
+    if min(counts) == 0:
+        few = source.classes[counts.index(0)]
+        raise ValueError(
+            f"{path}: no unlabeled picture is predicted to be of class {few!r}"
+            f"{f' with a confidence of at least {least:g}' if least else ''}, so that the set cannot be balanced"
+        )
+    each = each or min(counts)
+    random = philox(split.seed, "unlabeled by predictions")
+    rows = np.concatenate([np.resize(random.permutation(group), each) for group in groups])
+    note = (
+        f"unlabeled images are {each} of each class by the predictions in {path} (sha256 {digest}), "
+        f"{len(np.unique(rows))} of {len(free)} pictures{_most(counts, each)}"
+    )
+    if unsure:
+        note += f"; {unsure} predictions are {UNSURE}"
+    return replace(split, unlabeled=np.sort(np.append(split.unlabeled[known], rows)), notes=(*split.notes, note))
+
+
+def _most(counts: list[int], each: int) -> str:
+    """How often a picture stands in a balanced set at most, as a clause; nothing where it is once."""
+    most = max(-(-each // count) for count in counts)
+    return f", some of them {most} times" if most > 1 else ""
+
+
+def _guesses(
+    source: Source, path: Path | str, least: float, each: int | None, ranked: bool
+) -> tuple[list[Guess], int, str]:
+    """The predictions in a file that name a class, how many do not, and the SHA-256 of the file's text.
+
+    ranked: whether they are put in order by their confidence.
+    """
+    file = expanded(path)
+    if not 0 <= least <= 1:
+        raise ValueError(f"the least confidence must lie in 0 .. 1, got {least:g}")
+    if each is not None and each < 0:
+        raise ValueError(f"the predictions of each class must be at least 0 (as many as the fewest), got {each}")
+    if not source.files:
+        raise ValueError(f"labels from predictions are for pictures in files, and {source.name} has none")
+    try:
+        text = read_text(file)
+        guesses, unsure = _read(text, source, file.parent, least > 0 or ranked)
+    except OSError as error:
+        raise ValueError(f"the predictions {str(path)!r} cannot be read: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is no file of predictions: {error}") from None
+    return guesses, unsure, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: float) -> list[Guess]:

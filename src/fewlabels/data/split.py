@@ -50,7 +50,8 @@ class Split:
     validation: Indices
     """int64, in the rule's order."""
     unlabeled: Indices
-    """int64, in training order; contains the labeled images unless they were taken out."""
+    """int64, in training order; contains the labeled images unless they were taken out; with repeats after balancing
+    by predictions."""
     class_counts: tuple[int, ...]
     """Labeled images per class."""
     notes: tuple[str, ...] = ()
