@@ -75,9 +75,7 @@ train --time=10m --seeds 0..2
 train --time 10m --folds 1..2
 --time measures for one run, and all runs of --folds must take the same steps: give --steps (those that one run with --time has taken)
 train frozen --net torchvision:resnet18 --net.pretrained True --time 10m
-a time cannot be kept with frozen, which computes the features of all images first: say how many steps (--steps)
-train --net torchvision:resnet18 --net.pretrained True --net.train head --time 10m
-a time cannot be kept with --net.train head, which computes the features of all images first: say how many steps (--steps)
+a time cannot be kept with frozen, which takes no steps: it is through when the features of all images are computed
 train --time 10m --dry-run
 --time measures whole steps on the images, and --dry-run reads none: leave one of them out
 train --imgsz 64

@@ -128,7 +128,7 @@ def train(
         mean, std = learned_scale(config, source.shape[0]) or pixel_statistics(config, source)
         run = None
         if budget is not None:
-            config = _fitted(config, budget, baseline, output.say, source, split, device=device, mean=mean, std=std)
+            config = _fitted(config, budget, baseline, output, source, split, device=device, mean=mean, std=std)
         with own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
@@ -172,20 +172,30 @@ def train(
 
 
 def _fitted(
-    config: Train, budget: Budget, baseline: bool, say: Say, source: Source, split: Split, **place: Any
+    config: Train, budget: Budget, baseline: bool, output: Output, source: Source, split: Split, **place: Any
 ) -> Train:
     """`config` with the steps that the budget has time for, on all ranks the same.
 
     place: device, mean and std, for the trainers that are made to be measured.
     """
-    start, paces = time.perf_counter(), []
+    fixed, paces = config.net.train == "head", []
+
+    def make(trial: Train, progress: Progressing = None) -> Trainer:
+        trainer = Trainer(trial, source, split, **place, blank=True)
+        if fixed:
+            fitting.prepare(trainer, source, split, progress)
+        return trainer
+
+    if fixed:
+        with own_generator(place["device"]):
+            make(config, output.progress)  # features are computed before the clock begins, and kept
+    start = time.perf_counter()
     for one in (config, *([supervised(config)] if baseline else [])):
         trial = replace(one, steps=max(config.steps, 2**20))  # more than are taken
         with own_generator(place["device"]):
-            make = partial(Trainer, trial, source, split, **place, blank=True)
-            paces.append(measure(make, source, split, longest=budget.seconds / 20))
+            paces.append(measure(partial(make, trial), source, split, longest=budget.seconds / 20))
     fitted = fit(config, paces, budget, parallel.from_first(time.perf_counter() - start))
-    say(said(fitted, config, paces, budget))
+    output.say(said(fitted, config, paces, budget))
     return fitted
 
 
