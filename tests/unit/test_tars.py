@@ -463,3 +463,48 @@ def test_what_is_no_conversion_is_refused(
     said = command("data", *words)
     assert said.code != 0 and sentence in said.sentence
     assert not list(tmp_path.iterdir())
+
+
+# ---- predictions
+
+
+def labels_of(table: str) -> dict[str, tuple[str, str]]:
+    """Class and confidence by the bytes of the picture, wherever it lies."""
+    return {
+        Path(path).stem: (label, confidence) for path, label, confidence in (r.split(",") for r in table.split()[1:])
+    }
+
+
+def test_predictions_for_tar_files_are_those_for_the_files(
+    command: Callable[..., Any], photos: Path, photo_run: Any, tmp_path: Path
+) -> None:
+    files = sorted((photos / "test").rglob("*.png"))
+    pictures = {f"{file.parent.name}-{file.stem}": file.read_bytes() for file in files}
+    for key, data in pictures.items():
+        (tmp_path / "plain" / f"{key}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "plain" / f"{key}.png").write_bytes(data)
+    keys = list(pictures)
+    for name, some in (("b", keys[:3]), ("a", keys[3:])):
+        write_tar(tmp_path / "set" / "x" / f"{name}.tar", samples({key: pictures[key] for key in some}, {}))
+    write_tar(tmp_path / "set" / "empty.tar", [])
+    plain = command("predict", photo_run.path, tmp_path / "plain")
+    packed = command("predict", photo_run.path, tmp_path / "set")
+    assert plain.code == packed.code == 0 and labels_of(packed.out) == labels_of(plain.out), packed
+    paths = [line.split(",")[0] for line in packed.out.splitlines()[1:]]
+    where = {"b": keys[:3], "a": keys[3:]}
+    assert paths == [f"{tmp_path}/set/x/{name}.tar/{key}.png" for name in "ab" for key in where[name]]
+    one = command("predict", photo_run.path, tmp_path / "set" / "x" / "b.tar")
+    assert [line.split(",")[0] for line in one.out.splitlines()[1:]] == paths[-3:]
+    for i in (1, 2):
+        said = command(
+            "predict", photo_run.path, tmp_path / "set", "--shard", f"{i}/2", "--part-rows", 2, "-o", tmp_path / "parts"
+        )
+        assert said.code == 0, said
+    assert "each of 8 pictures stands in exactly one" in command("predict", "--check", tmp_path / "parts").out
+    rows = [line for part in sorted((tmp_path / "parts").glob("*.csv")) for line in part.read_text().splitlines()[1:]]
+    assert labels_of("\n".join(["head", *rows])) == labels_of(plain.out)
+    write_tar(tmp_path / "set" / "bad.tar", samples(pictures, {})).write_bytes(b"no tar")
+    said = command("predict", photo_run.path, tmp_path / "set")
+    assert said.code == 2 and said.out == "" and "bad.tar cannot be read as a tar file" in said.sentence
+    said = command("predict", photo_run.path, tmp_path / "set" / "empty.tar")
+    assert said.code == 2 and said.sentence.endswith("empty.tar holds no pictures")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewlabels.data.blobs import Member
 from fewlabels.data.pictures import About
 from fewlabels.data.predictions import UNSURE
 from fewlabels.data.remarks import sentences
@@ -92,7 +93,7 @@ def write_shard(
                     if progress is not None:
                         progress(start + done, len(own))
 
-                bad, notes, unsure = place.write(model, number, some, form, by, show, broken)
+                bad, notes, unsure = place.write(model, number, some, chosen.file, form, by, show, broken)
                 out.unsure += unsure
                 out.notes += [f"part {number}: {note}" for note in notes]
                 if bad:
@@ -190,6 +191,7 @@ class Place:
         model: Predictor,
         number: int,
         paths: Sequence[str],
+        file_of: Callable[[str], Path | Member],
         form: Form,
         temperature: float,
         progress: Callable[[int, int], None],
@@ -205,7 +207,7 @@ class Place:
         try:
             with temporary.open("wb") as file:
                 file.write(_csv([form.head]))
-                for rows, images, done in decoded_chunks(model, [Path(p) for p in paths], abouts, corrupt):
+                for rows, images, done in decoded_chunks(model, [*map(file_of, paths)], abouts, corrupt):
                     ids, probabilities = asked(model, images, temperature)
                     found = list(zip((paths[i] for i in rows), ids.tolist(), probabilities, strict=True))
                     file.write(_csv([form.cells(*row) for row in found]))
