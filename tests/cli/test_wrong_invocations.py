@@ -121,7 +121,7 @@ evaluate has no option --tau
 predict
 predict needs RUN: Run folder
 predict run
-predict needs image files or folders after the run
+predict needs image files or folders after the run, or --list FILE
 predict run ok -o
 -o/--output needs a value
 split digits@40 x
@@ -365,7 +365,7 @@ predict run ok --shard 1/8 -o parts --part-rows 0
 predict run ok --shard 1/8 -o parts --top 11
 --top must be from 1 to 10, the number of classes, got 11
 predict run ok --part-rows 5
---part-rows is for --shard, which writes parts
+--part-rows is for --shard and --shards, which write parts
 predict --check
 --check needs a value
 predict --check nothere

@@ -127,6 +127,10 @@ class Place:
     def part(self, number: int) -> Path:
         return self.folder / f"{self.shard.name}-part-{number:05}.csv"
 
+    def there(self) -> set[str]:
+        """Names of the parts that are whole."""
+        return {path.name for path in self.folder.glob(f"{self.shard.name}-part-*.csv")}
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the shard, where the file system has locks. Raises ValueError where one is in."""
@@ -333,7 +337,7 @@ def _check_shard(place: Place, facts: dict[str, Any], every: Digest) -> tuple[in
     """How many parts, unreadable pictures and unsure ones a shard has; its pictures are added to `every`."""
     form = Form(tuple(facts["classes"]), facts["probabilities"], facts["top"], facts["threshold"])
     count, own = -(-facts["own"] // facts["part_rows"]), Digest()
-    there = {path.name for path in place.folder.glob(f"{place.shard.name}-part-*.csv")}
+    there = place.there()
     expected = [place.part(number) for number in range(1, count + 1)]
     if lacking := [path.name for path in expected if path.name not in there]:
         raise PartsError(
