@@ -518,8 +518,8 @@ def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..
     said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
     assert said.code == 1
     assert said.sentence == (
-        "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images need, 4 "
-        "quarters it), or try a smaller --batch or --uratio"
+        "the GPU has not enough memory for this; --accumulate 2 divides what the images of a step need by 2; or try a "
+        "smaller --batch, --uratio, net or --data.image-size"
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fewlabels import nets
 from fewlabels.config.resolve import load_source, options_of, pixel_statistics, resolve, resolve_data, split_of
 from fewlabels.config.settings import Data, Train
 from fewlabels.data import names
@@ -169,17 +170,8 @@ def _trainer(config: Train, source: Source, device: torch.device, batch: int, ur
 
 def _activations(trainer: Trainer, share: float) -> int:
     """Bytes that the backward pass keeps, scaled to the whole batch."""
-    kept: dict[int, int] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     batch = trainer.batch(0)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        losses = trainer.objective(batch, trainer.average.model)
-    weights = {p.untyped_storage().data_ptr() for p in trainer.objective.parameters()}
-    used = sum(size for pointer, size in kept.items() if pointer not in weights)
+    losses, used = nets.kept(lambda: trainer.objective(batch, trainer.average.model), trainer.objective.parameters())
     losses.total.backward()
     trainer.optimizer.zero_grad(set_to_none=True)
     return int(used * share)

@@ -42,6 +42,7 @@ from fewlabels.training.failures import Diverged
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
 from fewlabels.training.recorder import RunRecorder
+from fewlabels.training.relief import relief
 from fewlabels.training.step import Trainer, pick_device
 from fewlabels.training.summary import summary
 from fewlabels.training.switches import own_generator, switched
@@ -352,7 +353,11 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             recorder.save(0)
         while step < steps:
             start = time.perf_counter() if step == first and config.compile else None
-            trainer.step(step)
+            try:
+                trainer.step(step)
+            except torch.OutOfMemoryError as error:
+                error.add_note(relief(config, trainer.shape, trainer.world))
+                raise
             step += 1
             done[0] = step
             recorder.look_ahead(step)
