@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +202,13 @@ def test_a_word_in_the_names_of_the_files_says_the_part(tmp_path: Path) -> None:
     assert load(parse(f"{tmp_path}/"), validation=False).held == 0
     tar_of(tmp_path, {"t": "0"}, "more.tar")
     with pytest.raises(ValueError, match=r"more\.tar may be of any part"):
+        load(parse(f"{tmp_path}/"))
+
+
+def test_pictures_in_folders_beside_unlabeled_tar_files_are_refused(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "labeled", tmp_path / "labeled")
+    write_tar(tmp_path / "unlabeled" / "0.tar", samples({"u": png(9)}, {}))
+    with pytest.raises(ValueError, match=r"unlabeled holds no pictures, .* hold tar files beside folders"):
         load(parse(f"{tmp_path}/"))
 
 
