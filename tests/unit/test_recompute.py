@@ -34,6 +34,7 @@ def trainer(net: dict[str, Any], algorithm: str = "fixmatch", **changes: Any) ->
     return Trainer(config, source, split, device=torch.device("cpu"), mean=(0.5,) * 3, std=(0.3,) * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_gradients_are_the_same_and_less_is_kept(net: dict[str, Any]) -> None:
     plain, anew = (nets.build(**net, classes=3, shape=SHAPE).train() for _ in range(2))

@@ -483,6 +483,7 @@ def labels_of(table: str) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_predictions_for_tar_files_are_those_for_the_files(
     command: Callable[..., Any], photos: Path, photo_run: Any, tmp_path: Path
 ) -> None:
