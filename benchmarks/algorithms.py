@@ -96,9 +96,12 @@ VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--
 PARTS = {
     "missing": ["", *(f"--missing {name}" for name in ("cap", "cai", "cadr", "cadr --missing.weighting weighted"))],
     "foreign": ["", "--openset confidence", "--openset energy"],
-    "foreign-cifar": ["", "--openset energy", "--openset energy --openset.by percentile --openset.share 0.5"],
+    "foreign-cifar": ["", "--openset energy"],
 }
 """Parts of FixMatch that are tried on a task."""
+
+MASKS = {"foreign": ["", "--percent-mask 0.1"], "foreign-cifar": ["--percent-mask 0.1"]}
+"""The same of RealMix."""
 
 
 APART = ("frozen", "self-training")
@@ -107,13 +110,11 @@ APART = ("frozen", "self-training")
 
 def variants(task: str) -> list[tuple[str, str]]:
     """Algorithms with options of their own: all of the registry but `APART`, some in two variants."""
-    if parts := PARTS.get(task.rstrip("0123456789")):
-        fixmatch = [("fixmatch", " ".join(filter(None, [part, own_options(task, "fixmatch")]))) for part in parts]
-        others = []
-        if task.startswith("foreign"):
-            own = own_options(task, "realmix")
-            others = [("realmix", " ".join(filter(None, [part, own]))) for part in ("", "--percent-mask 0.1")]
-        return [("supervised", "--view strong"), *fixmatch, *others]
+    kind = task.rstrip("0123456789")
+    if kind in PARTS:
+        tried = [("fixmatch", part) for part in PARTS[kind]] + [("realmix", mask) for mask in MASKS.get(kind, ())]
+        own = [(name, " ".join(filter(None, [part, own_options(task, name)]))) for name, part in tried]
+        return [("supervised", "--view strong"), *own]
     out = []
     for name in (name for name in ALGORITHMS if name not in APART):
         variants = VARIANTS.get(name, ("",))
