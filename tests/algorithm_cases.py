@@ -147,6 +147,9 @@ COMBINED = cases(lambda cls: COMBINATIONS.get(cls.name, []))
 CASES = MAIN + cases(choices) + COMBINED
 """Each algorithm, with each of its choices, and with the combinations."""
 
+EVERY = [pytest.param(case, id=case.name, marks=[] if case in MAIN else [pytest.mark.slow]) for case in CASES]
+"""The same as parameters of a test; all but each algorithm once are slow together."""
+
 
 def uratio(config: Any) -> int:
     """How many unlabeled images the algorithm can have for each labeled one: 3, or only 1."""

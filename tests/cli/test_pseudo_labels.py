@@ -76,6 +76,7 @@ def test_the_same_number_of_each_class_most_confident_first(
         assert sorted(new) == expected
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_them(
     photos: Path, photo_run: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

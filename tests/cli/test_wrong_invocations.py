@@ -748,6 +748,7 @@ def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable
         assert ("Range(" in str(f.type)) == bool(allowed), about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("line", ["train", "predict", "report", "data check"])
 def test_help_is_as_wide_as_the_terminal(

@@ -117,6 +117,7 @@ def test_it_trains_and_comes_back(mine: Any, tmp_path: Path, monkeypatch: pytest
     assert steps[0] == 40 and run.checkpoint().path.joinpath("weights.safetensors").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_the_lines_that_try_it(mine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"fl": fl, "MutualExclusivity": mine.MutualExclusivity}

@@ -131,6 +131,7 @@ def test_every_field_is_checked(cls: type, field: dataclasses.Field[Any]) -> Non
         assert sentence.endswith(f", got {value!r}") and "\n" not in sentence
 
 
+@pytest.mark.slow
 @every_algorithm
 def test_every_field_is_an_option(cls: Any) -> None:
     """All of them at once on the command line, each with two values that are not its default."""
@@ -184,6 +185,7 @@ def test_a_configuration_says_where_it_comes_from(cls: type) -> None:
     assert rest[0][0].isupper() and rest[-1].endswith("."), "one sentence, or more, of what it does"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [*ALGORITHMS.values(), *PARTS.values()], ids=lambda cls: cls.__name__)
 def test_every_field_has_a_sentence_below_it(cls: type) -> None:
     (node,) = ast.parse(inspect.getsource(cls)).body

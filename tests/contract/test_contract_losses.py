@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten
 from algorithm_cases import (
     CASES,
     CLASS_LAYERS,
+    EVERY,
     MAIN,
     OF_CLASSES,
     SHAPE,
@@ -40,7 +41,7 @@ from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Losses
 
 ROWS = 4
-every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+every_case = pytest.mark.parametrize("case", EVERY)
 every_algorithm = pytest.mark.parametrize("case", MAIN, ids=[case.name for case in MAIN])
 
 

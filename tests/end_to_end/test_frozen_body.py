@@ -61,6 +61,7 @@ def wide(run: Run) -> Any:
     return safetensors.torch.load_file(run.checkpoint().path / "weights.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fixmatch", "mean-teacher", "remixmatch", "vat"])
 def test_only_the_head_and_the_heads_learn(
     weights: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +125,7 @@ def test_a_time_begins_when_the_features_are_there(
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [fl.Supervised(), fl.PseudoLabeling(tau=0.4)], ids=["supervised", "pseudo-label"])
 def test_features_stand_for_images_that_stay_as_they_are(
     weights: Path, tmp_path: Path, algorithm: Any, monkeypatch: pytest.MonkeyPatch

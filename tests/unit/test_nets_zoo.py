@@ -251,6 +251,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 # ---- names, shapes, the hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
@@ -287,6 +288,7 @@ def test_no_weights_to_fetch() -> None:
         nets.build("torchvision:vit_b_16", classes=3, shape=(3, 32, 32), pretrained=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18"])
 def test_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     asked = []
