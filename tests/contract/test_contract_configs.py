@@ -16,6 +16,7 @@ import pytest
 
 from algorithm_cases import K
 from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet
+from fewlabels.algorithms.imbalance import USERS
 from fewlabels.commands.train_options import read
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.runtime.checked import Range
@@ -39,7 +40,7 @@ every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[named(c, f)
 def made(cls: Any, **values: Any) -> Any:
     """The configuration with these values, of a part with what they mean something with."""
     if cls is Imbalance and "name" not in values:
-        values["name"] = "reweight"
+        values["name"] = USERS[next(iter(values))][0]
     if cls is Missing and "name" not in values:
         values["name"] = "cadr"
     if cls is OpenSet and "name" not in values:
@@ -160,7 +161,8 @@ def test_every_field_of_a_part_is_an_option(part: str) -> None:
         words = ["fixmatch", "--data", "digits@40"]
         for other in dataclasses.fields(cls):
             if (given := getattr(expected, other.name)) != other.default:
-                words += [f"--{part}" if other.name == "name" else f"--{part}.{other.name}", str(given)]
+                words.append(f"--{part}" if other.name == "name" else f"--{part}.{other.name}")
+                words += map(str, given) if isinstance(given, tuple) else [str(given)]
         assert read(words).train.algorithm == FixMatch(**{part: expected})
 
 
