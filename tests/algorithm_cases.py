@@ -80,6 +80,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"imbalance": Imbalance("debiased", momentum=0.5), "missing": Missing("cai")},
         {"imbalance": Imbalance("saw", every=2)},
         {"imbalance": Imbalance("tras", start=0.0)},
+        {"imbalance": Imbalance("cossl"), "openset": OpenSet("confidence")},
         {"imbalance": Imbalance("adsh", every=2)},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},

@@ -122,7 +122,7 @@ def test_no_gradient_into_the_averaged_net(case: Case) -> None:
 
 
 def has_teacher(case: Case) -> bool:
-    if getattr(case.config, "imbalance", Imbalance()).name == "daso":
+    if getattr(case.config, "imbalance", Imbalance()).name in ("daso", "cossl"):
         return True
     return family(case) in ("mean-teacher", "ict") or getattr(case.config, "teacher", "student") != "student"
 

@@ -318,6 +318,22 @@ def adsh_usb(name: str, entry: Entry) -> None:
         assert part.select(given).tolist() == case["mask_first10"]
 
 
+def colearned(entry: Entry) -> Any:
+    told = Info(5, (6, 1, 1), 8, torch.tensor(entry["counts"]), IMAGES, LONG, 6, 10)
+    step: Any = FixMatch(imbalance=Imbalance("cossl")).build(told)
+    return step.imbalance
+
+
+def cossl_probability(name: str, entry: Entry) -> None:
+    close(colearned(entry).chance, entry["blend_probability"], "chance of being blended")
+
+
+def cossl_sampler(name: str, entry: Entry) -> None:
+    """The chances of the images are ours of counting, over their number."""
+    images = sum(entry["counts"])
+    close(colearned(entry).weights / images, entry["weight_per_class"], "weights")
+
+
 CHECKS: dict[str, Callable[[str, Entry], None]] = {
     "fixmatch": lambda name, entry: Steps(name, entry).check(),
     "abc_usb": lambda name, entry: ABC(name, entry).check(),
@@ -330,6 +346,8 @@ CHECKS: dict[str, Callable[[str, Entry], None]] = {
     "saw_weights": saw_weights,
     "tras_authors": tras_authors,
     "adsh_usb": adsh_usb,
+    "cossl_probability": cossl_probability,
+    "cossl_sampler": cossl_sampler,
 }
 """By the name of an entry."""
 
@@ -343,7 +361,5 @@ NOT_HERE = {
     "openmatch": "an open-set method, of its own",
     "iomatch": "an open-set method, of its own",
     "crest_pick": "generations of trainings are not here yet",
-    "cossl_probability": "CoSSL is not here yet",
-    "cossl_sampler": "CoSSL is not here yet",
 }
 """Entries of methods that the package has not."""

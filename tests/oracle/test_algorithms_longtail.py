@@ -23,7 +23,7 @@ from fewlabels.types import Info
 
 TOLD = info(4, 12)
 LONG = TOLD._replace(labeled_counts=torch.tensor([8, 3, 1]))
-PARTS = ("abc", "darp", "daso", "debiased", "saw", "tras", "adsh")
+PARTS = ("abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl")
 
 
 def stepped(
@@ -49,6 +49,7 @@ NOTHING: dict[str, tuple[Imbalance, float]] = {
     "darp before its start": (Imbalance("darp", start=0.6), 0.5),
     "daso before its start": (Imbalance("daso", start=0.9, weight=0.0), 0.5),
     "abc that weighs nothing": (Imbalance("abc", weight=0.0), 0.5),
+    "cossl that weighs nothing before its start": (Imbalance("cossl", weight=0.0), 0.5),
     "tras of equal classes that weighs nothing": (Imbalance("tras", weight=0.0), 0.5),
 }
 
@@ -100,7 +101,7 @@ def test_a_head_alone_leaves_the_body_as_it_is() -> None:
     assert not torch.equal(body["body.0.weight"], plain["body.0.weight"])
 
 
-@pytest.mark.parametrize("name", ["abc", "tras"])
+@pytest.mark.parametrize("name", ["abc", "tras", "cossl"])
 def test_the_second_head_predicts(name: Any) -> None:
     algorithm = FixMatch(imbalance=Imbalance(name)).build(LONG)
     net, x = with_heads(opinionated(), algorithm), torch.randn(3, 3, 8, 8)
@@ -222,6 +223,33 @@ def test_the_average_guess_is_taken_off() -> None:
 
 COMPOSED = {name: cls for name, cls in ALGORITHMS.items() if issubclass(cls, Composed)}
 REFUSED = "selects its images in another way: use saw or debiased", "Imbalance.name adsh selects its images in another"
+
+
+def test_blended_features_and_the_guesses_of_the_averaged_model() -> None:
+    """The loss in NumPy, from the draws; the body gets none of it; from the start on the average guesses."""
+    config = FixMatch(tau=0.45, imbalance=Imbalance("cossl", least=0.7))
+    algorithm, _, gradients = stepped(config, LONG)
+    _, _, plain = stepped(FixMatch(tau=0.45), LONG)
+    assert all(torch.equal(gradients[name], plain[name]) for name in plain)
+
+    net, ema = (with_heads(opinionated(seed), algorithm) for seed in (0, 1))
+    batch = make_batch(algorithm, 4, 12)
+    own, other = (ema.features(view).detach().numpy() for view in (batch.x[0], batch.u[1]))
+    draws, y, n = batch.rng.uniform("cossl", 4, 3).numpy(), batch.y.numpy(), np.array([8, 3, 1])
+    total, blended = 0.0, 0
+    for i in range(4):
+        f = own[i]
+        if draws[i, 0] < (8 - n[y[i]]) / 8:
+            share = 1 - 0.3 * draws[i, 1]
+            f, blended = share * f + (1 - share) * other[int(draws[i, 2] * 12)], blended + 1
+        logits = net.heads[HEAD](torch.from_numpy(np.float32(f))).detach().double()
+        total += 12 / (3 * n[y[i]]) * float(logits.logsumexp(0) - logits[y[i]]) / 4
+    assert blended
+    found = algorithm(batch, net, ema.eval())
+    assert float(found.log["loss_cossl"]) == pytest.approx(total, rel=1e-5)
+    later = algorithm(batch._replace(progress=torch.tensor(0.8)), net, ema)
+    assert torch.equal(later.pseudo, ema.predict(batch.u[0]).argmax(1))
+    assert not torch.equal(later.pseudo, found.pseudo)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from torch import Tensor
 from fewlabels.algorithms.adsh import Adaptive
 from fewlabels.algorithms.balanced import Balanced
 from fewlabels.algorithms.consistency import Consistency
+from fewlabels.algorithms.cossl import CoLearned
 from fewlabels.algorithms.darp import Refined
 from fewlabels.algorithms.daso import Semantic
 from fewlabels.algorithms.debiased import Debiased
@@ -25,13 +26,13 @@ USERS: dict[str, tuple[str, ...]] = {
     "strength": ("adjust", "reweight"),
     "scale": ("reweight",),
     "tau": ("abc", "tras", "adsh"),
-    "weight": ("abc", "daso", "tras"),
+    "weight": ("abc", "daso", "tras", "cossl"),
     "target": ("abc",),
     "masks": ("abc",),
     "reach": ("abc",),
     "margin": ("debiased",),
     "momentum": ("debiased",),
-    "start": ("darp", "daso", "tras"),
+    "start": ("darp", "daso", "tras", "cossl"),
     "every": ("darp", "daso", "saw", "adsh"),
     "alpha": ("darp",),
     "iterations": ("darp",),
@@ -39,11 +40,13 @@ USERS: dict[str, tuple[str, ...]] = {
     "queue": ("daso",),
     "temperature": ("daso",),
     "blend": ("daso",),
+    "least": ("cossl",),
 }
 """Which parts an option means something with."""
 
-START = {"darp": 0.4, "daso": 0.02, "tras": 0.02}
-"""Share of the training, as in the authors' code: 200 of 500 epochs, 5,000 of 250,000 steps, 10 of 500 epochs."""
+START = {"darp": 0.4, "daso": 0.02, "tras": 0.02, "cossl": 0.8}
+"""Share of the training, as in the authors' code: 200 of 500 epochs, 5,000 of 250,000 steps, 10 and 400 of 500
+epochs."""
 EVERY = {"darp": 10, "daso": 100}
 """Steps, as in the authors' code."""
 EPOCH, LOOKS = 1024, 20
@@ -55,13 +58,13 @@ class Imbalance(Checked):
     """What to do where some classes have more labels than others and all are to be predicted alike."""
 
     name: Annotated[
-        Literal["none", "adjust", "reweight", "abc", "darp", "daso", "debiased", "saw", "tras", "adsh"], Main
+        Literal["none", "adjust", "reweight", "abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl"], Main
     ] = "none"
     """`adjust` trains with logits that are raised by the logarithm of the class's share of the labels (logit
     adjustment, Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; the net learns what is left, and
     predicts without them); `reweight` multiplies the loss of a labeled image by one over that share. The others are
-    about unlabeled images as well: `abc` and `tras` predict by a second head for rare classes, `darp`, `daso` and
-    `debiased` change the guesses, `saw` weighs the losses, `adsh` has a threshold for each class."""
+    about unlabeled images as well: `abc`, `tras` and `cossl` predict by a second head for rare classes, `darp`, `daso`
+    and `debiased` change the guesses, `saw` weighs the losses, `adsh` has a threshold for each class."""
     _: KW_ONLY
     strength: Annotated[float, Range(0)] = 1.0
     """`adjust`, `reweight`: factor of the logarithms, or power of the weights: 0 changes nothing."""
@@ -72,7 +75,7 @@ class Imbalance(Checked):
     """`abc`, `tras`, `adsh`: the confidence from which a guess of the second head counts, or the highest threshold of
     any class; None: the method's, if it has one for all classes, else 0.95."""
     weight: Annotated[float, Range(0)] = 1.0
-    """`abc`, `daso`, `tras`: weight of the loss that the part adds."""
+    """`abc`, `daso`, `tras`, `cossl`: weight of the loss that the part adds."""
     target: Literal["soft", "hard"] = "soft"
     """`abc`: what the second head learns of unlabeled images, its probabilities as in the authors' code, or the most
     probable class as in USB's."""
@@ -85,8 +88,8 @@ class Imbalance(Checked):
     momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.999
     """`debiased`: weight of the old average in each step."""
     start: Annotated[float | None, Range(0, 1)] = None
-    """`darp`, `daso`, `tras`: share of the training before which guesses are the net's own, or are not learned by the
-    second head; None: 0.4 for `darp`, 0.02 for the others."""
+    """`darp`, `daso`, `tras`, `cossl`: share of the training before which guesses are the net's own, or are not learned
+    by the second head; None: 0.4 for `darp`, 0.8 for `cossl`, 0.02 for the others."""
     every: Annotated[int | None, Range(1)] = None
     """Steps from one look at all unlabeled images to the next (`saw`, `adsh`), from one refinement of all guesses to
     the next (`darp`), or in which guesses are counted together (`daso`); None: 1024, but 20 times at least in a
@@ -104,6 +107,8 @@ class Imbalance(Checked):
     blend: Annotated[float, Range(0, None, low_open=True)] = 0.3
     """`daso`: the higher, the more the guesses of rare classes are mixed, too (1.5 in the authors' settings for
     CIFAR-10 with unlabeled images like the labeled ones)."""
+    least: Annotated[float, Range(0, 1)] = 0.6
+    """`cossl`: the least share of a labeled image's own feature where it is blended."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,6 +150,9 @@ class Imbalance(Checked):
                 part.join(step, every)
             case "tras":
                 part = Transferred(step, counts, info, tau, start)
+                part.join(step, info, self.weight, owner)
+            case "cossl":
+                part = CoLearned(step, counts, info, self.least, start)
                 part.join(step, info, self.weight, owner)
             case "adsh":
                 part = Adaptive(counts, tau)
