@@ -18,6 +18,7 @@ from fewlabels.algorithms.darp import projected, purged
 from fewlabels.algorithms.functional import effective_weights, share_of_each
 from fewlabels.algorithms.memory import ClassQueues
 from fewlabels.algorithms.slots import Seen, hard
+from fewlabels.data.predictions import tail_rates
 from fewlabels.runtime.rng import Rng
 from fewlabels.types import Batch, Info, Losses, Outputs
 
@@ -334,6 +335,17 @@ def cossl_sampler(name: str, entry: Entry) -> None:
     close(colearned(entry).weights / images, entry["weight_per_class"], "weights")
 
 
+def crest_pick(name: str, entry: Entry) -> None:
+    """USB goes by the number of the class and the ratio of the first and the last count, which is ours by the counts of
+    the exponential tail between those."""
+    for case in entry:
+        first, last, classes = case["labeled_counts"][0], case["labeled_counts"][-1], len(case["labeled_counts"])
+        tail = first * (last / first) ** (np.arange(classes) / (classes - 1))
+        for order in (np.arange(classes), np.arange(classes)[::-1]):
+            picked = np.array(case["available"])[order] * tail_rates(tail[order], case["alpha"])
+            assert (picked + 1e-9).astype(int).tolist() == np.array(case["picked"])[order].tolist()
+
+
 CHECKS: dict[str, Callable[[str, Entry], None]] = {
     "fixmatch": lambda name, entry: Steps(name, entry).check(),
     "abc_usb": lambda name, entry: ABC(name, entry).check(),
@@ -348,6 +360,7 @@ CHECKS: dict[str, Callable[[str, Entry], None]] = {
     "adsh_usb": adsh_usb,
     "cossl_probability": cossl_probability,
     "cossl_sampler": cossl_sampler,
+    "crest_pick": crest_pick,
 }
 """By the name of an entry."""
 
@@ -360,6 +373,5 @@ FAULTS = {
 NOT_HERE = {
     "openmatch": "an open-set method, of its own",
     "iomatch": "an open-set method, of its own",
-    "crest_pick": "generations of trainings are not here yet",
 }
 """Entries of methods that the package has not."""

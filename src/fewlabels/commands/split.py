@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -40,16 +41,19 @@ class Command(Data):
     pseudo_labels: str | None = field(default=None, kw_only=True)
     """CSV file of `fewlabels predict` that gives labels to unlabeled pictures."""
     min_confidence: float | None = field(default=None, kw_only=True)
-    """With --pseudo-labels: confidence from which a prediction counts; default 0.95; at 0 all do."""
+    """With --pseudo-labels: confidence from which a prediction counts; default 0.95, with --tail 0; at 0 all do."""
     balance: int | None = field(default=None, kw_only=True)
     """With --pseudo-labels: take this many predictions of each class, the most confident ones; 0: as many as the class
     with the fewest has."""
+    tail: float | None = field(default=None, kw_only=True)
+    """With --pseudo-labels: take a larger share of the predictions of a class the fewer labels it has (CReST), the most
+    confident ones; the higher this number, 3 in the paper, the larger are the shares of all."""
 
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
-    for name in ("min_confidence", "balance"):
+    for name in ("min_confidence", "balance", "tail"):
         if command.pseudo_labels is None and getattr(command, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} chooses among the predictions of --pseudo-labels FILE, which is not given")
@@ -57,6 +61,10 @@ def main(args: list[str]) -> int:
         raise UsageError(f"--min-confidence must lie in 0 .. 1, got {command.min_confidence:g}")
     if command.balance is not None and command.balance < 0:
         raise UsageError(f"--balance must be at least 0 (as many as the fewest), got {command.balance}")
+    if command.tail is not None and not 0 < command.tail < inf:
+        raise UsageError(f"--tail must be above 0, got {command.tail:g}")
+    if command.tail is not None and command.balance is not None:
+        raise UsageError("--tail takes more of rare classes, and --balance as many of each: give one of them")
     out = expanded(command.out) if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
@@ -70,8 +78,11 @@ def main(args: list[str]) -> int:
     if command.labeled_files is not None:
         split = with_list(split, source, command.labeled_files, rest=data.unlabeled == "rest")
     if command.pseudo_labels is not None:
-        least = LEAST if command.min_confidence is None else command.min_confidence
-        split = with_predictions(split, source, command.pseudo_labels, least=least, each=command.balance)
+        usual = LEAST if command.tail is None else 0.0
+        least = usual if command.min_confidence is None else command.min_confidence
+        split = with_predictions(
+            split, source, command.pseudo_labels, least=least, each=command.balance, tail=command.tail
+        )
     result = as_json(split, source)
     if out:
         files.write_json(out, result)
