@@ -189,7 +189,9 @@ class DASO(Steps):
 
     def compare(self, step: Entry, losses: Losses, t: int) -> None:
         super().compare(step, losses, t)
-        close(self.algorithm.imbalance.shares, step["pl_dist"], f"counts of step {t}")
+        if t:  # a full count is taken over when the next step begins, and there when its last one ends
+            before = self.entry["steps"][t - 1]["pl_dist"]
+            close(self.algorithm.imbalance.shares, before, f"counts before step {t}")
         if "mask" not in step:
             assert losses.kept is not None
             assert losses.kept.tolist() == [float(c >= TAU) for c in step["confidence"]]

@@ -329,6 +329,28 @@ def test_wanted_shares_are_those_given_or_those_of_the_labels() -> None:
         np.testing.assert_allclose(algorithm.imbalance.goal, 100 * np.array(expected))
 
 
+def test_counts_of_a_step_in_turns_are_those_of_the_step() -> None:
+    """Guesses are counted in all turns, and taken over before the first turn of the next step."""
+    found = []
+    for turns in (1, 2):
+        algorithm: Any = FixMatch(imbalance=Imbalance("daso", start=0.0, every=2, queue=4)).build(LONG)
+        net = with_heads(opinionated(), algorithm)
+        for step in range(3):
+            whole = make_batch(algorithm, 4, 12, seed=step, progress=step / LONG.steps)
+            for turn in range(turns):
+                x, y, u, index = (
+                    whole.x[0].chunk(turns)[turn],
+                    whole.y.chunk(turns)[turn],
+                    tuple(view.chunk(turns)[turn] for view in whole.u),
+                    whole.index.chunk(turns)[turn],
+                )
+                batch = whole._replace(x=(x,), y=y, u=u, index=index, rng=type(whole.rng)(0, step, turn=turn))
+                algorithm(batch, net, net)
+        found.append(algorithm.imbalance.shares)
+        assert float(found[-1].sum()) == 24 and float(algorithm.imbalance.fresh.sum()) == 12
+    assert torch.equal(*found)
+
+
 def test_refined_rows_stay_until_the_next_refinement() -> None:
     algorithm: Any = FixMatch(imbalance=Imbalance("darp", start=0.0, every=3)).build(LONG)
     net, tables = with_heads(opinionated(), algorithm), []

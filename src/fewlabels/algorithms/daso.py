@@ -55,6 +55,8 @@ class Semantic(Part):
     def align(self, seen: Seen) -> Tensor:
         """Align: blended guesses, ``[M, K]``, after the labeled images of the step have entered the queues."""
         assert seen.average is not None
+        if seen.batch.rng.turn == 0:
+            self.begin(step_of(seen, self.steps) % self.every == 0)
         probs = seen.probs if self.usual is None else self.usual(seen)
         self.labeled.write(seen.average.features(seen.batch.x[0]), seen.batch.y)
         self.means = normalize(self.labeled.means())
@@ -62,16 +64,14 @@ class Semantic(Part):
         powers = (self.shares / self.shares.amax().clamp_min(1)) ** (1 / self.blend)
         share = (powers[probs.argmax(1)] * started(seen, self.start, self.steps))[:, None]
         blended = (1 - share) * probs + share * self.semantic
-        self.count(seen, blended.argmax(1))
+        self.fresh += counted(parallel.gather(blended.argmax(1)), len(self.fresh)).float()
         seen.log["blended"] = share.mean()
         return blended
 
-    def count(self, seen: Seen, guess: Tensor) -> None:
-        """Take in the guesses ``[M]`` of all ranks; at the end of a count, it is what the next steps go by."""
-        self.fresh += counted(parallel.gather(guess), len(self.fresh)).float()
-        over = (step_of(seen, self.steps) + 1) % self.every == 0
-        self.shares.copy_(torch.where(over, self.fresh, self.shares))
-        self.fresh.copy_(torch.where(over, 0.0, self.fresh))
+    def begin(self, anew: Tensor) -> None:
+        """Where a count begins anew, 0-d bool, the one before it is what the steps go by from now on."""
+        self.shares.copy_(torch.where(anew, self.fresh, self.shares))
+        self.fresh.copy_(torch.where(anew, 0.0, self.fresh))
 
     def cosines(self, features: Tensor) -> Tensor:
         """With the mean feature of each class, over the temperature, ``[N, D] -> [N, K]``; 0 where it has none."""
