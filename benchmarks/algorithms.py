@@ -5,6 +5,7 @@
     python benchmarks/algorithms.py missing
     ML_DATA=DIR python benchmarks/algorithms.py missing3
     python benchmarks/algorithms.py foreign0|foreign50|foreign100
+    ML_DATA=DIR python benchmarks/algorithms.py foreign-cifar0|foreign-cifar50|foreign-cifar100
     python benchmarks/results_table.py
 
 A finished training adds a line to results/algorithms_TASK.jsonl. One whose configuration is there already is left
@@ -24,7 +25,8 @@ not; what is for labels that are missing not at random. missing3: the same of th
 and 4 labels.
 
 foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of
-which none, half or all are others; what is for unlabeled images of no class.
+which none, half or all are others; what is for unlabeled images of no class. foreign-cifar0, -50, -100: the same of
+CIFAR-10, with 25 labels each of airplane, automobile, deer and frog.
 """
 
 from __future__ import annotations
@@ -53,37 +55,53 @@ from fewlabels.training.loop import FREE_TO_CHANGE
 ROOT = Path(__file__).parents[1]
 STEPS = 300
 CLASSES = "airplane,automobile,frog"
+FOUR = "airplane,automobile,deer,frog"
 UNLABELED = {0: "2,3,4,5", 50: "4,5,6,7", 100: "6,7,8,9"}
 """Classes of the unlabeled images by the share of those that have no label, in percent."""
 FOREIGN = (
     "--data digits.{{seed}}@40 --data.keep-labeled 0,1,2,3,4,5 --data.keep-test 0,1,2,3,4,5 --data.keep-unlabeled {} "
     "--data.remap --seed {{seed}} --no-baseline"
 )
+FOREIGN_CIFAR = {0: FOUR, 50: "deer,frog,horse,ship", 100: "horse,ship,bird,truck"}
+"""The same of CIFAR-10, by name."""
 SMALL = (
-    f"--data.keep-labeled {CLASSES} --data.keep-unlabeled {CLASSES} --data.keep-test {CLASSES} --data.remap "
+    "--data.keep-labeled {known} --data.keep-unlabeled {unlabeled} --data.keep-test {known} --data.remap "
     "--net small-16 --optim sgd --optim.lr 0.05 --optim.weight-decay 0.0005 --optim.schedule cosine "
     "--optim.warmup 40 --ema.decay 0.99 --ema.warmup --ema.buffers averaged "
     f"--steps {STEPS} --batch 16 --eval-every {STEPS // 6} --save-every {STEPS} --log-every 20"
 )
+THREE = SMALL.format(known=CLASSES, unlabeled=CLASSES)
 TASKS = {
     "digits": "--data digits.{seed}@40 --seed {seed} --no-baseline",
-    "cifar3": "--data cifar10.{seed}@250 --seed {seed} " + SMALL,
+    "cifar3": "--data cifar10.{seed}@250 --seed {seed} " + THREE,
     "missing": (
         "--data digits.{seed} --data.rule cadr --data.labels 20 --data.imbalance 20 --seed {seed} --no-baseline"
     ),
     "missing3": (
-        "--data cifar10.{seed} --data.rule cadr --data.labels 50 --data.imbalance 50 --uratio 4 --seed {seed} " + SMALL
+        "--data cifar10.{seed} --data.rule cadr --data.labels 50 --data.imbalance 50 --uratio 4 --seed {seed} " + THREE
     ),
     **{f"foreign{share}": FOREIGN.format(classes) for share, classes in UNLABELED.items()},
+    **{
+        f"foreign-cifar{share}": "--data cifar10.{seed}@250 --seed {seed} "
+        + SMALL.format(known=FOUR, unlabeled=classes)
+        for share, classes in FOREIGN_CIFAR.items()
+    },
 }
 """Options of `fewlabels train ALGORITHM`; the seed is that of the split (in the name) and of the training."""
+
+ONE_RECIPE = {"cifar3", *(f"foreign-cifar{share}" for share in FOREIGN_CIFAR)}
+"""Tasks with one net and one optimizer for all (missing3 says its `--uratio` itself)."""
 
 VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--bn separate-weak")}
 PARTS = {
     "missing": ["", *(f"--missing {name}" for name in ("cap", "cai", "cadr", "cadr --missing.weighting weighted"))],
     "foreign": ["", "--openset confidence", "--openset energy"],
+    "foreign-cifar": ["", "--openset energy"],
 }
 """Parts of FixMatch that are tried on a task."""
+
+MASKS = {"foreign": ["", "--percent-mask 0.1"], "foreign-cifar": ["--percent-mask 0.1"]}
+"""The same of RealMix."""
 
 
 APART = ("frozen", "self-training")
@@ -92,18 +110,25 @@ APART = ("frozen", "self-training")
 
 def variants(task: str) -> list[tuple[str, str]]:
     """Algorithms with options of their own: all of the registry but `APART`, some in two variants."""
-    if parts := PARTS.get(task.rstrip("0123456789")):
-        others = [("realmix", ""), ("realmix", "--percent-mask 0.1")] if task.startswith("foreign") else []
-        return [("supervised", "--view strong"), *(("fixmatch", options) for options in parts), *others]
+    kind = task.rstrip("0123456789")
+    if kind in PARTS:
+        tried = [("fixmatch", part) for part in PARTS[kind]] + [("realmix", mask) for mask in MASKS.get(kind, ())]
+        own = [(name, " ".join(filter(None, [part, own_options(task, name)]))) for name, part in tried]
+        return [("supervised", "--view strong"), *own]
     out = []
     for name in (name for name in ALGORITHMS if name not in APART):
-        own = []
-        if task == "cifar3":
-            own += [f"--uratio {METHODS.get(name, {}).get('uratio', 4)}"] if not name.startswith("supervised") else []
-            short_ones = {k.removeprefix("algorithm.").replace("_", "-"): v for k, v in short(name, STEPS).items()}
-            own += [f"--{option} {value}" for option, value in short_ones.items()]
-        out += [(name, " ".join(filter(None, [variant, *own]))) for variant in VARIANTS.get(name, ("",))]
+        variants = VARIANTS.get(name, ("",))
+        out += [(name, " ".join(filter(None, [variant, own_options(task, name)]))) for variant in variants]
     return out
+
+
+def own_options(task: str, name: str) -> str:
+    """What an algorithm needs in a task whose recipe is the same for all."""
+    if task not in ONE_RECIPE or name.startswith("supervised"):
+        return ""
+    own = {"uratio": METHODS.get(name, {}).get("uratio", 4)}
+    own |= {k.removeprefix("algorithm.").replace("_", "-"): v for k, v in short(name, STEPS).items()}
+    return " ".join(f"--{option} {value}" for option, value in own.items())
 
 
 def command(task: str, algorithm: str, options: str, seed: int) -> str:

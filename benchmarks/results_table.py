@@ -50,6 +50,18 @@ TASKS = {
         )
         for share, classes in {0: "2 to 5", 50: "4 to 7", 100: "6 to 9"}.items()
     },
+    **{
+        f"foreign-cifar{share}": (
+            f"Four classes of CIFAR-10, {share} % of the unlabeled images are of no class",
+            f"Airplane, automobile, deer and frog with about 25 labels each and 1,000 test images; 20,000 unlabeled "
+            f"images of {classes}. Net and optimizer as above. A draw of the labels for each seed.",
+        )
+        for share, classes in {
+            0: "the same classes",
+            50: "deer, frog, horse and ship",
+            100: "horse, ship, bird and truck",
+        }.items()
+    },
 }
 GEOMETRIC = {"missing", "missing3"}
 """Tasks on which the geometric mean of the classes' accuracies counts as well."""

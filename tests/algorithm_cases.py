@@ -73,6 +73,15 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"anchoring": "strong.weak", "teacher": "ema-batch", "target": "soft"},
         {"imbalance": Imbalance("adjust")},
         {"imbalance": Imbalance("reweight", scale="largest"), "missing": Missing("cadr", weighting="weighted")},
+        {"imbalance": Imbalance("abc"), "missing": Missing("cap", weighting="weighted")},
+        {"imbalance": Imbalance("abc", target="hard", masks="expected", reach="head"), "openset": OpenSet("energy")},
+        {"imbalance": Imbalance("darp", start=0.0, every=1), "tau": 0.8},
+        {"imbalance": Imbalance("daso", start=0.0, every=1, queue=2)},
+        {"imbalance": Imbalance("debiased", momentum=0.5), "missing": Missing("cai")},
+        {"imbalance": Imbalance("saw", every=2)},
+        {"imbalance": Imbalance("tras", start=0.0)},
+        {"imbalance": Imbalance("cossl"), "openset": OpenSet("confidence")},
+        {"imbalance": Imbalance("adsh", every=2)},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
@@ -99,11 +108,14 @@ def starts_low(config: Any) -> bool:
 UNSURE = {"freematch,clip=thresholds"}
 """Whose thresholds no toy image reaches."""
 
-CLASS_LAYERS = ("net.linear", "heads.shrink.6")
+CLASS_LAYERS = ("net.linear", "heads.shrink.6", "heads.balanced")
 """Linear layers whose outputs are classes."""
 
 OF_CLASSES = ("select.last", "align.labels", "gaps.past.labels", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""
+
+CLASSES_FIRST = ("imbalance.labeled.rows",)
+"""Buffers with a row for each class."""
 
 
 class Case(NamedTuple):
@@ -147,6 +159,9 @@ COMBINED = cases(lambda cls: COMBINATIONS.get(cls.name, []))
 CASES = MAIN + cases(choices) + COMBINED
 """Each algorithm, with each of its choices, and with the combinations."""
 
+EVERY = [pytest.param(case, id=case.name, marks=[] if case in MAIN else [pytest.mark.slow]) for case in CASES]
+"""The same as parameters of a test; all but each algorithm once are slow together."""
+
 
 def uratio(config: Any) -> int:
     """How many unlabeled images the algorithm can have for each labeled one: 3, or only 1."""
@@ -184,6 +199,11 @@ class PlainNet(nn.Module):
 
 def opinionated(seed: int = 0) -> PlainNet:
     """A net that is sure of some images and not of others."""
+    return copy.deepcopy(_opinionated(seed))
+
+
+@functools.cache
+def _opinionated(seed: int) -> PlainNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = PlainNet()

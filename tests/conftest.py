@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,8 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where nohup started the tests
 
 torch.set_num_threads(1)  # the same bits on every machine, and no fork or busy machine in the way
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that are started, for the same reasons

@@ -17,20 +17,20 @@ from typing import NoReturn
 import pytest
 
 from fewlabels.sweep import pool
-from fewlabels.sweep.plan import Job
+from fewlabels.sweep.task import Work
 
 
 class Forked:
     """A `fewlabels.sweep.pool.Process`."""
 
-    def __init__(self, job: Job, place: str | None, threads: int) -> None:
+    def __init__(self, job: Work, place: str | None, threads: int) -> None:
         read, write = os.pipe()
         self.returncode: int | None = None
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("wb") as log:
             self.pid = os.fork()
             if self.pid == 0:
-                _become(read, log.fileno())
+                _become(read, log.fileno(), "shard" if "words" in job.order() else "child")
         os.close(read)
         self.stdin = os.fdopen(write, "wb")
         pool.hand_over(self.stdin, job)
@@ -62,7 +62,7 @@ def forking() -> Iterator[None]:
         yield
 
 
-def _become(read: int, log: int) -> NoReturn:
+def _become(read: int, log: int, entry: str) -> NoReturn:
     from fewlabels import cli
 
     code: object = 1
@@ -75,7 +75,7 @@ def _become(read: int, log: int) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        cli.child()
+        getattr(cli, entry)()
     except SystemExit as stop:
         code = stop.code
     except BaseException:

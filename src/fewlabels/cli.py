@@ -66,6 +66,22 @@ def child() -> None:
     main([], train_one)
 
 
+def shard() -> None:
+    """One of the shards of `fewlabels predict --shards`, in a process of its own: its words come from standard input,
+    and when that ends, so does it. Its parts are whole or not there."""
+    import json
+
+    def obey() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster's word to the one that started this
+    words = json.loads(sys.stdin.buffer.readline())["words"]
+    threading.Thread(target=obey, daemon=True).start()
+    main(words)
+
+
 def run(args: list[str], command: Callable[[list[str]], int] | None = None) -> int:
     """Run the command line `args`; returns the exit status, which is not 0 if what was asked for could not be shown.
 

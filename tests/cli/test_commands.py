@@ -113,6 +113,7 @@ def test_evaluate_on_other_data(photo_run: Any, photos: Path, command: Callable[
     assert (result["n"], result["measured_on"], result["accuracy"]) == (8, "train", 100)
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_bring_grey_and_colours_together(
     photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_predict_csv(photo_run: Any, photos: Path, command: Callable[..., Any], 
     assert command("predict", photo_run.path, photos / "test").out == out.read_text()
 
 
+@pytest.mark.slow
 def test_predict_probabilities(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     assert command("predict", photo_run.path, photos / "unlabeled", "-o", out, "--probabilities").code == 0
@@ -368,6 +370,7 @@ def test_predict_file_names_that_csv_has_to_quote(
     assert names == {"a,b.png", 'say "x".png', "zwei\nZeilen.png", "Bär.png"}
 
 
+@pytest.mark.slow
 def test_predict_agrees_with_evaluate(
     digits_run: Any, command: Callable[..., Any], tmp_path: Path, evaluated: dict[str, Any]
 ) -> None:
@@ -381,6 +384,7 @@ def test_predict_agrees_with_evaluate(
     assert f"accuracy over the class folders: {evaluated['accuracy']:.2f} %" in said.err
 
 
+@pytest.mark.slow
 def test_dry_run_refuses_what_the_training_refuses(command: Callable[..., Any]) -> None:
     words = ("train", "--data", "digits@40", "--data.normalize", "mean-std")
     assert command(*words, "--dry-run").sentence == command(*words).sentence

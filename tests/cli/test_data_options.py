@@ -18,6 +18,7 @@ from fewlabels.config.settings import Data
 SHORT = "--net small-4 --batch 4 --uratio 2 --steps 2 --eval-every 2 --save-every 2 --log-every 2 --no-progress"
 
 
+@pytest.mark.slow
 def test_parts_fit_and_names_from_the_command_line(photos: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"blue": "Azul"}))
@@ -36,6 +37,7 @@ def test_parts_fit_and_names_from_the_command_line(photos: Path, tmp_path: Path,
     assert json.loads((out / "data.json").read_text())["classes"] == ["Azul", "red"]
 
 
+@pytest.mark.slow
 def test_prediction_crops_as_the_training_did(photos: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     import fewlabels as fl
     from fewlabels.inference.model import load_predictor

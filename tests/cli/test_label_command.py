@@ -138,6 +138,7 @@ def test_a_label_may_be_changed(photo_run: Any, photos: Path, command: Callable[
 ONE_STEP = ("--steps", 1, "--no-progress")
 
 
+@pytest.mark.slow
 def test_a_second_round(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     """The settings of the run say where the pictures are; its own split gives way to the new one."""
     before = photo_run.path
@@ -152,6 +153,7 @@ def test_a_second_round(photo_run: Any, photos: Path, command: Callable[..., Any
     assert run.data["pretrained"]["run"] == str(tmp_path / "run1")
 
 
+@pytest.mark.slow
 def test_other_classes_get_a_new_last_layer(
     photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_other_classes_get_a_new_last_layer(
     assert said.code == 0 and f"the last layer starts anew: {photo_run.path} has other classes\n" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -40,6 +40,7 @@ PAPERS = {
 }
 
 
+@pytest.mark.slow
 def test_algorithms(command: Callable[..., Any]) -> None:
     said = command("list")
     assert said.code == 0 and said.err == "" and said.out == command("list", "algorithms").out

@@ -272,6 +272,7 @@ def test_a_signal_while_the_data_of_one_run_are_read(
     assert said.code == 143 and said.sentence == "stopped; nothing was saved since the last checkpoint"
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_data_are_read(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewlabels.training import loop as training
 

@@ -159,6 +159,7 @@ def test_a_threshold(digits_run: Any, digits: Path, command: Callable[..., Any],
     ]
 
 
+@pytest.mark.slow
 def test_a_class_that_is_called_unsure(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     for i in range(2):
         for name, other in (("red", "red"), ("blue", "unsure")):
@@ -200,6 +201,7 @@ def test_a_temperature(digits_run: Any, digits: Path, command: Callable[..., Any
     )
 
 
+@pytest.mark.slow
 def test_evaluate_with_a_temperature(digits_run: Any, command: Callable[..., Any]) -> None:
     run = fl.Run(digits_run.path)
     found = calibrate(load_predictor(run), run)
@@ -217,6 +219,7 @@ def test_evaluate_with_a_temperature(digits_run: Any, command: Callable[..., Any
     assert f"temperature {found.temperature:.4f} of 100 validation images: {after['ece']:.2f} %, loss" in text
 
 
+@pytest.mark.slow
 def test_parquet(digits_run: Any, digits: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     options = ("--top", 2, "--threshold", 0.7, "--probabilities")

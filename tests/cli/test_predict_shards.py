@@ -62,6 +62,7 @@ def shard(photo_run: Any, many: Path, command: Callable[..., Any]) -> Callable[.
     return run
 
 
+@pytest.mark.slow
 def test_the_parts_are_the_table(
     photo_run: Any, many: Path, command: Callable[..., Any], shard: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_the_parts_are_the_table(
     assert not list(out.glob(".*"))  # no lock and no half of a file
 
 
+@pytest.mark.slow
 def test_again_and_after_a_loss(shard: Callable[..., Any], command: Callable[..., Any], tmp_path: Path) -> None:
     """Parts that are there stay as they are, also what somebody marked in them; one that is gone is made anew."""
     out = tmp_path / "out"
@@ -124,6 +126,7 @@ def test_again_and_after_a_loss(shard: Callable[..., Any], command: Callable[...
     assert command("predict", "--check", out).code == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_listed_of_a_part_that_is_not_there(
     shard: Callable[..., Any], command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_list_in_shards(
     assert said.code == 0 and said.out.startswith("each of 3 pictures stands in exactly one of ")
 
 
+@pytest.mark.slow
 def test_a_part_that_was_changed(
     shard: Callable[..., Any], command: Callable[..., Any], many: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +298,7 @@ def test_calibrated_parts(digits_run: Any, photos: Path, command: Callable[..., 
     assert "confidences are not calibrated now, and were" in command(*words).sentence
 
 
+@pytest.mark.slow
 def test_a_full_disk(
     shard: Callable[..., Any], command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

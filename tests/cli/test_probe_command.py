@@ -86,6 +86,7 @@ def test_a_run_without_validation_pictures(command: Command, short: Callable[...
     assert "labeled" in result["looked_at"] and any("by heart" in note for note in result["notes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -16,6 +16,7 @@ import pytest
 
 import fewlabels as fl
 from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.data.predictions import tail_rates
 from fewlabels.data.split import read_split
 from fewlabels.data.table import list_table
 from fewlabels.runtime.cells import cell, uncell
@@ -78,6 +79,30 @@ def test_the_same_number_of_each_class_most_confident_first(
         assert sorted(new) == expected
 
 
+@pytest.mark.slow
+def test_more_of_a_class_with_few_labels(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    """Of four labels of red three are taken away: all predictions of red are labels, and the share 1/4 of the five of
+    blue, to the power 1/2: two of them."""
+    photos = Path(shutil.copytree(photos, tmp_path / "photos"))
+    for i in range(1, 4):
+        (photos / "labeled" / "red" / f"{i}.png").unlink()
+    rows = unlabeled(photos)
+    file, out = table(tmp_path / "p.csv", rows), tmp_path / "split.json"
+    assert command("split", f"{photos}/", "--pseudo-labels", file, "--tail", 2, "-o", out).code == 0
+    found = {Path(p).stem for p in names(photos, out) if p.startswith("unlabeled")}
+    assert found == {"red0", "red1", "red2", "blue0", "red3"}  # red3 is taken for blue
+    (entry,) = read_split(out).lineage
+    assert entry["rule"] == "confidence at least 0, tail 2"
+
+
+def test_rates_of_a_tail() -> None:
+    """By hand: the classes with 10 labels share the rates of 1/10 and 1; one without labels counts as if it had one."""
+    np.testing.assert_allclose(tail_rates([10, 0, 10], 1), [0.55, 1, 0.55])
+    np.testing.assert_allclose(tail_rates([40, 5, 20, 10], 3), np.cbrt([5 / 40, 1, 10 / 40, 20 / 40]))
+    np.testing.assert_allclose(tail_rates([7, 7, 7], 2), 1)
+
+
+@pytest.mark.slow
 def test_a_training_goes_on_with_them(
     photos: Path, photo_run: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +153,8 @@ def test_a_link_to_the_folder_will_do(photos: Path, command: Callable[..., Any],
         (None, (), "cannot be read: No such file"),
         ([], ("--min-confidence", 2), "--min-confidence must lie in 0 .. 1, got 2"),
         ([], ("--balance", -1), "--balance must be at least 0"),
+        ([], ("--tail", 0), "--tail must be above 0, got 0"),
+        ([], ("--tail", 3, "--balance", 1), "--tail takes more of rare classes, and --balance as many of each"),
     ],
 )
 def test_refused(

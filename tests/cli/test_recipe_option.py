@@ -17,6 +17,7 @@ from fewlabels.config.recipes import recipe
 from fewlabels.config.settings import algorithm_name
 
 
+@pytest.mark.slow
 def test_the_recipe_is_the_default() -> None:
     assert read(["--recipe", "google-vat-svhn"]).train == recipe("google-vat-svhn")
     assert read(["vat", "--recipe=google-vat-svhn"]).train == recipe("google-vat-svhn")
@@ -73,6 +74,7 @@ def test_hint_for_another_net(command: Callable[..., Any], monkeypatch: pytest.M
     assert command("train", "--data", "cifar10@40", "--net", "small-2", "--dry-run").err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -26,6 +26,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_statistics_are_means_over_the_batches(digits_run: Any) -> None:
     run = fl.Run(digits_run.path)
     source = load_source(run.config.data)

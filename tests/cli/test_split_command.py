@@ -105,6 +105,7 @@ def test_a_split_of_other_labels_does_not_fit(tmp_path: Path) -> None:
         read_split(path).check_fit(source)
 
 
+@pytest.mark.slow
 def test_a_split_of_own_pictures_needs_its_folder(command: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     """A file says which pictures, and never where: its text opens no folder."""
     file = tmp_path / "split.json"
@@ -122,6 +123,7 @@ def test_a_split_of_own_pictures_needs_its_folder(command: Callable[..., Any], p
     )
 
 
+@pytest.mark.slow
 def test_a_root_that_is_none(command: Callable[..., Any], tmp_path: Path) -> None:
     gone, file = tmp_path / "gone", tmp_path / "file"
     file.write_text("")

@@ -75,9 +75,7 @@ train --time=10m --seeds 0..2
 train --time 10m --folds 1..2
 --time measures for one run, and all runs of --folds must take the same steps: give --steps (those that one run with --time has taken)
 train frozen --net torchvision:resnet18 --net.pretrained True --time 10m
-a time cannot be kept with frozen, which computes the features of all images first: say how many steps (--steps)
-train --net torchvision:resnet18 --net.pretrained True --net.train head --time 10m
-a time cannot be kept with --net.train head, which computes the features of all images first: say how many steps (--steps)
+a time cannot be kept with frozen, which takes no steps: it is through when the features of all images are computed
 train --time 10m --dry-run
 --time measures whole steps on the images, and --dry-run reads none: leave one of them out
 train --imgsz 64
@@ -123,7 +121,7 @@ evaluate has no option --tau
 predict
 predict needs RUN: Run folder
 predict run
-predict needs image files or folders after the run
+predict needs image files or folders after the run, or --list FILE
 predict run ok -o
 -o/--output needs a value
 split digits@40 x
@@ -367,7 +365,7 @@ predict run ok --shard 1/8 -o parts --part-rows 0
 predict run ok --shard 1/8 -o parts --top 11
 --top must be from 1 to 10, the number of classes, got 11
 predict run ok --part-rows 5
---part-rows is for --shard, which writes parts
+--part-rows is for --shard and --shards, which write parts
 predict --check
 --check needs a value
 predict --check nothere
@@ -520,8 +518,8 @@ def test_gpu_out_of_memory(monkeypatch: pytest.MonkeyPatch, command: Callable[..
     said = command("train", "--data", "digits@40", "--net", "small-4", "--no-progress", "--out", tmp_path / "run")
     assert said.code == 1
     assert said.sentence == (
-        "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images need, 4 "
-        "quarters it), or try a smaller --batch or --uratio"
+        "the GPU has not enough memory for this; --accumulate 2 divides what the images of a step need by 2; or try a "
+        "smaller --batch, --uratio, net or --data.image-size"
     )
 
 
@@ -750,6 +748,7 @@ def test_help_of_an_algorithm(monkeypatch: pytest.MonkeyPatch, command: Callable
         assert ("Range(" in str(f.type)) == bool(allowed), about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("line", ["train", "predict", "report", "data check"])
 def test_help_is_as_wide_as_the_terminal(

@@ -117,6 +117,7 @@ def test_it_trains_and_comes_back(mine: Any, tmp_path: Path, monkeypatch: pytest
     assert steps[0] == 40 and run.checkpoint().path.joinpath("weights.safetensors").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_the_lines_that_try_it(mine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"fl": fl, "MutualExclusivity": mine.MutualExclusivity}
@@ -129,7 +130,7 @@ def test_the_lines_that_try_it(mine: Any, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_one_file_and_one_name_are_enough_for_the_command_line(tmp_path: Path) -> None:
     """In a copy of the package: the file, an import and a name in the union, and nothing else."""
-    package = shutil.copytree(Path(fl.__file__).parent, tmp_path / "fewlabels", ignore=shutil.ignore_patterns("*.pyc"))
+    package = shutil.copytree(Path(fl.__file__).parent, tmp_path / "fewlabels")
     (package / "algorithms" / f"{NAME}.py").write_text(EXAMPLE)
     init = package / "algorithms" / "__init__.py"
     text = init.read_text()

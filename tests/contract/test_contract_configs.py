@@ -16,6 +16,7 @@ import pytest
 
 from algorithm_cases import K
 from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet
+from fewlabels.algorithms.imbalance import USERS
 from fewlabels.commands.train_options import read
 from fewlabels.config.settings import Train, from_dict, to_dict
 from fewlabels.runtime.checked import Range
@@ -39,7 +40,7 @@ every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[named(c, f)
 def made(cls: Any, **values: Any) -> Any:
     """The configuration with these values, of a part with what they mean something with."""
     if cls is Imbalance and "name" not in values:
-        values["name"] = "reweight"
+        values["name"] = USERS[next(iter(values))][0]
     if cls is Missing and "name" not in values:
         values["name"] = "cadr"
     if cls is OpenSet and "name" not in values:
@@ -131,6 +132,7 @@ def test_every_field_is_checked(cls: type, field: dataclasses.Field[Any]) -> Non
         assert sentence.endswith(f", got {value!r}") and "\n" not in sentence
 
 
+@pytest.mark.slow
 @every_algorithm
 def test_every_field_is_an_option(cls: Any) -> None:
     """All of them at once on the command line, each with two values that are not its default."""
@@ -159,7 +161,8 @@ def test_every_field_of_a_part_is_an_option(part: str) -> None:
         words = ["fixmatch", "--data", "digits@40"]
         for other in dataclasses.fields(cls):
             if (given := getattr(expected, other.name)) != other.default:
-                words += [f"--{part}" if other.name == "name" else f"--{part}.{other.name}", str(given)]
+                words.append(f"--{part}" if other.name == "name" else f"--{part}.{other.name}")
+                words += map(str, given) if isinstance(given, tuple) else [str(given)]
         assert read(words).train.algorithm == FixMatch(**{part: expected})
 
 
@@ -184,6 +187,7 @@ def test_a_configuration_says_where_it_comes_from(cls: type) -> None:
     assert rest[0][0].isupper() and rest[-1].endswith("."), "one sentence, or more, of what it does"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [*ALGORITHMS.values(), *PARTS.values()], ids=lambda cls: cls.__name__)
 def test_every_field_has_a_sentence_below_it(cls: type) -> None:
     (node,) = ast.parse(inspect.getsource(cls)).body

@@ -80,6 +80,7 @@ def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
     torch.testing.assert_close(remembered(run)[1], remembered(whole)[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_pictures_are_read_ahead_turn_by_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a step a streamed training asks for nothing that it did not expect, but for what comes first."""
     rng = np.random.default_rng(0)

@@ -23,6 +23,8 @@ from fewlabels.inference.features import Body
 from fewlabels.inference.model import load_predictor
 from fewlabels.inference.predict import predict
 from fewlabels.runs.run import Run
+from fewlabels.training import loop
+from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
 from fewlabels.types import Info
@@ -59,6 +61,7 @@ def wide(run: Run) -> Any:
     return safetensors.torch.load_file(run.checkpoint().path / "weights.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fixmatch", "mean-teacher", "remixmatch", "vat"])
 def test_only_the_head_and_the_heads_learn(
     weights: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +106,26 @@ def test_interrupted_and_resumed_is_uninterrupted(weights: Path, tmp_path: Path)
     assert whole.result["accuracy"] == Run(tmp_path / "run").result["accuracy"]
 
 
+@pytest.mark.slow
+def test_a_time_begins_when_the_features_are_there(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, found = loop.measure, []
+
+    def watched(make: Any, *args: Any, **options: Any) -> Any:
+        found.append(any(file.is_file() for file in (tmp_path / "cache").rglob("*")))
+        return original(make, *args, **options)
+
+    monkeypatch.setattr(loop, "measure", watched)
+    config = head_only(fl.FixMatch(), weights, weak="x", shift=0, strong="none")
+    timed = fl.train(config, out=tmp_path / "timed", source=toy(), budget=Budget(2.0))
+    assert found == [True] and timed.config.steps > 10
+    steps = fl.train(timed.config, out=tmp_path / "steps", source=toy())
+    one, two = wide(timed), wide(steps)
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [fl.Supervised(), fl.PseudoLabeling(tau=0.4)], ids=["supervised", "pseudo-label"])
 def test_features_stand_for_images_that_stay_as_they_are(
     weights: Path, tmp_path: Path, algorithm: Any, monkeypatch: pytest.MonkeyPatch

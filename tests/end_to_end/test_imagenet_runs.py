@@ -76,6 +76,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(
                 assert scores["n"] == count and 0 <= scores["accuracy"] <= scores["top5"] <= 100
 
 
+@pytest.mark.slow
 def test_what_a_step_sees_does_not_depend_on_what_was_read_ahead_or_on_the_ranks(root: Path) -> None:
     config = settings("google-imagenet-fixmatch", "imagenet.1@12", root)
     one, other = loader(config), loader(config)

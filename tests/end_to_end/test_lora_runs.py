@@ -217,6 +217,7 @@ def test_a_dry_run_counts_the_body_too(weights: Path) -> None:
     assert f", {amount(16 * learning + 4 * body)} weights and optimizer" in lines["memory"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be(weights: Path, tmp_path: Path) -> None:
     def refused(message: str, config: fl.Train) -> None:
         with pytest.raises(ValueError) as error:

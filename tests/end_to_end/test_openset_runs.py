@@ -76,6 +76,7 @@ def test_a_resumed_run_lists_the_same(tmp_path: Path) -> None:
     assert not list(run.glob("foreign*"))  # they are part of the run that is replaced
 
 
+@pytest.mark.slow
 def test_the_names_of_pictures_are_safe_for_spreadsheets(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     for name in ("labeled/a", "labeled/b"):

@@ -484,6 +484,7 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, command: Callable[
     assert said.code == 1 and "; there is no checkpoint yet in " in said.sentence
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_not_saved(short: Callable[..., Train], tmp_path: Path) -> None:
     """A finite loss with an infinite gradient: the checkpoint would look good and be useless."""
 

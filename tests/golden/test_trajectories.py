@@ -258,6 +258,7 @@ def test_cosine_schedule() -> None:
         assert cosine(step, STEPS) == pytest.approx(row["lr_over_base"], abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "exp", "log"])
 def test_annealing_schedule(schedule: str) -> None:
     rows = entries("schedules")["uda_tsa_nclass10_tsapos8"]

@@ -139,6 +139,7 @@ def test_the_recipe_of_a_folder(tmp_path: Path) -> None:
     assert wide.algorithm.name == "fixmatch" and wide.net.name == "wrn-10-2"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_weights")
 def test_without_weights_the_folder_is_compared_with_its_baseline(tmp_path: Path) -> None:
     from fewlabels.commands.train_options import read

@@ -77,6 +77,7 @@ def test_forms_of_images_that_mean_the_same(fitted: fl.Classifier, digits: Digit
     np.testing.assert_allclose(alone, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_arrays_are_not_changed(digits: Digits) -> None:
     images, labels = digits.images.copy(), digits.labels.copy()
     fl.fit(images, labels, config=replace(quick(), steps=2))
@@ -279,6 +280,7 @@ def test_names_as_labels(digits: Digits, fitted: fl.Classifier) -> None:
         clf.score(some[:2], ["three", None])
 
 
+@pytest.mark.slow
 def test_whole_numbers_in_floats(digits: Digits) -> None:
     """As a column of a table has integers of which some are missing."""
     labels = np.where(digits.labels < 0, np.nan, digits.labels)
@@ -335,6 +337,7 @@ def test_arguments_of_fit(digits: Digits, tmp_path: Path) -> None:
     assert clf.run.config.batch == 8 and clf.run.config.steps == 4
 
 
+@pytest.mark.slow
 def test_a_size_for_pictures(photos: Path) -> None:
     paths = np.array(sorted(map(str, (photos / "labeled").rglob("*.png"))))
     labels = [Path(p).parent.name for p in paths]
@@ -447,6 +450,7 @@ def test_grey_and_colours_are_brought_together(fitted: fl.Classifier, photo_run:
         colour.predict(np.zeros((3, height, width), np.uint8))
 
 
+@pytest.mark.slow
 def test_settings_of_the_config_s_data_count(digits: Digits, tmp_path: Path) -> None:
     config = replace(quick(), steps=2, data=fl.Data(labels=6, seed=0, valid=3))
     classifier = fl.fit(digits.images, digits.labels, config=config, out=tmp_path / "run")
@@ -465,6 +469,7 @@ def test_a_run_of_arrays_says_that_its_images_are_gone(fitted: fl.Classifier, co
     assert said.sentence == "the run was made from arrays in memory, which are gone: name other images with --data"
 
 
+@pytest.mark.slow
 def test_algorithm_of_one_s_own(digits: Digits, tmp_path: Path) -> None:
     """Nothing is imported from a name in a file: who opens such a run says which class it is."""
 

@@ -240,6 +240,7 @@ def test_another_data_name_leaves_the_split_of_the_file_s_name_behind(tmp_path: 
     assert read(["--config", str(file), "--data=digits@40"]).train.data.name == "digits@40"
 
 
+@pytest.mark.slow
 def test_a_run_s_config_json_is_taken_as_it_is(tmp_path: Path) -> None:
     train = dataclasses.replace(recipe("remixmatch", "digits@50"), steps=77, algorithm=fl.ReMixMatch(w_rot=0.1))
     file = tmp_path / "config.json"

@@ -214,6 +214,7 @@ def test_a_linked_folder_is_fine_itself(put: Put, tmp_path: Path) -> None:
     assert len(read_folder(tmp_path / "link").images) == 2
 
 
+@pytest.mark.slow
 def test_many_pictures_keep_their_order(put: Put, tmp_path: Path) -> None:
     for row in range(300):
         put(f"labeled/{row % 2}/{row:03}.png", row % 256, (4, 4))

@@ -581,6 +581,7 @@ def test_classes_of_the_test_part_that_are_written_otherwise(
     assert any(pair.replace("\\\\", "\\") in problem for problem in check_folder(tmp_path / "photos")["problems"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [16, 200], ids=["small", "above 64 KiB"])
 @pytest.mark.parametrize("form", ["folder", "table"])
 def test_a_picture_of_the_same_size_is_another(tmp_path: Path, side: int, form: str) -> None:

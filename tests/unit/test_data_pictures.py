@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
+from fewlabels.data.blobs import Blob
 from fewlabels.data.folder import Unreadable, decode, find_images
-from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, fit
+from fewlabels.data.pictures import PLAIN, About, Decoding, fit
 from fewlabels.data.reading import read_pictures
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

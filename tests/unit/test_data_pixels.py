@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from fewlabels.data import kinds
-from fewlabels.data.pictures import About, Blob, Decoding, Unreadable, decode, find_images, header
+from fewlabels.data.blobs import Blob
+from fewlabels.data.pictures import About, Decoding, Unreadable, decode, find_images, header
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.remarks import PictureWarning
 

@@ -60,6 +60,7 @@ class Made(OnDemand):
         out[:] = self.images[rows]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(1, 40),

@@ -76,6 +76,7 @@ def expected(estimator: Any) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @parametrize_with_checks([OnRows(net="small-2", steps=2)], expected_failed_checks=expected)
 def test_scikit_learn_s_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
@@ -118,6 +119,7 @@ def test_cross_validation(digits: tuple[np.ndarray, np.ndarray]) -> None:
     assert scores.tolist() == by_hand and min(scores) > 0.6  # chance is a half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True])
 def test_unlabeled_images_are_learned_from_and_not_scored(digits: tuple[np.ndarray, np.ndarray], named: bool) -> None:
     images, truth = digits
@@ -166,6 +168,7 @@ def test_seeds(digits: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(answers(np.random.RandomState(4)), answers(np.random.RandomState(4)))
 
 
+@pytest.mark.slow
 def test_pickle_keeps_what_can_be_saved(digits: tuple[np.ndarray, np.ndarray], tmp_path: Any) -> None:
     images, labels = digits
     clf = pickle.loads(pickle.dumps(fl.FewLabelsClassifier(config=QUICK).fit(images, labels)))

@@ -148,6 +148,7 @@ def test_what_was_computed_before_an_error_is_kept(computed: list[int], monkeypa
     assert computed == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_many_writers(folder: Path) -> None:
     """Each keeps what others have stored, and whatever is there is whole."""
     entry = cache.Entry(cache.digest(["x"]), "1")

@@ -48,6 +48,7 @@ def test_sharpen() -> None:
     np.testing.assert_allclose(F.sharpen(mean, 0.5), [[0.687958, 0.246913, 0.065128]], atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.floats(-4, 4), min_size=2, max_size=6), st.floats(0.2, 4))
 def test_sharpen_divides_logits(logits: list[float], temperature: float) -> None:

@@ -30,6 +30,7 @@ def test_a_rehearsal(tmp_path: Path) -> None:
     assert all(one == {"waits": [], "finite": True} for one in waits.values())
 
 
+@pytest.mark.slow
 def test_what_fails_or_lasts_stops_nothing(tmp_path: Path) -> None:
     sys.path.insert(0, str(SCRIPT.parent))
     try:

@@ -69,6 +69,7 @@ def test_vit(name: str, block: str, first: tuple[str, ...], depth: int) -> None:
     assert seen == set(range(depth + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:resnet18", "timm:test_convnext", "timm:test_vit"])
 def test_any_net_of_timm_is_as_timm_does_it(name: str) -> None:
     """timm's own groups, for its own net with a head."""

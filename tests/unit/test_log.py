@@ -77,6 +77,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [None, ValueError("of the step")])
 def test_a_training_leaves_the_caller_s_hook(
     short: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[str], bad: Exception | None
@@ -124,6 +125,7 @@ def test_a_display_that_cannot_be_made_leaves_the_caller_s_hook(
     assert threading.excepthook is mine
 
 
+@pytest.mark.slow
 def test_what_tensorboards_thread_says_of_a_full_disk(
     monkeypatch: pytest.MonkeyPatch, short: Callable[..., Any], tmp_path: Path
 ) -> None:

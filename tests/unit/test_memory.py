@@ -24,6 +24,7 @@ WRITES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(WRITES)
 def test_the_last_value_of_each_image(writes: list[list[tuple[int, float]]]) -> None:

@@ -251,6 +251,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 # ---- names, shapes, the hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
@@ -287,6 +288,7 @@ def test_no_weights_to_fetch() -> None:
         nets.build("torchvision:vit_b_16", classes=3, shape=(3, 32, 32), pretrained=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18"])
 def test_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     asked = []
@@ -318,13 +320,14 @@ def test_plain_names_do_not_import_the_libraries() -> None:
     code = """
 import sys
 from fewlabels import nets
+from fewlabels.commands import train
 from fewlabels.config import settings as config
 config.Net("cnn13").build(10, (3, 32, 32))
 try:
     nets.build("resnet_18", classes=10, shape=(3, 32, 32))
 except ValueError as error:
     print(error)
-print([name for name in ("timm", "torchvision", "huggingface_hub") if name in sys.modules])
+print([name for name in ("timm", "torchvision", "huggingface_hub", "sklearn") if name in sys.modules])
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(fl.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -142,6 +142,7 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b'{"pid": 3}', b"x" * 5000])
 def test_file_of_an_owner_that_says_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".lock").write_bytes(content)

@@ -95,6 +95,7 @@ def test_grey_turned_and_other_files(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tmp_path / "expected"
     prepare(root, expected, 50)

@@ -58,6 +58,7 @@ def test_places(environment: Callable[..., None]) -> None:
     assert place() is None and parallel.environment_rank() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -180,6 +181,7 @@ def test_without_rank_0() -> None:
             lines[1].agree(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [range(2), range(1, 3)])
 def test_a_rank_that_never_comes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: range
@@ -239,6 +241,7 @@ def test_a_stranger_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         first.result(30)[1].close()
 
 
+@pytest.mark.slow
 def test_ports_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

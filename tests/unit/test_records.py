@@ -153,6 +153,7 @@ def test_checkpoints_do_not_serve_a_run_that_was_changed(command: Command, runs:
         assert said[which].code == 2 and name in said[which].sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["split.json", "config.json"])
 def test_files_of_a_sister(command: Command, runs: Path, name: str) -> None:
     stop(runs / "run")

@@ -243,6 +243,7 @@ def test_it_does_not_write_over_a_file(digits_run: Any, command: Callable[..., A
     assert [p.name for p in tmp_path.iterdir()] == ["mine.html"]
 
 
+@pytest.mark.slow
 def test_a_page_that_fails_costs_nothing(
     short: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,6 +294,7 @@ def test_the_baseline_is_in_it(short: Callable[..., Any], command: Callable[...,
 # ---- what is not there
 
 
+@pytest.mark.slow
 def test_without_test_pictures(short: Callable[..., Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     source = from_arrays(rng.integers(0, 256, (30, 12, 10, 1), np.uint8), np.array([0, 1, -1] * 10))

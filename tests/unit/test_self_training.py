@@ -175,6 +175,7 @@ def test_teachers_that_are_refused(teachers: list[str], tmp_path: Path) -> None:
     assert names == f"the teacher {one} has other classes than the new run: 0, 1, 2, and not a, b, z"
 
 
+@pytest.mark.slow
 def test_a_teacher_with_its_own_net_and_features(tmp_path: Path) -> None:
     """Only what it says counts: another net, and one that sees other scales of the pixels."""
     config = learner([toy_teacher()], net=fl.Net("small-4"))

@@ -21,8 +21,9 @@ from fewlabels.config.recipes import changed, recipe
 from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
 from fewlabels.data import crops, jpeg, shrink
+from fewlabels.data.blobs import Blob
 from fewlabels.data.gather import Gather
-from fewlabels.data.pictures import PLAIN, Blob, Decoding, Unreadable, decode
+from fewlabels.data.pictures import PLAIN, Decoding, Unreadable, decode
 from fewlabels.data.stream import Files
 from fewlabels.training import loop
 from imagenet_tree import make_tree

@@ -55,10 +55,10 @@ def main() -> None:
         views |= {n: strong_view(n, shape) for n in STRONG if n != "affine"}
         for name, view in views.items():
             drawn = shape[1] == 32 and name.startswith(("rand", "cta"))
-            found[f"{name} {shape}"] = differing(view, 12 if drawn else 4)
+            found[f"{name} {shape}"] = differing(view, 6 if drawn else 3)
     looks = make_views((3, 32, 32), Views(), weak="ms", strong="auto", shift=4, augment="d.d.r3_12_50", algorithm="uda")
-    found["d.d.r3_12_50"] = differing(looks.views[looks.unlabeled[1]], 12)
-    found["rand:kekmodel (3, 96, 96)"] = differing(strong_view("rand:kekmodel", (3, 96, 96)), 2)
+    found["d.d.r3_12_50"] = differing(looks.views[looks.unlabeled[1]], 6)
+    found["rand:kekmodel (3, 96, 96)"] = differing(strong_view("rand:kekmodel", (3, 96, 96)), 1)
     for shape in VARIANTS:
         found[f"every operation {shape}"] = differing_plan(every_operation(shape), shape, resident=False)
     for strong in ("cta", "rand:google"):

@@ -41,7 +41,7 @@ class Algorithm(nn.Module):
     loss_temperature: float = 1.0
     """By which `forward` divides the logits in its losses, and `rule` those that it predicts."""
 
-    draws: ClassVar[bool] = False
+    draws: bool = False
     """Whether `forward` draws from `Batch.rng`."""
 
     waits: bool = False

@@ -61,6 +61,8 @@ class Consistency(Algorithm):
     on_features = True
     maps = False
     """Whether the joint pass is to give maps, too, where the net has them."""
+    selected_by = ""
+    """The setting of a part that has taken the place of the method's own `select`."""
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Consistency(Algorithm):
         if weak_gradient is not None:
             self.need_weak_gradient(weak_gradient, weak_gradient.split(".")[0])
 
-    def put(self, name: str, slot: Slot) -> None:
+    def put(self, name: str, slot: Slot | Divergence) -> None:
         """Another slot in place of the one called `name`, which the new one may call."""
         delattr(self, name)  # a module gives way to a function only so
         setattr(self, name, slot)
@@ -101,6 +103,16 @@ class Consistency(Algorithm):
         """One term more, logged as `name`."""
         self.terms[name] = weight
         setattr(self, f"term_{name}", term)  # a module is registered by that
+
+    def predict_by(self, name: str, head: nn.Module, rule: Rule, setting: str, owner: str) -> None:
+        """The model is to have a further `head` called `name`, and to predict by `rule`, for `setting`. Raises
+        ValueError where another one, of the configuration `owner`, has it predict otherwise."""
+        if self.rule is not by_head:
+            raise ValueError(
+                f"{setting} predicts by a head of its own, whose logits are trained as they are, and "
+                f"{owner}.loss_temperature {self.loss_temperature:g} trains others: set one of them otherwise"
+            )
+        self.heads, self.rule = {**self.heads, name: head}, rule
 
     def need_weak_gradient(self, setting: str, owner: str) -> None:
         """`Seen.weak` is to have its gradient, for `setting`. Raises ValueError where another one, of the
@@ -169,11 +181,15 @@ class Consistency(Algorithm):
         probs = guessed.logits.detach().softmax(1)
         counts = probs.new_ones(len(probs))
         outputs = tuple(seen[:labeled]), guessed, tuple(trained)
-        return Seen(*outputs, probs, batch, net, teacher, {}, counts, tuple(further))
+        return Seen(*outputs, probs, batch, net, teacher, {}, counts, tuple(further), ema)
 
     def beside(self, batch: Batch) -> list[Tensor]:
         """Further images that pass through the net with the trained views, in groups."""
         return []
+
+    def refresh(self, logits: Tensor) -> None:
+        for part in self.parts:
+            part.refresh(logits)
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         return [sentence for part in self.parts for sentence in part.remarks(classes)]

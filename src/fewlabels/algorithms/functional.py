@@ -239,6 +239,45 @@ def class_thresholds(tau: float, prior: Tensor, beta: float) -> Tensor:
     return thresholds
 
 
+# ---- classes with few labels
+
+
+def counted(labels: Tensor, classes: int) -> Tensor:
+    """How often each of K `classes` is among the `labels` ``[N]`` int64, ``[K]`` float64."""
+    counts = torch.zeros(classes, dtype=torch.float64, device=labels.device)
+    return counts.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
+
+
+def effective_weights(counts: Tensor) -> Tensor:
+    """Weights ``(1 - beta) / (1 - beta^n)`` of the classes, brought to mean 1, ``[K]`` float32.
+
+    By the effective number of images (Cui et al. 2019, https://arxiv.org/abs/1901.05555, equation 2) with
+    ``beta = 1 - 1/N`` and the mean N of the `counts` n, ``[K]``, which are at least 1.
+    """
+    n = counts.double()
+    weights = -1 / torch.expm1(n * torch.log1p(-1 / n.mean()))
+    return (weights / weights.mean()).float()
+
+
+def share_of_each(values: Tensor, labels: Tensor, share: Tensor, classes: int) -> Tensor:
+    """For each of K `classes` the value that the same `share` of its own values reaches, ``[K]``.
+
+    That is the value at place ``max(int(n share) - 1, 0)`` of its n values, the largest first; of a class without any
+    it means nothing.
+
+    Args:
+        values: ``[N]``.
+        labels: the class of each value, ``[N]`` int64.
+        share: 0-d, from 0 to 1.
+    """
+    counts = counted(labels, classes)
+    order = values.sort(descending=True, stable=True).indices
+    order = order[labels[order].sort(stable=True).indices]  # by class, and there by value
+    place = (counts * share.double() + 1e-9).long() - 1  # 0.29 * 100 is 28.999...
+    start = (counts.cumsum(0) - counts).long()
+    return values[order[(start + place.clamp_min(0)).clamp(max=len(values) - 1)]]
+
+
 # ---- unlabeled images of no known class
 
 

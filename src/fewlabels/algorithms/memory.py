@@ -88,6 +88,35 @@ class Votes(nn.Module):
         return first - second
 
 
+class ClassQueues(nn.Module):
+    """The last Q vectors of each of K classes; the oldest of a class are overwritten by its own."""
+
+    rows: Tensor
+    """``[K, Q, D]`` float32; 0 where none has been written."""
+    written: Tensor
+    """How many vectors of each class there were, ``[K]`` int64."""
+
+    def __init__(self, classes: int, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(classes, size, width))
+        self.register_buffer("written", torch.zeros(classes, dtype=torch.int64))
+
+    @torch.no_grad()
+    def write(self, vectors: Tensor, labels: Tensor) -> None:
+        """Append vectors ``[n, D]`` of the classes `labels` ``[n]`` int64, of every rank in their order."""
+        vectors, labels = parallel.gather(vectors.float()), parallel.gather(labels)
+        classes, size, _ = self.rows.shape
+        of = labels[:, None] == torch.arange(classes, device=labels.device)
+        order = (self.written + of.cumsum(0) - 1).gather(1, labels[:, None])[:, 0]
+        place = labels * size + order % size
+        self.rows.view(classes * size, -1)[place] = vectors[newest(place, classes * size)[place]]
+        self.written += of.sum(0)
+
+    def means(self) -> Tensor:
+        """The mean of what there is of each class, ``[K, D]``; 0 where nothing is."""
+        return self.rows.sum(1) / self.written.clamp(1, self.rows.shape[1])[:, None]
+
+
 class Ring(nn.Module):
     """The last Q rows of several kinds, such as keys and values; the oldest are overwritten.
 

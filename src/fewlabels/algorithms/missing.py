@@ -74,8 +74,8 @@ class Missing(Checked):
         if self.parts & {"cai", "dr"}:
             if not isinstance(step.select, Threshold) or step.select.broadcast:
                 raise ValueError(
-                    f"Missing.name {self.name} lowers one confidence threshold class by class, and {owner} selects its "
-                    "images in another way: use cap"
+                    f"Missing.name {self.name} lowers one confidence threshold class by class, and "
+                    f"{step.selected_by or owner} selects its images in another way: use cap"
                 )
             tau = step.select.tau
         if "cap" in self.parts and self.weighting != "weighted":

@@ -39,10 +39,15 @@ class Seen(NamedTuple):
     which it writes here in `select`."""
     further: tuple[Outputs, ...] = ()
     """Of the images that a step has beside the views (`Consistency.beside`), with gradient."""
+    average: Net | None = None
+    """The running average of the net, whoever guesses."""
 
 
 class Part(nn.Module):
     """State that several slots share."""
+
+    def refresh(self, logits: Tensor) -> None:
+        """Take in what the averaged model says of all unlabeled images, as `Algorithm.refresh`."""
 
     def remarks(self, classes: Sequence[str]) -> list[str]:
         """Sentences for the user after the training, as `Algorithm.remarks`."""
@@ -94,6 +99,12 @@ def probabilities(seen: Seen) -> Tensor:
 def sharpened(temperature: float) -> Slot:
     """Align: ``softmax(logits / T)`` in place of ``softmax(logits)``, ``[M, K]``."""
     return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
+
+
+def guessed_by(align: Slot | None, seen: Seen, logits: Tensor) -> Tensor:
+    """What `align` makes of other logits ``[M, K]`` of the weak views, ``[M, K]``; None: their softmax."""
+    seen = seen._replace(weak=seen.weak._replace(logits=logits), probs=logits.softmax(1))
+    return seen.probs if align is None else align(seen)
 
 
 class Threshold:

@@ -18,6 +18,7 @@ from fewlabels.config.settings import Data, Train
 from fewlabels.data.names import is_folder
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.data.tarset import holds_tars
 from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import check as checking
 from fewlabels.datatools import listing
@@ -136,7 +137,7 @@ def run_check(command: Check) -> int:
 
 
 def _holds_pictures(path: Path) -> bool:
-    return path.is_dir() or is_zip(path)
+    return (path.is_dir() and not holds_tars(path)) or is_zip(path)
 
 
 def _print_report(result: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ from fewlabels.config.settings import Data
 from fewlabels.data import tfrecord
 from fewlabels.data.contents import part_of
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit
+from fewlabels.data.tarset import holds_tars
 from fewlabels.data.unpacked import is_zip
 from fewlabels.datatools import convert as converting
-from fewlabels.datatools import folders
+from fewlabels.datatools import folders, packing
 from fewlabels.datatools import prepare as preparing
 from fewlabels.datatools.layout import Layout, Step, check_absent, check_free, fill, layout, write_new
 from fewlabels.runtime.regular import expanded, real
@@ -98,11 +99,11 @@ class Rename(_New):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(_New):
-    """Turn a data name, an .npz file or TFRecord files into a folder of pictures, or a folder into these; or a folder
-    into a new one of small JPEG files, ready to be read fast."""
+    """Turn a data name, an .npz file, TFRecord or tar files into a folder of pictures, or a folder into these; or a
+    folder into a new one of small JPEG files, ready to be read fast."""
 
     source: From
-    """NAME.SEED@SIZE, FILE.npz, FILE.tfrecord, or a folder."""
+    """NAME.SEED@SIZE, FILE.npz, FILE.tfrecord, FILE.tar, or a folder of pictures or tar files."""
     to: To
     """New folder, FILE.npz or FILE.tfrecord."""
     root: str | None = None
@@ -110,6 +111,8 @@ class Convert(_New):
     image_size: int | None = None
     """Side in pixels of the arrays; default: chosen from the pictures. From a folder to a new folder: the shorter side
     of each picture at most, in JPEG files of quality 90."""
+    tar: int | None = None
+    """From a folder of pictures to a new one of tar files in WebDataset's form: so many pictures in each."""
     bits: int = 16
     """Bits that grey pictures of 16 bits use; the highest 8 of them are kept."""
     max_pixels: int = MAX_PIXELS
@@ -200,19 +203,25 @@ def run_convert(command: Convert) -> int:
     """One side is a folder; the other says by its ending what it is."""
     origin, to = expanded(command.source), expanded(command.to)
     if to.suffix.lower() in (".npz", ".tfrecord"):
+        if command.tar is not None:
+            raise UsageError(f"--tar makes a folder of tar files, and {to.name} is called as a file is")
         return _from_folder(command, layout(origin, validation=False), to)
+    if command.tar is not None:
+        return _pack(command, origin, to)
     notes: Sequence[str] = ()
     if origin.suffix.lower() == ".npz":
         source = converting.read_npz(origin)
         new, notes = converting.from_source(source), source.notes
     elif origin.suffix.lower() == ".tfrecord":
         new = converting.from_records(origin)
+    elif holds_tars(origin):
+        new = converting.from_tars(origin)
     elif origin.is_dir() and command.image_size is not None:
         return _prepare(command, origin, to)
     elif origin.is_dir() or is_zip(origin):
         raise UsageError(
             f"{origin} holds pictures; what it becomes must end in .npz or .tfrecord, got {to.name}; a folder of them "
-            "becomes a folder of smaller ones with --image-size"
+            "becomes a folder of smaller ones with --image-size, and one of tar files with --tar"
         )
     else:
         source, split = load_split(Data(command.source, root=command.root, image_size=command.image_size))
@@ -242,6 +251,25 @@ def _prepare(command: Convert, origin: Path, to: Path) -> int:
     notes.append(f"checksums: cd {to} && sha256sum -c {preparing.OWN}/{preparing.SUMS}")
     pairs = [(str(origin / one.origin), one.path) for one in found.pictures]
     return _done(command, to, pairs, left_out=len(found.left_out), notes=notes)
+
+
+def _pack(command: Convert, origin: Path, to: Path) -> int:
+    rows = command.tar
+    assert rows is not None
+    if rows < 1:
+        raise UsageError(f"--tar must be at least 1, got {rows}")
+    if command.image_size is not None or command.skip_corrupt:
+        raise UsageError("--tar takes pictures as they are: neither --image-size nor --skip-corrupt go with it")
+    found = layout(origin)
+    check_free(to, found.root)
+    notes: Sequence[str] = ()
+    if not command.dry_run:
+        with bar("packing") as report:
+            notes = packing.write_tars(found, to, rows, _decoding(command), report)
+    planned = packing.plan(found, rows)
+    pairs = [(str(found.pictures[row].path), f"{tar}/{key}") for tar, some in planned.items() for key, row in some]
+    told = f"--data {to}/ --data.classes {to / packing.CLASSES} trains on them with the names of the classes"
+    return _done(command, to, pairs, notes=[*notes, told])
 
 
 def _from_folder(command: Convert, found: Layout, to: Path) -> int:

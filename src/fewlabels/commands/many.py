@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,9 +29,7 @@ from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
 from fewlabels.sweep import remote
 from fewlabels.sweep.on import On
-from fewlabels.sweep.on_ray import Ray
-from fewlabels.sweep.on_slurm import Slurm
-from fewlabels.sweep.plan import Job, Kind, holds, saved
+from fewlabels.sweep.plan import Job, Kind, holds
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
 from fewlabels.sweep.remote import Engine
 from fewlabels.training import log
@@ -51,7 +48,8 @@ def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, pr
     with owning(lambda: Lock(jobs[0].root), partial(print, file=sys.stderr, flush=True)):
         jobs = plan()
         left = [job for job in jobs if not job.finished]
-        with _engine(on, jobs, left) as engine:
+        asked = on if left else On()
+        with remote.engine_of(asked, jobs[0].root, gpus=int(jobs[0].config.device != "cpu")) as engine:
             places = _places(jobs) if engine is None else [None] * len(left)
             print(_summary(jobs, places, engine), flush=True)
             live = progress and Console(stderr=True).is_terminal
@@ -72,22 +70,6 @@ def _places(jobs: Sequence[Job]) -> Sequence[str | None]:
     """The GPUs that the runs are given out to, or one place for one after another."""
     devices = gpus(jobs[0].config.device)[: sum(not job.finished for job in jobs)]
     return devices if len(devices) > 1 else [None]
-
-
-@contextlib.contextmanager
-def _engine(on: On, jobs: Sequence[Job], left: Sequence[Job]) -> Iterator[Engine | None]:
-    """What starts those that are `left`; None for this machine, or where there is nothing to start."""
-    gpus = int(jobs[0].config.device != "cpu")
-    engine: Engine | None = None
-    if left and on.name == "slurm":
-        engine = Slurm(on, jobs[0].root, gpus=gpus)
-    elif left and on.name == "ray":
-        engine = Ray(on, gpus=gpus)
-    try:
-        yield engine
-    finally:
-        if engine is not None:
-            engine.close()
 
 
 def _summary(jobs: Sequence[Job], places: Sequence[str | None], engine: Engine | None) -> str:
@@ -145,7 +127,7 @@ def _work(job: Job) -> str:
 # ---- while they train
 
 
-class _Shown(Board):
+class _Shown(Board[Job]):
     """What both displays do: count the runs, and say a sentence once."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -352,7 +334,7 @@ def _remark(job: Job, result: Result) -> str:
         return ""
     if (outcome := result.outcomes.get(job.name)) and outcome.kind == "failed":
         return f"failed: {outcome.reason}"
-    step, _ = saved(job.path, job.config.steps, job.baseline) if holds(job.path, job.config) else (0, False)
+    step, _ = job.progress()
     return f"stopped at step {step} of {job.steps}" if step else "not begun"
 
 

@@ -277,6 +277,8 @@ def spelled(sentence: str, command: str) -> str:
 
     if command in ("split", "data"):
         groups: dict[str, tuple[type, str]] = {"Data": (Data, "")}
+    elif command == "predict":
+        groups = {"On": (On, "on.")}
     elif command in ("train", ""):
         parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema, On)}
         algorithms = {cls.__name__: (cls, "" if command else "algorithm.") for cls in _algorithms().values()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -42,17 +43,20 @@ class Command(Data):
     unlabeled_by: str | None = field(default=None, kw_only=True)
     """CSV file of `fewlabels predict` by which the unlabeled set gets as many pictures of each class (--balance)."""
     min_confidence: float | None = field(default=None, kw_only=True)
-    """Confidence from which a prediction counts; default 0.95 with --pseudo-labels, 0 with --unlabeled-by; at 0 all
-    do."""
+    """Confidence from which a prediction counts; default 0.95 with --pseudo-labels, 0 with --tail or --unlabeled-by;
+    at 0 all do."""
     balance: int | None = field(default=None, kw_only=True)
     """With --pseudo-labels: take this many predictions of each class, the most confident ones; 0: as many as the class
     with the fewest has. With --unlabeled-by: so many pictures of each class, drawn or repeated; default 0."""
+    tail: float | None = field(default=None, kw_only=True)
+    """With --pseudo-labels: take a larger share of the predictions of a class the fewer labels it has (CReST), the most
+    confident ones; the higher this number, 3 in the paper, the larger are the shares of all."""
 
 
 def main(args: list[str]) -> int:
     command = parse(Command, args, prog="fewlabels split")
     data = resolve_data(command.alone())
-    for name in ("min_confidence", "balance"):
+    for name in ("min_confidence", "balance", "tail"):
         if command.pseudo_labels is None and command.unlabeled_by is None and getattr(command, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UsageError(
@@ -64,10 +68,16 @@ def main(args: list[str]) -> int:
             "--pseudo-labels and --unlabeled-by choose by the same options: give one of them, and the other in a "
             "second command with the first one's file as --split"
         )
+    if command.unlabeled_by is not None and command.tail is not None:
+        raise UsageError("--tail is about the labels that --pseudo-labels FILE gives: --unlabeled-by has --balance")
     if command.min_confidence is not None and not 0 <= command.min_confidence <= 1:
         raise UsageError(f"--min-confidence must lie in 0 .. 1, got {command.min_confidence:g}")
     if command.balance is not None and command.balance < 0:
         raise UsageError(f"--balance must be at least 0 (as many as the fewest), got {command.balance}")
+    if command.tail is not None and not 0 < command.tail < inf:
+        raise UsageError(f"--tail must be above 0, got {command.tail:g}")
+    if command.tail is not None and command.balance is not None:
+        raise UsageError("--tail takes more of rare classes, and --balance as many of each: give one of them")
     out = expanded(command.out) if command.out else None
     if out and out.exists():
         raise UsageError(f"{out} exists; name another file")
@@ -81,8 +91,11 @@ def main(args: list[str]) -> int:
     if command.labeled_files is not None:
         split = with_list(split, source, command.labeled_files, rest=data.unlabeled == "rest")
     if command.pseudo_labels is not None:
-        least = LEAST if command.min_confidence is None else command.min_confidence
-        split = with_predictions(split, source, command.pseudo_labels, least=least, each=command.balance)
+        usual = LEAST if command.tail is None else 0.0
+        least = usual if command.min_confidence is None else command.min_confidence
+        split = with_predictions(
+            split, source, command.pseudo_labels, least=least, each=command.balance, tail=command.tail
+        )
     if command.unlabeled_by is not None:
         least, each = command.min_confidence or 0.0, command.balance or 0
         split = with_even_unlabeled(split, source, command.unlabeled_by, least=least, each=each)

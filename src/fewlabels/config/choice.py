@@ -13,6 +13,7 @@ import torch
 from fewlabels.config.settings import Data
 from fewlabels.data.contents import contents
 from fewlabels.data.pictures import Unreadable, header
+from fewlabels.data.tarset import holds_tars, list_tars
 from fewlabels.nets import learned
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import about
@@ -61,7 +62,7 @@ def look(data: Data) -> Look | None:
     pictures. Raises ValueError for one that has not the form of such a folder."""
     parts = [data.labeled, data.unlabeled if data.unlabeled not in ("all", "rest") else None, data.test]
     path = expanded(data.name)
-    if not (path.is_dir() or path.suffix.lower() == ".zip"):
+    if not (path.is_dir() or path.suffix.lower() in (".zip", ".tar")):
         return None
     return _look(data.name, *parts, data.label_from)
 
@@ -69,17 +70,25 @@ def look(data: Data) -> Look | None:
 @lru_cache(maxsize=4)
 def _look(name: str, labeled: str | None, unlabeled: str | None, test: str | None, label_from: Any) -> Look:
     parts = [expanded(part) if part else None for part in (labeled, unlabeled, test)]
-    found = contents(name, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
-    paths = [picture.path for picture in found.pictures if picture.part != "test"]
+    if holds_tars(expanded(name), parts[0]):
+        listing = list_tars(expanded(name), labeled=parts[0], unlabeled=parts[1], test=parts[2])
+        files = [file for file, _ in listing.train]
+        labels = Counter(label for _, label in listing.train if label is not None)
+        count = len(files) + len(listing.test)
+    else:
+        found = contents(name, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
+        files = [picture.path for picture in found.pictures if picture.part != "test"]
+        labels = Counter(p.label for p in found.pictures if p.part == "labeled" and p.label is not None)
+        count = len(found.pictures)
     heads = []
-    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
+    for file in files[:: max(1, len(files) // LOOKED_AT)]:
         try:
-            heads.append(header(path))
+            heads.append(header(file))
         except (Unreadable, OSError):
             continue  # the training says so
     return Look(
-        pictures=len(found.pictures),
-        labels=Counter(p.label for p in found.pictures if p.part == "labeled" and p.label is not None),
+        pictures=count,
+        labels=labels,
         side=int(statistics.median(min(h.height, h.width) for h in heads)) if heads else 0,
         grey=2 * sum(h.grey for h in heads) > len(heads),
     )

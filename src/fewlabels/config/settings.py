@@ -206,6 +206,9 @@ class Net(Checked):
     images (`probe`), or as in the run that `pretrained` names, if it has the same classes (`kept`)."""
     drop_path: Annotated[float, Range(0, 1, high_open=True)] = 0.0
     """Share of images that skip the last residual block in a step, growing from 0 at the first one (`timm:`)."""
+    recompute: bool = False
+    """Keep of each block its input only, and compute the rest anew in the backward pass (activation checkpointing):
+    less memory for a step that takes about a third longer (nets of `timm:` without batch norm)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,6 +217,8 @@ class Net(Checked):
                 raise ValueError(f"Net.{name} {value:g} is for Net.train lora, not for {self.train}")
         if self.drop_path and self.train == "head":
             raise ValueError(f"Net.drop_path {self.drop_path:g} is for a body that learns, not for Net.train head")
+        if self.recompute and self.train == "head":
+            raise ValueError("Net.recompute is for a body that learns, not for Net.train head")
 
     def whole(self) -> Net:
         """The net of a state dict that holds all of it, merged."""
@@ -222,7 +227,7 @@ class Net(Checked):
 
     def check(self) -> None:
         """Raises the ValueError of `build` for what has nothing to do with the images."""
-        nets.check_parts(self.name, lora=self.train == "lora", drop_path=self.drop_path)
+        nets.check_parts(self.name, lora=self.train == "lora", drop_path=self.drop_path, recompute=self.recompute)
         if self.train != "all" and not self.pretrained:
             raise ValueError(
                 f"Net.train {self.train} leaves the body of the net as it is, which then must be a learned one: give "

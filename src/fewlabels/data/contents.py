@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -76,6 +76,23 @@ def part_of(name: str) -> str | None:
     return next((part for part, words in WORDS.items() if name.casefold() in words), None)
 
 
+def parts_in(root: Path) -> dict[str, list[Path]]:
+    """The folders right in `root` that are called as each part is."""
+    named: dict[str, list[Path]] = {part: [] for part in WORDS}
+    for folder in folders_in(root):
+        if part := part_of(folder.name):
+            named[part].append(folder)
+    return named
+
+
+def check_once(root: Path, named: Mapping[str, list[Path]]) -> None:
+    """Raise ValueError where two folders are the same part."""
+    for folders in named.values():
+        if len(folders) > 1:
+            a, b = folders[:2]
+            raise ValueError(f"{root} has both a folder {a.name!r} and a folder {b.name!r}; keep one of them")
+
+
 def contents(
     path: Path | str,
     *,
@@ -112,10 +129,7 @@ def contents(
         if folder is not None and not folder.is_dir():
             raise ValueError(f"there is no folder {str(folder)!r}, which was given as the {what} part")
     taken = {real(folder) for folder in given.values() if folder is not None}
-    named: dict[str, list[Path]] = {part: [] for part in WORDS}
-    for folder in folders_in(root):
-        if part := part_of(folder.name):
-            named[part].append(folder)
+    named = parts_in(root)
     files = [f / "val_annotations.txt" for f in named["validation"] if test is None]
     annotations = next((file for file in files if file.is_file()), None)
     tested = test is not None or bool(named["test"])
@@ -123,10 +137,7 @@ def contents(
         named["test"], named["validation"] = [annotations.parent], []
     elif tested:
         named["validation"] = [f for f in named["validation"] if validation and not strict and real(f) not in taken]
-    for part, folders in named.items():
-        if len(folders) > 1 and given.get(part) is None:
-            a, b = folders[:2]
-            raise ValueError(f"{root} has both a folder {a.name!r} and a folder {b.name!r}; keep one of them")
+    check_once(root, {part: folders for part, folders in named.items() if given.get(part) is None})
 
     def chosen(part: str) -> Path | None:
         return given[part] or next(iter(named[part]), None)
@@ -268,8 +279,8 @@ def _annotated(file: Path, found: Contents) -> list[Picture]:
 def _no_folder(root: Path) -> str:
     if root.exists():
         return (
-            f"{str(root)!r} is a file; own data are a folder with labeled/CLASS/ in it, or a .zip, .csv, .tsv or "
-            ".tfrecord file"
+            f"{str(root)!r} is a file; own data are a folder with labeled/CLASS/ in it, or a .zip, .tar, .csv, .tsv "
+            "or .tfrecord file"
         )
     sentence = f"there is no folder {str(root)!r}"
     # photos/@40 or ./photos.1@40-5: the split of a named set, put behind a folder

@@ -8,6 +8,7 @@ from fewlabels.data.contents import Contents, LabelFrom, contents, part_of
 from fewlabels.data.find import folders_in, scan
 from fewlabels.data.listing import MISSING, Listing, Row, class_order, strangers
 from fewlabels.data.pictures import Unreadable, decode, find_images
+from fewlabels.data.tars import is_tar
 from fewlabels.runtime.regular import real
 from fewlabels.runtime.words import first
 
@@ -59,6 +60,11 @@ def list_folder(
         pass
     elif found.unlabeled is None:
         notes.append(f"{root} has no folder 'unlabeled'; the labeled pictures serve as the unlabeled set")
+    elif any(map(is_tar, found.others)):
+        raise ValueError(
+            f"{found.unlabeled} holds no pictures, and the parts of {root} hold tar files beside folders of pictures: "
+            "either all parts are tar files (`fewlabels data convert FOLDER NEW --tar N` makes them), or none is"
+        )
     else:
         notes.append(f"{found.unlabeled} holds no pictures; the labeled ones serve as the unlabeled set")
     tests: list[Row] = [(p, name) for name, paths in by_name.items() for p in paths]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.data.archives import DataUnavailable
+from fewlabels.data.blobs import Blob
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
-from fewlabels.data.pictures import Blob
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.words import first
 

@@ -12,19 +12,20 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.paths import Named, Paths, chosen
-from fewlabels.data.pictures import PLAIN, Blob, Decoding, Size
+from fewlabels.data.blobs import Blob, Packed, size_of
+from fewlabels.data.paths import Compact, Named, chosen
+from fewlabels.data.pictures import PLAIN, Decoding, Size
 from fewlabels.data.reading import contents_of, name_of, read_pictures
 from fewlabels.data.source import Images, Labels, OnDemand, Progress, Source, Style, mark, own_style
 from fewlabels.data.stream import Files, PictureFiles
 from fewlabels.runtime.words import first
 
-Row: TypeAlias = tuple[Path | Blob, str | None]
+Row: TypeAlias = tuple[Path | Packed, str | None]
 """A file and its class; None: unlabeled."""
 
 
@@ -54,8 +55,8 @@ class Options:
 class Rows(Sequence[Row]):
     """Very many files and their classes, each pair made when it is asked for."""
 
-    def __init__(self, files: Paths, labels: NDArray[np.int32], classes: tuple[str, ...]) -> None:
-        """labels: ``[N]``, places in `classes`."""
+    def __init__(self, files: Compact[Any, Any], labels: NDArray[np.int32], classes: tuple[str, ...]) -> None:
+        """labels: ``[N]``, places in `classes`, -1: unlabeled."""
         self.files, self.labels, self.classes = files, labels, classes
 
     def __len__(self) -> int:
@@ -68,16 +69,17 @@ class Rows(Sequence[Row]):
     def __getitem__(self, key: int | slice) -> Row | Rows:
         if isinstance(key, slice):
             return Rows(self.files[key], self.labels[key], self.classes)
-        return self.files[key], self.classes[self.labels[key]]
+        label = self.labels[key]
+        return self.files[key], None if label < 0 else self.classes[label]
 
-    def followed_by(self, other: Rows) -> Paths:
+    def followed_by(self, other: Rows) -> Compact[Any, Any]:
         """The files of both."""
         return self.files + other.files
 
 
 def _labels_of(rows: Sequence[Row]) -> set[str]:
     if isinstance(rows, Rows):
-        return {rows.classes[label] for label in np.unique(rows.labels)}
+        return {rows.classes[label] for label in np.unique(rows.labels) if label >= 0}
     return {label for _, label in rows if label is not None}
 
 
@@ -153,7 +155,7 @@ class Listing:
             style=style or own_style(images.shape[1]),
             notes=tuple(notes),
             pictures=(mark(islice(told, train)), mark(told)),
-            files=() if style or any(isinstance(file, Blob) for file in good) else tuple(map(str, good[:train])),
+            files=() if style or any(isinstance(file, Packed) for file in good) else tuple(map(str, good[:train])),
             names=Named(good[:train], partial(name_of, base=self.base)),
             test_names=Named(good[train:], partial(name_of, base=self.base)),
             held=train - own,
@@ -200,15 +202,15 @@ class Listing:
             notes.append(f"{len(mixed)} labeled pictures are the same as one of another class: {first(mixed)}")
         return notes
 
-    def _told(self, file: Path | Blob, label: int, state: bytes) -> bytes:
+    def _told(self, file: Path | Packed, label: int, state: bytes) -> bytes:
         """What tells a picture from others without decoding it: name, content and class."""
         name = self.classes[label] if label >= 0 else ""
         return mark([os.fsencode(name_of(file, self.base)), state, os.fsencode(name)]).encode()
 
 
-def _size(file: Path | Blob) -> bytes:
+def _size(file: Path | Packed) -> bytes:
     """What tells a picture of a known set from others: to read all of ImageNet would take long."""
-    return file.data if isinstance(file, Blob) else str(os.stat(file).st_size).encode()
+    return file.data if isinstance(file, Blob) else str(size_of(file)).encode()
 
 
 def short(text: str) -> str:

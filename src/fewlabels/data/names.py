@@ -58,13 +58,14 @@ class DataName:
 
 def is_folder(text: str) -> bool:
     """Whether `text` means a folder or a file: it has a path separator, starts with ``.`` or ``~``, ends with
-    ``.zip``, ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
-    special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".zip", *NO_FOLDER))
+    ``.zip``, ``.tar``, ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
+    special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".zip", ".tar", *NO_FOLDER))
     return special or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
 
 
 def is_pictures(text: str) -> bool:
-    """Whether `text` means a folder of pictures or a zip file of one, and no table, file of records or data set."""
+    """Whether `text` means a folder of pictures, a zip file of one or tar files; no table, file of records or data
+    set."""
     table = text.lower().endswith(NO_FOLDER) and not Path(text).is_dir()
     return is_folder(text) and not text.startswith("hf:") and not table
 

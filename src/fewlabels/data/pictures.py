@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fewlabels.data import jpeg, kinds
+from fewlabels.data.blobs import Blob, Packed, check_regular, opened
 from fewlabels.data.crops import Crops, cut, inner_box, picture_of, random_cut, random_cut_of
 from fewlabels.data.find import find_images, scan
 from fewlabels.data.remarks import About, hearing
@@ -71,13 +70,6 @@ class Decoding(NamedTuple):
 PLAIN = Decoding()
 
 
-class Blob(NamedTuple):
-    """A picture file that is in memory."""
-
-    name: str
-    data: bytes
-
-
 class Unreadable(ValueError):
     """A file that is no picture, or a broken one."""
 
@@ -95,7 +87,7 @@ class Header(NamedTuple):
 
 
 def decode(
-    file: Path | str | Blob,
+    file: Path | str | Packed,
     channels: int,
     size: Size | None,
     how: Decoding = PLAIN,
@@ -131,19 +123,20 @@ def decode(
 
 
 def _fast(
-    file: Path | str | Blob, channels: int, size: Size | None, how: Decoding, crop: Crops | None
+    file: Path | str | Packed, channels: int, size: Size | None, how: Decoding, crop: Crops | None
 ) -> Images | None:
     """`decode` by `jpeg.decoder`; None where Pillow has to do it, or to say what is wrong."""
     if (decoder := jpeg.decoder()) is None:
         return None
     try:
-        if isinstance(file, Blob):
+        check_regular(file)
+        if kinds.refused(file):
+            return None
+        if isinstance(file, Packed):
             data = file.data
         else:
-            if not stat.S_ISREG(os.stat(file).st_mode) or kinds.refused(file):
-                return None
-            with open(file, "rb", buffering=0) as opened:
-                data = opened.read()
+            with open(file, "rb", buffering=0) as content:
+                data = content.read()
         frame = jpeg.frame(data)
         if frame is None or (channels == 1 and not frame.grey):
             return None
@@ -225,16 +218,18 @@ def fit(image: Image.Image, size: Size, how: Fit = "crop") -> Image.Image:
 
 
 @contextmanager
-def _opened(file: Path | str | Blob, max_pixels: int, about: About | None) -> Iterator[Image.Image]:
-    name, content = (file.name, io.BytesIO(file.data)) if isinstance(file, Blob) else (file, file)
+def _opened(file: Path | str | Packed, max_pixels: int, about: About | None) -> Iterator[Image.Image]:
+    name = str(file) if isinstance(file, Packed) else file
     try:
-        if not isinstance(file, Blob) and not stat.S_ISREG(os.stat(file).st_mode):
-            raise ValueError("not a regular file")  # a pipe could wait for ever, a device never end
+        check_regular(file)
         if kind := kinds.refused(name):
             raise ValueError(str(kind))
         if max_pixels > (Image.MAX_IMAGE_PIXELS or max_pixels):
             Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's limit is one for the whole process
-        with hearing(name, about), Image.open(content, formats=kinds.formats()) as picture:
+        with ExitStack() as stack:
+            content = stack.enter_context(file.open()) if isinstance(file, Packed) else file
+            stack.enter_context(hearing(name, about))
+            picture = stack.enter_context(Image.open(content, formats=kinds.formats()))
             _check_size(f"{picture.width} x {picture.height}", picture.width * picture.height, max_pixels)
             yield picture
     except UnidentifiedImageError as error:
@@ -266,22 +261,17 @@ def _too_large(shape: str, max_pixels: int) -> str:
 _END = 1 << 16
 
 
-def _filled_up(file: Path | str | Blob) -> bool:
+def _filled_up(file: Path | str | Packed) -> bool:
     """Whether a JPEG file ends with zeros, and not with its end mark before them; its decoder makes such parts grey."""
-    if isinstance(file, Blob):
-        end = file.data[-_END:]
-    else:
-        with open(file, "rb") as opened:
-            opened.seek(max(0, os.fstat(opened.fileno()).st_size - _END))
-            end = opened.read()
+    with opened(file) as content:
+        content.seek(max(0, content.seek(0, os.SEEK_END) - _END))
+        end = content.read()
     return end.endswith(bytes(16)) and not end.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
-def _head(file: Path | str | Blob) -> bytes:
-    if isinstance(file, Blob):
-        return file.data[: kinds.HEAD]
-    with open(file, "rb") as opened:
-        return opened.read(kinds.HEAD)
+def _head(file: Path | str | Packed) -> bytes:
+    with opened(file) as content:
+        return content.read(kinds.HEAD)
 
 
 # ---- pixels
@@ -379,7 +369,7 @@ def _orientation(picture: Image.Image, about: About | None) -> int:
     return number if 1 <= number <= 8 else 1
 
 
-def is_plain(file: Path | Blob, how: Decoding = PLAIN) -> bool:
+def is_plain(file: Path | Packed, how: Decoding = PLAIN) -> bool:
     """Whether every reader takes the file for the pixels that `decode` gives: PNG or JPEG of 8 bits, not turned.
 
     Raises `Unreadable`.
@@ -389,7 +379,7 @@ def is_plain(file: Path | Blob, how: Decoding = PLAIN) -> bool:
         return plain and _bits(picture, 16) is None and _orientation(picture, None) == 1
 
 
-def header(file: Path | Blob, how: Decoding = PLAIN) -> Header:
+def header(file: Path | Packed, how: Decoding = PLAIN) -> Header:
     """Size, as `decode` gives it, and whether the picture is grey. Raises `Unreadable`."""
     with _opened(file, how.max_pixels, About()) as picture:  # decoding says it again
         return Header(*upright_size(picture), is_grey(picture))

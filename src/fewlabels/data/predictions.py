@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import short
@@ -35,7 +36,15 @@ class Guess:
     """0 .. 1; 1 where nobody asks for it."""
 
 
-def with_predictions(split: Split, source: Source, path: Path | str, *, least: float, each: int | None = None) -> Split:
+def with_predictions(
+    split: Split,
+    source: Source,
+    path: Path | str,
+    *,
+    least: float,
+    each: int | None = None,
+    tail: float | None = None,
+) -> Split:
     """`split` with the labels that a CSV file with the columns path, label and confidence gives to unlabeled images.
 
     Images that are labeled or validation ones, and predictions that are `UNSURE` (unless a class is called so), are
@@ -48,24 +57,33 @@ def with_predictions(split: Split, source: Source, path: Path | str, *, least: f
         least: confidence from which a prediction counts, 0 .. 1; at 0 there need be no column of that name.
         each: take so many of each class, the most confident ones, those first in the file where equal; 0: as many as
             the class with the fewest has. None: all.
+        tail: alpha of `tail_rates`; of each class its rate of the predictions is taken, rounded down, in that order.
 
     Raises:
         ValueError: the file is no such table or names a picture or class that is not there; none is left.
     """
-    guesses, unsure, digest = _guesses(source, path, least, each, each is not None)
+    assert each is None or tail is None
+    if tail is not None and not 0 < tail < np.inf:
+        raise ValueError(f"the alpha of the tail must be above 0, got {tail:g}")
+    guesses, unsure, digest = _guesses(source, path, least, each, each is not None or tail is not None)
     free = set(np.setdiff1d(split.unlabeled, np.append(split.labeled, split.validation)).tolist())
     unlabeled = [guess for guess in guesses if guess.row in free]
     sure = [guess for guess in unlabeled if guess.confidence >= least]
     total = len(guesses) + unsure
     taken = sure if each is None else _balanced(sure, source.classes, each, least)
+    if tail is not None:
+        taken = _rarer_more(sure, tail_rates(split.class_counts, tail))
     if not taken:
+        few = ", or too few are for the share of any class that the tail leaves" if sure and tail is not None else ""
         raise ValueError(
             f"{path}: none of its {total} predictions is of an unlabeled picture with a confidence of at least "
-            f"{least:g}"
+            f"{least:g}{few}"
         )
     rule = f"confidence at least {least:g}"
     if each is not None:
         rule += f", {len(taken) // len(source.classes)} of each class"
+    if tail is not None:
+        rule += f", tail {tail:g}"
     new = split.with_labels(
         [guess.row for guess in taken],
         [guess.label for guess in taken],
@@ -151,6 +169,27 @@ def _guesses(
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None
     return guesses, unsure, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def tail_rates(counts: Sequence[float], alpha: float) -> NDArray[np.float64]:
+    """Which share of the predictions of each class become labels: more of a rarer one, ``[K]``, from 0 to 1.
+
+    CReST (Wei et al. 2021, https://arxiv.org/abs/2102.09559, section 3.2): the class of rank l of K gets
+    ``(n_(K+1-l) / n_1)^(1/alpha)``, where n are the sorted counts, the largest first, so that all of the rarest are
+    taken. Classes with equal counts get the mean of their rates.
+
+    counts: labels of each class, ``[K]``; a class without any counts as if it had one.
+    """
+    n = np.maximum(np.asarray(counts, np.float64), 1)
+    rates = np.empty(len(n))
+    rates[np.argsort(-n, kind="stable")] = (np.sort(n) / n.max()) ** (1 / alpha)
+    return np.array([rates[n == own].mean() for own in n])
+
+
+def _rarer_more(guesses: list[Guess], rates: NDArray[np.float64]) -> list[Guess]:
+    """Of each class its share, rounded down, the most confident ones."""
+    groups = [sorted((g for g in guesses if g.label == c), key=lambda g: -g.confidence) for c in range(len(rates))]
+    return [g for group, rate in zip(groups, rates, strict=True) for g in group[: int(len(group) * rate + 1e-9)]]
 
 
 def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: float) -> list[Guess]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewlabels.data import cache
+from fewlabels.data.blobs import Blob, Member, Packed, check_regular, opened
 from fewlabels.data.kinds import formats
 from fewlabels.data.paths import Named
 from fewlabels.data.pictures import (
     LARGEST_SIDE,
     PLAIN,
-    Blob,
     Decoding,
     Fit,
     Header,
@@ -136,10 +135,8 @@ def read_open(pictures: Sequence[Image.Image], *, image_size: Size | None = None
     return Pictures(images, np.ones(len(pictures), bool), (*notes, *sentences(abouts, names, how.bits)))
 
 
-def name_of(file: Path | Blob, base: Path | None) -> str:
+def name_of(file: Path | Packed, base: Path | None) -> str:
     """What sentences call a file: its path in `base`, or else all of it. (`Path.relative_to` takes 14 us.)"""
-    if isinstance(file, Blob):
-        return file.name
     return str(file).removeprefix(f"{base}{os.sep}") if base is not None else str(file)
 
 
@@ -168,22 +165,20 @@ def digests_of(files: PictureFiles) -> list[bytes]:
     return [hashlib.blake2b(_sample(file), digest_size=16).digest() for file in files]
 
 
-def _sample(file: Path | Blob) -> bytes:
-    if isinstance(file, Blob):
-        return file.data
+def _sample(file: Path | Packed) -> bytes:
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            return b""
-        with open(file, "rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            if size <= SAMPLES * SAMPLE:
-                return opened.read()
+        check_regular(file)
+        with opened(file) as content:
+            size = content.seek(0, os.SEEK_END)
+            content.seek(0)
+            if isinstance(file, Blob) or size <= SAMPLES * SAMPLE:
+                return content.read()
             parts = [size.to_bytes(8, "little")]
             for i in range(SAMPLES):
-                opened.seek((size - SAMPLE) * i // (SAMPLES - 1))
-                parts.append(opened.read(SAMPLE))
+                content.seek((size - SAMPLE) * i // (SAMPLES - 1))
+                parts.append(content.read(SAMPLE))
             return b"".join(parts)
-    except OSError:  # decoding says so
+    except (OSError, ValueError):  # decoding says so
         return b""
 
 
@@ -205,6 +200,9 @@ def _entry(
             yield name_of(file, base)
             if isinstance(file, Blob):
                 yield file.data
+                continue
+            if isinstance(file, Member):
+                yield " ".join(map(str, (*file.tar[1:], file.start, file.size)))
                 continue
             try:
                 facts = os.stat(file)
@@ -236,7 +234,7 @@ def _remembered(
 def _mended(files: PictureFiles, broken: dict[int, str], how: Decoding) -> bool:
     """Whether what could not be read can be now: its disk was away, or its permissions were changed."""
 
-    def reads(file: Path | Blob) -> bool:
+    def reads(file: Path | Packed) -> bool:
         try:
             decode(file, 1, None, how, About(look=False))
         except Unreadable:

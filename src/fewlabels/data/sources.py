@@ -23,6 +23,8 @@ from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
 from fewlabels.data.resized import resized
 from fewlabels.data.source import FACTS, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
+from fewlabels.data.tars import is_tar
+from fewlabels.data.tarset import holds_tars, list_tars
 from fewlabels.data.tfrecord import list_records
 from fewlabels.runtime.regular import expanded
 
@@ -70,7 +72,7 @@ def load(
         raise ValueError(f"image_size must be at least 4, got {image_size}")
     path = expanded(name.base)
     ending = path.suffix.lower()
-    plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord")
+    plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord") or is_tar(path)
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if plain and (wrong := next((part for part, folder in given.items() if folder is not None), None)):
         raise ValueError(f"{wrong} names a part of a folder of own pictures, and {name.base} is none")
@@ -86,6 +88,8 @@ def load(
             listing = list_table(path, root)
         elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
+        elif holds_tars(path, labeled):
+            listing = list_tars(path, labeled=labeled, unlabeled=unlabeled, test=test, validation=validation)
         else:
             listing = list_folder(
                 path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from, validation=validation

@@ -10,13 +10,14 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from fewlabels.data.blobs import Packed
 from fewlabels.data.crops import Crops, small_part
 from fewlabels.data.paths import chosen
-from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, Unreadable, decode
+from fewlabels.data.pictures import PLAIN, About, Decoding, Unreadable, decode
 from fewlabels.data.source import Images, Labels, OnDemand
 from fewlabels.data.workers import Map, count, workers
 
-PictureFiles: TypeAlias = Sequence[Path | Blob]
+PictureFiles: TypeAlias = Sequence[Path | Packed]
 
 
 class Files(OnDemand):
@@ -111,8 +112,7 @@ class Files(OnDemand):
 
     def _stand_in(self, row: int, reason: str, crop: Crops | None, work: Callable[..., Any]) -> Images:
         """What is read in place of the picture at `row`."""
-        file = self._files[row]
-        name = file.name if isinstance(file, Blob) else str(file)
+        name = str(self._files[row])
         if self._groups is None:
             raise Unreadable(name, f"{reason}; mend it and resume, or leave such out (--data.skip-corrupt)")
         others = np.flatnonzero(self._groups == self._groups[row])

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.blobs import Blob
 from fewlabels.data.listing import Listing, Row
-from fewlabels.data.pictures import Blob
 
 MOST_CLASSES = 100_000
 """Classes that labels may ask for: a label is the number of its class, and all classes below it are made too."""

@@ -1,4 +1,4 @@
-"""Arrays and TFRecord files to a folder of pictures, and back."""
+"""Arrays, TFRecord and tar files to a folder of pictures, and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
@@ -16,14 +16,17 @@ import numpy as np
 
 from fewlabels.data import tfrecord
 from fewlabels.data.arrays import check_archive, from_arrays
+from fewlabels.data.blobs import Member, Packed
 from fewlabels.data.crops import picture_of
 from fewlabels.data.find import is_helper
 from fewlabels.data.folder import NO_CLASS
-from fewlabels.data.pictures import PLAIN, About, Blob, Decoding, decode, is_plain
+from fewlabels.data.listing import Listing
+from fewlabels.data.pictures import PLAIN, About, Decoding, decode, is_plain
 from fewlabels.data.reading import read_pictures
 from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Images, Progress, Source
 from fewlabels.data.split import Split
+from fewlabels.data.tarset import list_tars
 from fewlabels.datatools.layout import Layout, check_absent, fresh_folder, in_order, write_all, write_new
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.regular import real
@@ -195,20 +198,35 @@ def from_records(path: Path) -> list[New]:
 
     RealMix's scripts/tfrecord_to_image.py writes flat files INDEX_LABEL.png.
     """
-    listing = tfrecord.list_records(path)
+    return _from_listing(tfrecord.list_records(path))
+
+
+def from_tars(path: Path) -> list[New]:
+    """The pictures of tar files, byte for byte, in class folders; which files: see `tarset.list_tars`."""
+    return _from_listing(list_tars(path))
+
+
+def _from_listing(listing: Listing) -> list[New]:
     folder = dict(zip(listing.classes, class_folders(listing.classes), strict=True))
     width = len(str(max(len(listing.train), len(listing.test)) - 1))
+    own = len(listing.train) - listing.held
     out = []
-    for part, rows in (("labeled", listing.train), ("test", listing.test)):
+    for part, rows in (("labeled", listing.train[:own]), ("val", listing.train[own:]), ("test", listing.test)):
         for row, (file, label) in enumerate(rows):
-            assert isinstance(file, Blob)
+            assert isinstance(file, Packed)
             to = Path("unlabeled") if label is None else Path(part) / folder[label]
-            out.append(New(to / f"{row:0{width}}", partial(_with_ending, file.data)))
+            out.append(New(to / f"{row:0{width}}", partial(_with_ending, file)))
     return out
 
 
-def _with_ending(data: bytes) -> tuple[bytes, str]:
-    return data, ".jpg" if data.startswith(b"\xff\xd8") else ".png"
+def _with_ending(file: Packed) -> tuple[bytes, str]:
+    data = file.data
+    return data, PurePath(file.within).suffix if isinstance(file, Member) else ending_of(data)
+
+
+def ending_of(data: bytes) -> str:
+    """The ending of a JPEG or PNG file."""
+    return ".jpg" if data.startswith(b"\xff\xd8") else ".png"
 
 
 def record_files(found: Layout, to: Path) -> dict[Path, list[tuple[Path, int]]]:

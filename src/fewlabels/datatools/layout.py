@@ -17,7 +17,8 @@ from fewlabels.data.contents import contents
 from fewlabels.data.listing import class_order
 from fewlabels.data.pictures import Unreadable
 from fewlabels.data.source import Progress
-from fewlabels.runtime.regular import real
+from fewlabels.data.tarset import holds_tars
+from fewlabels.runtime.regular import expanded, real
 from fewlabels.runtime.words import by_reason
 
 
@@ -69,6 +70,8 @@ def layout(root: Path | str, *, validation: bool = True) -> Layout:
     Raises:
         ValueError: there is no such folder, or no picture in it.
     """
+    if holds_tars(expanded(root)):
+        raise ValueError(f"{root} holds tar files; `fewlabels data convert` makes a folder of pictures of them")
     found = contents(root, validation=validation)
     root = found.root
     if not found.pictures:

@@ -12,9 +12,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import metrics
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from fewlabels.data.gather import make_store
@@ -61,6 +58,10 @@ def criteria(features: Floats, logits: Floats, seed: int = 0) -> dict[str, float
     cluster) how far apart the clusters of k-means lie. seed: of k-means. Raises ValueError for fewer than K + 1 images
     and for values that are no finite numbers.
     """
+    from sklearn import metrics  # late: a third of the start-up of a training, which needs none of it
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):
         raise ValueError("features and logits must be finite numbers")
     n, classes = logits.shape

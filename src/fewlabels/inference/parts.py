@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewlabels.data.blobs import Member
 from fewlabels.data.pictures import About
 from fewlabels.data.predictions import UNSURE
 from fewlabels.data.remarks import sentences
@@ -92,7 +93,7 @@ def write_shard(
                     if progress is not None:
                         progress(start + done, len(own))
 
-                bad, notes, unsure = place.write(model, number, some, form, by, show, broken)
+                bad, notes, unsure = place.write(model, number, some, chosen.file, form, by, show, broken)
                 out.unsure += unsure
                 out.notes += [f"part {number}: {note}" for note in notes]
                 if bad:
@@ -125,6 +126,10 @@ class Place:
 
     def part(self, number: int) -> Path:
         return self.folder / f"{self.shard.name}-part-{number:05}.csv"
+
+    def there(self) -> set[str]:
+        """Names of the parts that are whole."""
+        return {path.name for path in self.folder.glob(f"{self.shard.name}-part-*.csv")}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -190,6 +195,7 @@ class Place:
         model: Predictor,
         number: int,
         paths: Sequence[str],
+        file_of: Callable[[str], Path | Member],
         form: Form,
         temperature: float,
         progress: Callable[[int, int], None],
@@ -205,7 +211,7 @@ class Place:
         try:
             with temporary.open("wb") as file:
                 file.write(_csv([form.head]))
-                for rows, images, done in decoded_chunks(model, [Path(p) for p in paths], abouts, corrupt):
+                for rows, images, done in decoded_chunks(model, [*map(file_of, paths)], abouts, corrupt):
                     ids, probabilities = asked(model, images, temperature)
                     found = list(zip((paths[i] for i in rows), ids.tolist(), probabilities, strict=True))
                     file.write(_csv([form.cells(*row) for row in found]))
@@ -331,7 +337,7 @@ def _check_shard(place: Place, facts: dict[str, Any], every: Digest) -> tuple[in
     """How many parts, unreadable pictures and unsure ones a shard has; its pictures are added to `every`."""
     form = Form(tuple(facts["classes"]), facts["probabilities"], facts["top"], facts["threshold"])
     count, own = -(-facts["own"] // facts["part_rows"]), Digest()
-    there = {path.name for path in place.folder.glob(f"{place.shard.name}-part-*.csv")}
+    there = place.there()
     expected = [place.part(number) for number in range(1, count + 1)]
     if lacking := [path.name for path in expected if path.name not in there]:
         raise PartsError(

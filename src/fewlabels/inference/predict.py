@@ -12,10 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.blobs import Member
 from fewlabels.data.contents import LabelFrom, class_in_name
-from fewlabels.data.pictures import About, Unreadable, decode, find_images
+from fewlabels.data.find import scan
+from fewlabels.data.pictures import About, Unreadable, decode
 from fewlabels.data.remarks import sentences
 from fewlabels.data.source import Progress
+from fewlabels.data.tars import is_tar, members_of, pictures_in
 from fewlabels.data.workers import count
 from fewlabels.inference import tables
 from fewlabels.inference.model import Predictor
@@ -85,40 +88,53 @@ class Predictions:
         return sum(not form.sure(p) for p in self.confidence.tolist())
 
 
-def _named(file: Path, ends: Sequence[str]) -> str | None:
+def _named(file: Path | Member, ends: Sequence[str]) -> str | None:
     """The class in a file's name: the longest known one (``ZSU_23_4``), else what follows the last ``_``."""
-    return next((name for name in ends if file.stem.endswith(f"_{name}")), class_in_name(file))
+    path = Path(str(file))
+    return next((name for name in ends if path.stem.endswith(f"_{name}")), class_in_name(path))
 
 
 class Picture(NamedTuple):
-    file: Path
+    file: Path | Member
     relative: str
     """Its path below the folder that was named; the path of a file that was named itself."""
     folder: str | None = None
-    """The first folder on that path."""
+    """The first folder on that path; of a picture in a tar file there is none."""
 
 
 def pictures(paths: Iterable[Path | str]) -> Iterator[Picture]:
-    """The image files, and all images under the folders, in this order and sorted by relative path within a folder.
+    """The image files, and all images under the folders, in this order and sorted by relative path within a folder. A
+    tar file is as a folder of its pictures, in their order in there.
 
-    Raises ValueError for a path that does not exist and for folders without any image.
+    Raises ValueError for a path that does not exist, for folders and tar files without any image, and for a tar file
+    that is damaged (`tars.index_of`).
     """
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}")
-        inside = find_images(path)
+        if not path.is_dir():
+            yield from _of_file(path)
+            continue
+        found = scan(path)
+        inside = sorted([*found.images, *filter(is_tar, found.others)], key=Path.as_posix)
         if not inside:
             raise ValueError(f"there is no image in {path}")
-        if not path.is_dir():
-            yield Picture(path, str(path))
-            continue
         for file in inside:
             relative = file.relative_to(path)
-            yield Picture(file, str(relative), relative.parts[0] if len(relative.parts) > 1 else None)
+            if is_tar(file):
+                yield from (Picture(one, str(relative / one.within)) for one in members_of([file])[0])
+            else:
+                yield Picture(file, str(relative), relative.parts[0] if len(relative.parts) > 1 else None)
+
+
+def _of_file(path: Path) -> Iterator[Picture]:
+    """A file that was named itself, or the pictures of a tar file."""
+    return (Picture(file, str(file)) for file in (pictures_in(path) if is_tar(path) else [path]))
 
 
 def listed(data: bytes, name: str) -> Iterator[Picture]:
-    """The pictures of a list: one path on each line, or ended by a NUL if there are any; empty ones are passed over.
+    """The pictures of a list: one path of a picture or tar file on each line, or ended by a NUL if there are any; empty
+    ones are passed over.
 
     data: the list, which is called `name` in errors. Raises ValueError for an empty list and for a path that is no
     file; the lines count from 1.
@@ -133,7 +149,7 @@ def listed(data: bytes, name: str) -> Iterator[Picture]:
             what = "is a folder, and no picture" if file.is_dir() else "is no file" if file.exists() else "is not there"
             raise ValueError(f"{name}, {'entry' if zeros else 'line'} {number}: {os.fsdecode(line)} {what}")
         if line:
-            yield Picture(file, str(file))
+            yield from _of_file(file)
 
 
 def predict(
@@ -202,7 +218,7 @@ def asked(
 
 
 def decoded_chunks(
-    model: Predictor, files: Sequence[Path], abouts: dict[int, About], corrupt: dict[int, str]
+    model: Predictor, files: Sequence[Path | Member], abouts: dict[int, About], corrupt: dict[int, str]
 ) -> Iterator[tuple[list[int], NDArray[np.uint8], int]]:
     """`files` as the model's images, in chunks: rows of those that can be read, uint8 ``[n, H, W, C]``, files so far.
 

@@ -7,13 +7,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewlabels import nets
+from fewlabels.data.blobs import Member
 from fewlabels.inference.model import Predictor
 from fewlabels.inference.predict import Picture
 from fewlabels.inference.tables import Form
@@ -79,28 +80,37 @@ class Chosen:
     shard: Shard
     own: Sequence[str]
     """Their paths, sorted."""
+    members: Mapping[str, Member]
+    """Those of them that lie in tar files."""
     every: Digest
     """Of the pictures of all shards."""
     named: Digest
     """The same with the relative paths, by which they are divided."""
 
+    def file(self, path: str) -> Path | Member:
+        """What is to be opened."""
+        return self.members.get(path) or Path(path)
+
 
 def choose(pictures: Iterable[Picture], shard: Shard) -> Chosen:
     """The pictures of a shard. Raises ValueError where there is none at all, or one twice."""
-    every, own, named = [], [], Digest()
+    every, own, named = list[str](), list[str](), Digest()
+    members: dict[str, Member] = {}
     for picture in pictures:
         path = str(picture.file)
         every.append(path)
         named.add(f"{path}\0{picture.relative}")
         if shard.has(picture.relative):
             own.append(path)
+            if isinstance(picture.file, Member):
+                members[path] = picture.file
     every.sort()
     digest = Digest()
     if twice := next((path for path, after in pairwise(every) if path == after), None):
         raise ValueError(f"{twice} is named twice, and each picture must stand in one part")
     for path in every:
         digest.add(path)
-    return Chosen(shard, sorted(own), digest, named)
+    return Chosen(shard, sorted(own), members, digest, named)
 
 
 def facts_of(model: Predictor, form: Form, chosen: Chosen, part_rows: int, temperature: float | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fewlabels.nets.convnets import CNN13, ConvNet
 from fewlabels.nets.groups import parameter_groups
 from fewlabels.nets.layers import glorot_normal_, map_size
 from fewlabels.nets.lora import adapt, is_bypass, merged
+from fewlabels.nets.recompute import kept, recompute, share_kept
 from fewlabels.nets.resnet import ResNet18, ResNet50, ResNeXt
 from fewlabels.nets.shake import ShakeNet
 from fewlabels.nets.small import SmallCNN
@@ -46,10 +47,13 @@ __all__ = [
     "glorot_normal_",
     "is_bypass",
     "is_zoo",
+    "kept",
     "map_size",
     "merged",
     "normalization",
     "parameter_groups",
+    "recompute",
+    "share_kept",
     "synchronized",
 ]
 

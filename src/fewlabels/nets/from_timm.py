@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.nets import lite
 from fewlabels.nets.complaints import hub, sentence, unknown
@@ -99,8 +100,9 @@ def own_shape(name: str) -> tuple[int, int, int]:
     return c, h, w
 
 
-def check_parts(name: str, *, lora: bool, drop_path: float) -> None:
-    """Raises ValueError where the net has none of the layers that LoRA is about, or no paths that can be dropped."""
+def check_parts(name: str, *, lora: bool, drop_path: float, recompute: bool = False) -> None:
+    """Raises ValueError where the net has none of the layers that LoRA is about, no paths that can be dropped, or does
+    not compute its activations anew."""
     import timm
     from timm.layers.drop import DropPath
 
@@ -113,6 +115,17 @@ def check_parts(name: str, *, lora: bool, drop_path: float) -> None:
         net = nn.Identity()
     if drop_path and not any(isinstance(m, DropPath) and m.drop_prob for m in net.modules()):
         raise ValueError(f"net {name!r} has no paths to drop (Net.drop_path is {drop_path:g})")
+    if recompute:
+        why = "it has batch norm, whose statistics would see each batch twice"
+        try:
+            net.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AssertionError, AttributeError):
+            why = "timm cannot do that for it"
+        else:
+            if not any(isinstance(module, _BatchNorm) for module in net.modules()):
+                why = ""
+        if why:
+            raise ValueError(f"net {name!r} is not for Net.recompute: {why}; most ViTs and ConvNeXts of timm are")
     if lora and not linear_layers(net):
         raise ValueError(NO_LORA.format(name))
 

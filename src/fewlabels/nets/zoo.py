@@ -140,15 +140,17 @@ def check(name: str, *, pretrained: bool | str = False) -> None:
             from_timm.check_names(name, weights)
 
 
-def check_parts(name: str, *, lora: bool = False, drop_path: float = 0.0) -> None:
-    """Raises ValueError where a net that is not built yet, of whatever library, has no layers for LoRA, or no paths to
-    drop."""
-    if not lora and not drop_path:
+def check_parts(name: str, *, lora: bool = False, drop_path: float = 0.0, recompute: bool = False) -> None:
+    """Raises ValueError where a net that is not built yet, of whatever library, has no layers for LoRA, no paths to
+    drop, or no blocks whose activations it can compute anew."""
+    if not lora and not drop_path and not recompute:
         return
     if name.startswith("timm:"):
-        from_timm.check_parts(name, lora=lora, drop_path=drop_path)
+        from_timm.check_parts(name, lora=lora, drop_path=drop_path, recompute=recompute)
     elif lora:
         raise ValueError(from_timm.NO_LORA.format(name))
+    elif recompute:
+        raise ValueError(f"Net.recompute is for nets of timm, not for {name!r}")
     else:
         raise ValueError(f"Net.drop_path is for nets of timm, not for {name!r}")
 

@@ -20,7 +20,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class On(Checked):
-    """Where the runs of --seeds, --folds and --grid are trained."""
+    """Where the runs of --seeds, --folds and --grid are trained, and the --shards of `predict` classified."""
 
     name: Annotated[Literal["local", "slurm", "ray"], Main] = "local"
     """`local`: on this machine, one after another or one on each visible GPU; `slurm`: each a job of Slurm; `ray`: each

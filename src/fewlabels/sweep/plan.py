@@ -10,11 +10,11 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fewlabels.algorithms import SelfTraining
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train, algorithm_name, difference
+from fewlabels.config.settings import Train, algorithm_name, difference, to_dict
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
 from fewlabels.runs.mirror import mirrored
@@ -72,6 +72,24 @@ class Job:
     def log(self) -> Path:
         """Where its process leaves what it has to say."""
         return self.path.with_name(f"{self.path.name}.log")
+
+    @property
+    def file(self) -> Path:
+        """Where it lies for an engine."""
+        return self.path.with_name(f"{self.path.name}.job")
+
+    def order(self) -> dict[str, Any]:
+        """What its process has to know of it."""
+        return {
+            "path": str(self.path),
+            "train": to_dict(self.config),
+            "baseline": self.baseline,
+            "overwrite": self.overwrite,
+        }
+
+    def progress(self) -> tuple[int, bool]:
+        """Steps that are saved, with those of the baseline, and whether all is finished."""
+        return saved(self.path, self.config.steps, self.baseline) if holds(self.path, self.config) else (0, False)
 
 
 # ---- which runs

@@ -18,14 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Protocol, cast
+from typing import IO, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 
-from fewlabels.config.settings import from_dict, to_dict
+from fewlabels.config.settings import from_dict
 from fewlabels.runs.owner import LOCK, Lock, Taken
 from fewlabels.runtime import children, interrupt
-from fewlabels.sweep.plan import Job, go, holds, saved, with_baseline
+from fewlabels.sweep.plan import Job, go, with_baseline
+from fewlabels.sweep.task import Work, process_of
 from fewlabels.training.log import shown
 from fewlabels.training.loop import Output
 
@@ -46,19 +47,23 @@ class Result(NamedTuple):
     """The signal that stopped all, or 0."""
 
 
-class Board(Protocol):
+W = TypeVar("W", bound=Work)
+V = TypeVar("V", bound=Work, contravariant=True)
+
+
+class Board(Protocol[V]):
     """Where all runs are shown."""
 
-    def step(self, job: Job, step: int, text: str) -> None:
+    def step(self, job: V, step: int, text: str) -> None:
         """So many steps are done."""
 
-    def line(self, job: Job, text: str) -> None:
+    def line(self, job: V, text: str) -> None:
         """An evaluation."""
 
-    def said(self, job: Job, text: str) -> None:
+    def said(self, job: V, text: str) -> None:
         """A sentence."""
 
-    def end(self, job: Job, outcome: Outcome) -> None: ...
+    def end(self, job: V, outcome: Outcome) -> None: ...
 
 
 class Process(Protocol):
@@ -74,22 +79,53 @@ class Process(Protocol):
         """End it at once."""
 
 
+Begin: TypeAlias = Callable[[W, str | None, int], Process]
+"""Starts a job at a place with so many threads, or puts it into a queue."""
+
+
+class Watched(Protocol[W]):
+    """A job in its process."""
+
+    job: W
+    place: str | None
+    process: Process
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+
+    def look(self, *, stopping: bool) -> Outcome | None:
+        """Show what is new, and say how it ended if it has; `stopping`: it was asked to."""
+
+
 def train_all(
     jobs: Sequence[Job],
     places: Sequence[str | None],
-    board: Board,
-    begin: Callable[[Job, str | None, int], Process] | None = None,
+    board: Board[Job],
+    begin: Begin[Job] | None = None,
+    pace: float = 0.05,
+) -> Result:
+    """`work_off` runs that are trained."""
+    return work_off(jobs, places, board, Running, begin, pace)
+
+
+def work_off(
+    jobs: Sequence[W],
+    places: Sequence[str | None],
+    board: Board[W],
+    watch: Callable[[W, str | None, int, Board[W], Begin[W]], Watched[W]],
+    begin: Begin[W] | None = None,
     pace: float = 0.05,
 ) -> Result:
     """As many at a time as there are places.
 
+    watch: starts one, and says how it does.
     places: what CUDA_VISIBLE_DEVICES is to be for the run that has the place; None leaves it as it is.
-    begin: starts a job at a place with so many threads, or puts it into a queue; default: in a process here.
+    begin: default: in a process here.
     pace: seconds between two looks at all of them.
     """
     threads = max(1, torch.get_num_threads() // len(places))
     waiting, free = deque(jobs), deque(places)
-    running: list[Running] = []
+    running: list[Watched[W]] = []
     outcomes: dict[str, Outcome] = {}
     with interrupt.catch() as stop:
         try:
@@ -97,7 +133,7 @@ def train_all(
                 while free and not stop.signum and _ready(waiting, running, outcomes):
                     if begin is None:
                         board.step(waiting[0], waiting[0].start, "starting")
-                    running.append(Running(waiting.popleft(), free.popleft(), threads, board, begin or start))
+                    running.append(watch(waiting.popleft(), free.popleft(), threads, board, begin or start))
                 for one in list(running):
                     if stop.signum:
                         one.stop()
@@ -115,7 +151,7 @@ def train_all(
     return Result(outcomes, stop.signum if undone else 0)
 
 
-def _ready(waiting: Sequence[Job], running: Sequence[Running], outcomes: Mapping[str, Outcome]) -> bool:
+def _ready(waiting: Sequence[Work], running: Sequence[object], outcomes: Mapping[str, Outcome]) -> bool:
     """Whether the next job may begin: one that is the last when all the others are finished."""
     if not waiting or not waiting[0].last:
         return bool(waiting)
@@ -130,8 +166,8 @@ class Running:
         job: Job,
         place: str | None,
         threads: int,
-        board: Board,
-        begin: Callable[[Job, str | None, int], Process],
+        board: Board[Job],
+        begin: Begin[Job],
     ) -> None:
         self.job, self.place, self.board = job, place, board
         self.hushed, self.shown = False, {"eval": "", "log": ""}
@@ -165,7 +201,7 @@ class Running:
     def _end(self, code: int, stopping: bool) -> Outcome:
         self.stop()
         job, told = self.job, code < 0 or code > 128
-        done = holds(job.path, job.config) and saved(job.path, job.config.steps, job.baseline)[1]
+        done = job.progress()[1]
         text = job.log.read_text("utf-8", "replace").strip() if job.log.is_file() else ""
         last = text.rpartition("\n")[2]
         if code == 0 or (told and done):  # told to stop when all was done
@@ -211,16 +247,6 @@ class Tail:
         return whole.decode("utf-8", "replace").split("\n")[:-1]
 
 
-def order(job: Job) -> dict[str, Any]:
-    """What the process of a job has to know of it."""
-    return {
-        "path": str(job.path),
-        "train": to_dict(job.config),
-        "baseline": job.baseline,
-        "overwrite": job.overwrite,
-    }
-
-
 class Child(subprocess.Popen[bytes]):
     """A process of this machine. It is told to stop by the end of its input: that comes as well when this one dies."""
 
@@ -233,7 +259,7 @@ class Child(subprocess.Popen[bytes]):
         self.wait()
 
 
-def start(job: Job, place: str | None, threads: int) -> Child:
+def start(job: Work, place: str | None, threads: int) -> Child:
     """The process of a job, which has got it at its input."""
     values = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     if place is not None:
@@ -241,7 +267,7 @@ def start(job: Job, place: str | None, threads: int) -> Child:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("wb") as log:
         process = Child(
-            children.command("fewlabels.cli", "child"),
+            process_of(job.order()),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -251,11 +277,11 @@ def start(job: Job, place: str | None, threads: int) -> Child:
     return process
 
 
-def hand_over(pipe: IO[bytes] | None, job: Job) -> None:
+def hand_over(pipe: IO[bytes] | None, job: Work) -> None:
     """Write the order to the input of a process."""
     assert pipe is not None
     with suppress(OSError):  # it is dead already
-        pipe.write(json.dumps(order(job)).encode() + b"\n")
+        pipe.write(json.dumps(job.order()).encode() + b"\n")
         pipe.flush()
 
 

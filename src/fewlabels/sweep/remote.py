@@ -1,22 +1,24 @@
-"""A run of a sweep on another machine, started by an engine that has a queue.
+"""A run of a sweep, or a shard of a prediction, on another machine, started by an engine that has a queue.
 
-The job lies in a file beside the run folder, on a file system that both machines see. As long as it is there, with the
-same token, the run goes on; when it is gone, or another sweep has put its own there, the run saves and ends. So the
-engine has little to do: to start a `Task` somewhere, and to say how it ended.
+The job lies in a file beside the run folder, or among the shards, on a file system that both machines see. As long as
+it is there, with the same token, it is worked on; when it is gone, or another command has put its own there, the
+process saves and ends. So the engine has little to do: to start a `Task` somewhere, and to say how it ended.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from fewlabels.runtime.files import write_json
-from fewlabels.sweep.plan import Job, holds, saved
-from fewlabels.sweep.pool import order
-from fewlabels.sweep.task import TOLD, Task
+from fewlabels.sweep.on import On
+from fewlabels.sweep.on_ray import Ray
+from fewlabels.sweep.on_slurm import Slurm
+from fewlabels.sweep.task import TOLD, Task, Work
 
 PATIENCE = 60.0
 """Seconds in which an earlier process of the run must have ended, which may be about to save."""
@@ -49,11 +51,29 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def beginning(engine: Engine) -> Callable[[Job, str | None, int], Remote]:
+@contextmanager
+def engine_of(on: On, root: Path, *, gpus: int) -> Iterator[Engine | None]:
+    """What `on` asks for; None for this machine.
+
+    root: a folder that both sides see. gpus: of a job, if `on` does not say it. Raises ValueError where there is none.
+    """
+    engine: Engine | None = None
+    if on.name == "slurm":
+        engine = Slurm(on, root, gpus=gpus)
+    elif on.name == "ray":
+        engine = Ray(on, gpus=gpus)
+    try:
+        yield engine
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def beginning(engine: Engine) -> Callable[[Work, str | None, int], Remote]:
     """What starts a job with the engine; the first one that it refuses is an error, as the others would be."""
     taken = False
 
-    def begin(job: Job, place: str | None, threads: int) -> Remote:
+    def begin(job: Work, place: str | None, threads: int) -> Remote:
         nonlocal taken
         remote = Remote(job, engine, first=not taken)
         taken = True
@@ -65,10 +85,10 @@ def beginning(engine: Engine) -> Callable[[Job, str | None, int], Remote]:
 class Remote:
     """A job with an engine, as `fewlabels.sweep.pool` has a process."""
 
-    def __init__(self, job: Job, engine: Engine, *, first: bool) -> None:
+    def __init__(self, job: Work, engine: Engine, *, first: bool) -> None:
         """Raises ValueError where the engine refuses the `first` job; for others that is their failure."""
         self.job, self.engine = job, engine
-        self.file = job.path.with_name(f"{job.path.name}.job")
+        self.file = job.file
         self.code: int | None = None
         self.asked, self.tries, self.step = False, 0, job.start
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +111,7 @@ class Remote:
             "log": os.path.abspath(self.job.log),
             "threads": threads,
         }
-        write_json(self.file, {**order(self.job), **more})
+        write_json(self.file, {**self.job.order(), **more})
         self.handle = self.engine.submit(Task(os.path.abspath(self.file), token), self.job.name)
 
     def poll(self) -> int | None:
@@ -114,8 +134,7 @@ class Remote:
             return
         if cancelled:
             return self._fail("its job was cancelled; the same command goes on with it")
-        job = self.job
-        step, finished = saved(job.path, job.config.steps, job.baseline) if holds(job.path, job.config) else (0, False)
+        step, finished = self.job.progress()
         self.tries = 0 if step > self.step else self.tries + 1
         self.step = step
         if finished or self.tries >= TRIES:

@@ -1,4 +1,4 @@
-"""What an engine calls on the machine of a run: starts the process that trains, and waits for it. Imports no torch."""
+"""What an engine calls on the machine of a run or shard: starts its process, and waits for it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fewlabels.runtime import children
 
@@ -16,8 +17,43 @@ TOLD = (128 + signal.SIGTERM, -signal.SIGTERM)
 """Exit statuses of a run that was told to end."""
 
 
+class Work(Protocol):
+    """What a process is started for, here or by an engine: a run to train, a shard to predict."""
+
+    @property
+    def name(self) -> str:
+        """In sentences."""
+
+    @property
+    def log(self) -> Path:
+        """Where its process leaves what it has to say."""
+
+    @property
+    def file(self) -> Path:
+        """Where it lies for an engine, as long as it is to be done."""
+
+    @property
+    def start(self) -> int:
+        """How far it was when it was planned."""
+
+    @property
+    def last(self) -> bool:
+        """Whether it begins when all the others are finished."""
+
+    def order(self) -> dict[str, Any]:
+        """What its process has to know: of a shard the `words` of a command line."""
+
+    def progress(self) -> tuple[int, bool]:
+        """How far it is by what is saved, and whether it is finished."""
+
+
+def process_of(order: Mapping[str, Any]) -> list[str]:
+    """The command line of the process that does it, and gets the order at its input."""
+    return children.command("fewlabels.cli", "shard" if "words" in order else "child")
+
+
 class Task:
-    """What the engine calls on the machine of the run; returns the exit status of its process."""
+    """What the engine calls on the machine of the work; returns the exit status of its process."""
 
     def __init__(self, file: str, token: str) -> None:
         """file: where the job lies; token: what says that it is the one of this task."""
@@ -31,7 +67,7 @@ class Task:
             return TOLD[0]
         with open(found["log"], "ab") as log:
             self.process = subprocess.Popen(
-                children.command("fewlabels.cli", "child"),
+                process_of(found),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -27,7 +27,8 @@ quarter of the time."""
 
 
 class Budget(NamedTuple):
-    """A time that a training shall end within, from when its data have been read."""
+    """A time that a training shall end within, from when its data have been read, and the features of a body that does
+    not learn have been computed."""
 
     seconds: float
     given: frozenset[str] = frozenset()
@@ -36,12 +37,11 @@ class Budget(NamedTuple):
     """Call settings as Python's arguments, not as options of the command."""
 
     def check(self, config: Train) -> None:
-        """Raises ValueError where other work than that of the steps takes the time."""
-        if config.fits or config.net.train == "head":
-            what = algorithm_name(config.algorithm) if config.fits else f"Net.train {config.net.train}"
+        """Raises ValueError for an algorithm that takes no steps, so that there is nothing to choose."""
+        if config.fits:
             raise ValueError(
-                f"a time cannot be kept with {what}, which computes the features of all images first: say how many "
-                "steps (Train.steps)"
+                f"a time cannot be kept with {algorithm_name(config.algorithm)}, which takes no steps: it is through "
+                "when the features of all images are computed"
             )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fewlabels import nets
 from fewlabels.config.resolve import load_source, options_of, pixel_statistics, resolve, resolve_data, split_of
 from fewlabels.config.settings import Data, Train
 from fewlabels.data import names
@@ -21,7 +22,10 @@ from fewlabels.runtime.words import about, amount
 from fewlabels.training.step import Trainer, parameters, pick_device
 
 SAMPLE = 48
-"""Images of a measured step on the CPU, at most; a GPU measures whole steps."""
+"""Images of a measured step on the CPU, about; a GPU measures whole steps."""
+
+QUICK = 0.3
+"""Seconds of a pass with a few images, below which so many are too few for a measurement."""
 
 
 class Estimate(NamedTuple):
@@ -60,9 +64,7 @@ def estimate(config: Train) -> Estimate:
         if config.data.imbalance_test is not None:
             tests = f"some of {test:,} test images"
     device = pick_device(config.device)
-    trainer, share = _sample(config, _noise(name.base, shape, classes, style), device)
-    used = _activations(trainer, share)
-    seconds = _seconds(trainer, share)
+    trainer, used, seconds = _measured(config, _noise(name.base, shape, classes, style), device)
     whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * (images + test)
     still = sum(p.numel() for p in trainer.objective.parameters() if not p.requires_grad)
     weights = 16 * parameters(trainer.objective) + 4 * still
@@ -134,35 +136,42 @@ def _noise(name: str, shape: tuple[int, int, int], classes: int, style: Style) -
     )
 
 
-def _sample(config: Train, source: Source, device: torch.device) -> tuple[Trainer, float]:
-    """A trainer with a smaller batch, and how many of its steps make one of the real ones."""
-    batch = config.batch
-    if device.type == "cpu":
-        batch = max(1, min(config.batch, SAMPLE // (1 + 2 * config.uratio)))
-        if batch % 4 and config.batch % 4 == 0:
-            batch += 4 - batch % 4
+def _measured(config: Train, source: Source, device: torch.device) -> tuple[Trainer, int, float]:
+    """A trainer; bytes of the activations of a whole step, and its seconds, from steps with fewer images on the CPU."""
+    if device.type != "cpu":
+        trainer, share = _trainer(config, source, device, config.batch, config.uratio)
+        return trainer, _activations(trainer, share), _seconds(trainer, share)
+    unit = 4 if config.batch % 4 == 0 else 1
+    trainer, share = _trainer(config, source, device, unit, 1)
+    start = time.perf_counter()
+    used = _activations(trainer, share)
+    if time.perf_counter() - start > QUICK:
+        return trainer, used, _seconds(trainer, share, steps=1)
+    batch = -(-SAMPLE // (1 + 2 * config.uratio) // unit) * unit
+    trainer, share = _trainer(config, source, device, min(config.batch, batch), config.uratio)
+    return trainer, _activations(trainer, share), _seconds(trainer, share)
+
+
+def _trainer(config: Train, source: Source, device: torch.device, batch: int, uratio: int) -> tuple[Trainer, float]:
+    """A trainer with another batch, and how many of its steps have as many images as a real one."""
     data = replace(config.data, residency="device", crop="none")
-    small = resolve(replace(config, steps=max(1, config.steps), batch=batch, compile=False), source)
-    small = replace(small, data=data)
+    few = replace(config, steps=max(1, config.steps), batch=batch, uratio=uratio, accumulate=1, compile=False)
+    small = replace(resolve(few, source), data=data)
     split = make_split(source, labels=None, seed=1)
     mean, std = pixel_statistics(config, source)
     trainer = Trainer(small, source, split, device=device, mean=mean, std=std, blank=True)
-    return trainer, config.batch / batch
+    views = trainer.algorithm.views
+
+    def images(train: Train) -> int:
+        return train.batch * (len(views.labeled) + train.uratio * len(views.unlabeled))
+
+    return trainer, images(config) / images(small)
 
 
 def _activations(trainer: Trainer, share: float) -> int:
     """Bytes that the backward pass keeps, scaled to the whole batch."""
-    kept: dict[int, int] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     batch = trainer.batch(0)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        losses = trainer.objective(batch, trainer.average.model)
-    weights = {p.untyped_storage().data_ptr() for p in trainer.objective.parameters()}
-    used = sum(size for pointer, size in kept.items() if pointer not in weights)
+    losses, used = nets.kept(lambda: trainer.objective(batch, trainer.average.model), trainer.objective.parameters())
     losses.total.backward()
     trainer.optimizer.zero_grad(set_to_none=True)
     return int(used * share)
@@ -182,14 +191,14 @@ def _seconds_of_features(trainer: Trainer) -> float:
     return (time.perf_counter() - start) / len(rows)
 
 
-def _seconds(trainer: Trainer, share: float) -> float:
-    """Seconds of one whole step: the fastest of three after a warm-up."""
+def _seconds(trainer: Trainer, share: float, steps: int = 3) -> float:
+    """Seconds of one whole step: the fastest of some, several of which have a warm-up before them."""
     best = float("inf")
-    for step in range(4):
+    for step in range(steps + (steps > 1)):
         start = time.perf_counter()
         trainer.step(step)
         if trainer.device.type == "cuda":
             torch.cuda.synchronize()
-        if step:
+        if step or steps == 1:
             best = min(best, time.perf_counter() - start)
     return best * share

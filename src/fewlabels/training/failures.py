@@ -20,10 +20,9 @@ def foreseen(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if type(error).__name__ == "OutOfMemoryError":
-        return (
-            "the GPU has not enough memory for this; take each step in turns (--accumulate 2 halves what the images "
-            "need, 4 quarters it), or try a smaller --batch or --uratio"
-        )
+        # a training knows what would help (`fewlabels.training.relief`)
+        ways = "; ".join(getattr(error, "__notes__", ())) or "try a smaller --batch, --uratio, net or --data.image-size"
+        return f"the GPU has not enough memory for this; {ways}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "the machine has not enough memory for this; try a smaller --batch, --uratio, net or --data.image-size"
     if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):

@@ -42,6 +42,7 @@ from fewlabels.training.failures import Diverged
 from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
 from fewlabels.training.recorder import RunRecorder
+from fewlabels.training.relief import relief
 from fewlabels.training.step import Trainer, pick_device
 from fewlabels.training.summary import summary
 from fewlabels.training.switches import own_generator, switched
@@ -128,7 +129,7 @@ def train(
         mean, std = learned_scale(config, source.shape[0]) or pixel_statistics(config, source)
         run = None
         if budget is not None:
-            config = _fitted(config, budget, baseline, output.say, source, split, device=device, mean=mean, std=std)
+            config = _fitted(config, budget, baseline, output, source, split, device=device, mean=mean, std=std)
         with own_generator(device):
             trainer = Trainer(config, source, split, device=device, mean=mean, std=std)
             fitting.prepare(trainer, source, split, output.progress)
@@ -172,20 +173,30 @@ def train(
 
 
 def _fitted(
-    config: Train, budget: Budget, baseline: bool, say: Say, source: Source, split: Split, **place: Any
+    config: Train, budget: Budget, baseline: bool, output: Output, source: Source, split: Split, **place: Any
 ) -> Train:
     """`config` with the steps that the budget has time for, on all ranks the same.
 
     place: device, mean and std, for the trainers that are made to be measured.
     """
-    start, paces = time.perf_counter(), []
+    fixed, paces = config.net.train == "head", []
+
+    def make(trial: Train, progress: Progressing = None) -> Trainer:
+        trainer = Trainer(trial, source, split, **place, blank=True)
+        if fixed:
+            fitting.prepare(trainer, source, split, progress)
+        return trainer
+
+    if fixed:
+        with own_generator(place["device"]):
+            make(config, output.progress)  # features are computed before the clock begins, and kept
+    start = time.perf_counter()
     for one in (config, *([supervised(config)] if baseline else [])):
         trial = replace(one, steps=max(config.steps, 2**20))  # more than are taken
         with own_generator(place["device"]):
-            make = partial(Trainer, trial, source, split, **place, blank=True)
-            paces.append(measure(make, source, split, longest=budget.seconds / 20))
+            paces.append(measure(partial(make, trial), source, split, longest=budget.seconds / 20))
     fitted = fit(config, paces, budget, parallel.from_first(time.perf_counter() - start))
-    say(said(fitted, config, paces, budget))
+    output.say(said(fitted, config, paces, budget))
     return fitted
 
 
@@ -342,7 +353,11 @@ def _loop(trainer: Trainer, source: Source, split: Split, run: Run | None, step:
             recorder.save(0)
         while step < steps:
             start = time.perf_counter() if step == first and config.compile else None
-            trainer.step(step)
+            try:
+                trainer.step(step)
+            except torch.OutOfMemoryError as error:
+                error.add_note(relief(config, trainer.shape, trainer.world))
+                raise
             step += 1
             done[0] = step
             recorder.look_ahead(step)

@@ -144,6 +144,11 @@ class Trainer:
         )
         self.objective = Objective(model, algorithm).train()
         self.average = Average(model, config.ema)
+        if config.net.recompute:
+            for option in ("compile", "graph"):
+                if getattr(config, option):
+                    raise ValueError(f"Net.recompute does not go with Train.{option}")
+            nets.recompute(model.net)
         self.optimizer = make_optimizer(self.objective, config.optim, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.forward: nn.Module = self.objective
