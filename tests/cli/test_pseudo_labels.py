@@ -193,6 +193,7 @@ def counted(photos: Path, split: Path) -> dict[str, int]:
     return dict(Counter(file.stem for file in files if file.parent.name == "unlabeled"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "each", "blue", "red"),
     [

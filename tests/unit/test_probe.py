@@ -104,6 +104,7 @@ def test_reached_against_dense_matrices() -> None:
         assert ranks[i] == pytest.approx((sum(best[6:] > best[i]) + 0.5) / 25)
 
 
+@pytest.mark.slow
 def test_strange_score_is_standard_normal_by_chance() -> None:
     rng = np.random.default_rng(0)
     weights = rng.dirichlet(np.full(40, 5.0))
