@@ -29,7 +29,7 @@ from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.words import duration
 from fewlabels.sweep import remote
 from fewlabels.sweep.on import On
-from fewlabels.sweep.plan import Job, Kind, holds
+from fewlabels.sweep.plan import Job, Kind, complete, holds
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
 from fewlabels.sweep.remote import Engine
 from fewlabels.training import log
@@ -48,6 +48,8 @@ def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, pr
     with owning(lambda: Lock(jobs[0].root), partial(print, file=sys.stderr, flush=True)):
         jobs = plan()
         left = [job for job in jobs if not job.finished]
+        for problem in (said for job in jobs if job.finished for said in complete(job)):
+            print(f"note: {problem}", file=sys.stderr)
         asked = on if left else On()
         with remote.engine_of(asked, jobs[0].root, gpus=int(jobs[0].config.device != "cpu")) as engine:
             places = _places(jobs) if engine is None else [None] * len(left)

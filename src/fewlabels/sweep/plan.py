@@ -25,7 +25,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import teaching
-from fewlabels.training.afterwards import anew
+from fewlabels.training.afterwards import leave_page
 from fewlabels.training.loop import Output, changed, resume, supervised, train
 from fewlabels.training.step import pick_device
 
@@ -289,6 +289,18 @@ def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
     return steps + more, finished
 
 
+def complete(job: Job) -> list[str]:
+    """Do what a kill after the last step has left undone in a finished job, its comparison and its pages; sentences
+    for what cannot be done."""
+    runs = [Run(job.path), *([Run(job.path / "baseline")] if job.baseline else [])]
+    try:
+        for plain in runs[1:]:
+            runs[0].compare("supervised", plain.result["accuracy"])
+    except RunError as error:
+        return [str(error)]
+    return [problem for run in runs if (problem := leave_page(run, old=True)) is not None]
+
+
 # ---- one run
 
 
@@ -389,6 +401,6 @@ def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output:
         plain = baseline(run, changed(run.config, config), output._replace(reasons=()))
         if parallel.rank() == 0:
             run.compare("supervised", plain.result["accuracy"])
-            if (problem := anew(run)) is not None:
+            if (problem := leave_page(run)) is not None:
                 output.say(f"note: {problem}")
         return [run, plain]

@@ -37,6 +37,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import fitting, reference, teaching
+from fewlabels.training.afterwards import leave_page
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.failures import Diverged
 from fewlabels.training.log import Progressing, reading, said_once
@@ -261,6 +262,8 @@ def resume(
         if run.finished:
             _ = run.result  # whose seal is checked
             output.say(f"{run.path} is finished already")
+            if parallel.rank() == 0 and output.report and (problem := leave_page(run, old=True)) is not None:
+                output.say(f"note: {problem}")
             return run
         split, data = run.split, run.data  # what is no split and no data says so itself
         if not config.steps and not run.states():  # killed before it was fitted

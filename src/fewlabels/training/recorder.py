@@ -20,7 +20,7 @@ from fewlabels.runs.curves import curve
 from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
 from fewlabels.training import log
-from fewlabels.training.afterwards import leave_report
+from fewlabels.training.afterwards import leave_evidence, leave_page
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.findings import sheet, table
 from fewlabels.training.pace import Outlook
@@ -148,7 +148,7 @@ class RunRecorder:
         return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}
 
     def finish(self) -> None:
-        """Write what the algorithm has found out, then result.json, and then the report."""
+        """Write what the algorithm has found out and the evidence, then result.json, and then the page about it all."""
         if self.run is None:
             return
         findings = self.trainer.algorithm.findings(self.trainer.classes)
@@ -162,6 +162,9 @@ class RunRecorder:
         last = evals[-1][part]
         cuda = self.trainer.device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() if cuda else peak_memory()
+        seconds, problem = time.perf_counter() - self.start, None
+        if self.report:
+            problem = leave_evidence(self.trainer, self.evaluator, self.source, self.split, self.run)
         self.run.finish(
             {
                 "algorithm": algorithm_name(config.algorithm),
@@ -176,7 +179,7 @@ class RunRecorder:
                 **curve([r[part]["ema"]["accuracy"] for r in evals]),
                 "parameters": parameters(self.trainer.model.net),
                 **{name: self.run.data[name] for name in ("fit", "compared") if self.run.data.get(name)},
-                "seconds": time.perf_counter() - self.start,
+                "seconds": seconds,
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,
                 "device": device_name(self.trainer.device),
@@ -190,10 +193,8 @@ class RunRecorder:
                 },
             }
         )
-        if self.report:
-            problem = leave_report(self.trainer, self.evaluator, self.source, self.split, self.run)
-            if problem is not None:
-                self.display.line(f"note: {problem}")
+        if self.report and (problem := problem or leave_page(self.run)) is not None:
+            self.display.line(f"note: {problem}")
 
 
 def peak_memory() -> int:
