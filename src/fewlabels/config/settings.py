@@ -408,6 +408,9 @@ class Train(Checked):
     """Steps over which logged values are averaged."""
     keep: Annotated[int, Range(1, None)] = 2
     """Newest checkpoints to keep, beside the best one."""
+    log: Literal["none", "wandb", "mlflow"] = "none"
+    """Where the curves go beside metrics.jsonl and TensorBoard: to Weights & Biases (`fewlabels[wandb]`) or MLflow
+    (`fewlabels[mlflow]`)."""
 
     def __post_init__(self) -> None:
         algorithm: Any = self.algorithm

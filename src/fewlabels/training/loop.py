@@ -36,7 +36,7 @@ from fewlabels.runs.run import VOTES, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
-from fewlabels.training import fitting, reference, teaching
+from fewlabels.training import fitting, reference, teaching, trackers
 from fewlabels.training.afterwards import leave_page
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.failures import Diverged
@@ -114,6 +114,7 @@ def train(
     device = pick_device(config.device)
     with parallel.session(device), contextlib.ExitStack() as stack:
         config.net.check()
+        trackers.check(config.log)
         teaching.teachers(config)  # before the images are read
         if source is None:
             config = replace(config, data=resolve_data(config.data))
@@ -253,6 +254,7 @@ def resume(
     with contextlib.ExitStack() as stack:
         stack.enter_context(parallel.meeting())
         config = config or Run(mirrored(path, weights=False), algorithms).config
+        trackers.check(config.log)
         device = pick_device(config.device)
         stack.enter_context(parallel.session(device))
         run = Run(mirrored(path), algorithms)

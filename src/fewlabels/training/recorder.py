@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +20,7 @@ from fewlabels.data.split import Split
 from fewlabels.runs.curves import curve
 from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
-from fewlabels.training import log
+from fewlabels.training import log, trackers
 from fewlabels.training.afterwards import leave_evidence, leave_page
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.findings import sheet, table
@@ -54,14 +55,17 @@ class RunRecorder:
         """Seconds of evaluations and checkpoints so far."""
         self.accuracy = self.losses = ""
         self.outlook: Outlook | None = None
+        self.tracker = trackers.begin(run) if run is not None else None
         if run is None:
             self.display: log.Display = log.Silence()
             return
-        self.writer = log.MetricsWriter(run, step, trainer.classes)
+        self.writer = log.MetricsWriter(run, step, trainer.classes, self._track)
         self.evaluator = Evaluator(trainer, source, split)
         self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
         title = f"{algorithm_name(config.algorithm)} {config.data.name}"
         self.display = log.display(title, config.steps, step, progress=progress)
+        if self.tracker is not None:
+            self.display.line(f"curves also in {self.tracker.where}")
         if progress is not None:
             self.outlook = Outlook(trainer, self.evaluator, step, advise=advise)
 
@@ -71,10 +75,24 @@ class RunRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell(lambda tracker: tracker.end(finished=error is None))
         self.display.close()
         if self.run:  # a full disk fails again when the files are closed: the first sentence is the one to hear
             with contextlib.suppress(NotWritten) if error else contextlib.nullcontext():
                 self.writer.close()
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        self._tell(lambda tracker: tracker.put(values, step))
+
+    def _tell(self, say: Callable[[trackers.Tracker], None]) -> None:
+        """Tell the tracker something; one that fails is told no more, and that is all."""
+        if self.tracker is None:
+            return
+        try:
+            say(self.tracker)
+        except Exception as failed:  # whatever it is, the training goes on
+            self.display.line(f"note: --log {self.trainer.config.log} gets no more curves ({trackers.reason(failed)})")
+            self.tracker = None
 
     def tick(self, step: int) -> None:
         """A step without anything to write."""
