@@ -339,7 +339,7 @@ def test_with_a_keyboard(asked: Asked, questions: Path, tmp_path: Path) -> None:
             browser.wait(f"{shown} !== 'picture {i}' || {done}.startsWith('5')")
         browser.wait(done, "5 of 6, 1 skipped")
         assert browser.value("document.querySelector('.stage').offsetHeight") == 0
-        assert "r shows them again" in browser.value("document.getElementById('end').textContent")
+        assert "r show the 1 skipped again" in browser.value("document.getElementById('end').textContent")
         browser.press("r")
         browser.wait(shown, "picture 4")
         browser.press("2")

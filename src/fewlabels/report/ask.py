@@ -138,7 +138,8 @@ function show() {
   at("find").value = ""; mark = 0; find();
   if (now < 0) {
     at("name").textContent = at("guess").textContent = "";
-    at("end").textContent = skipped.size ? `${skipped.size} skipped: r shows them again. ` : "Every picture has an answer. ";
+    at("end").textContent = skipped.size ? "" : "Every picture has an answer. ";
+    if (skipped.size) at("end").append(button(`show the ${skipped.size} skipped again`, "r", again), " ");
     const code = document.createElement("code");
     code.textContent = next;
     at("end").append("Next: ", code);
