@@ -134,6 +134,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_there_and_back(
     photo_run: Trained, photos: Path, server: Hub, command: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -233,6 +233,7 @@ def test_no_other_file_is_served(asked: Asked, questions: Path, photo_run: Train
     assert labels(questions) == [""] * 6
 
 
+@pytest.mark.slow
 def test_the_command(
     photo_run: Trained, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

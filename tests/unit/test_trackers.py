@@ -61,6 +61,7 @@ class Heard:
         self.ended.append(finished)
 
 
+@pytest.mark.slow
 def test_a_tracker_is_told_what_tensorboard_is_told_and_may_fail(
     short: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

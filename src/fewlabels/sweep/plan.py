@@ -289,18 +289,6 @@ def saved(path: Path, steps: int, baseline: bool) -> tuple[int, bool]:
     return steps + more, finished
 
 
-def complete(job: Job) -> list[str]:
-    """Do what a kill after the last step has left undone in a finished job, its comparison and its pages; sentences
-    for what cannot be done."""
-    runs = [Run(job.path), *([Run(job.path / "baseline")] if job.baseline else [])]
-    try:
-        for plain in runs[1:]:
-            runs[0].compare("supervised", plain.result["accuracy"])
-    except RunError as error:
-        return [str(error)]
-    return [problem for run in runs if (problem := leave_page(run, old=True)) is not None]
-
-
 # ---- one run
 
 
