@@ -19,7 +19,8 @@ from rich.table import Table
 
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.tables import width_of
-from fewlabels.config.settings import algorithm_name, to_dict
+from fewlabels.config.plain import to_dict
+from fewlabels.config.settings import algorithm_name
 from fewlabels.data import names
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.report import DamagedRun, mean_and_deviation, read

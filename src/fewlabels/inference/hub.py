@@ -16,7 +16,8 @@ from typing import Any
 import safetensors.torch
 
 import fewlabels
-from fewlabels.config.settings import Train, to_dict
+from fewlabels.config.plain import to_dict
+from fewlabels.config.settings import Train
 from fewlabels.data.names import is_folder
 from fewlabels.data.source import Images
 from fewlabels.inference.body import BODY

@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 import fewlabels
-from fewlabels.config.settings import Train, algorithm_name, from_dict, to_dict
+from fewlabels.config.plain import from_dict, to_dict
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.names import is_folder
 from fewlabels.data.split import Split
 from fewlabels.runs import records

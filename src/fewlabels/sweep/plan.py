@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewlabels.algorithms import SelfTraining
+from fewlabels.config.plain import difference, to_dict
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train, algorithm_name, difference, to_dict
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
 from fewlabels.runs.mirror import mirrored

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from fewlabels.config.settings import to_dict
+from fewlabels.config.plain import to_dict
 from fewlabels.runs.run import Run
 from fewlabels.runtime.checked import flat
 from fewlabels.runtime.regular import real
