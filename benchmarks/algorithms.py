@@ -47,8 +47,9 @@ from typing import Any
 from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands.train_options import read
+from fewlabels.config.plain import to_dict
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train, to_dict
+from fewlabels.config.settings import Train
 from fewlabels.config.usual import METHODS, short
 from fewlabels.training.loop import FREE_TO_CHANGE
 

@@ -101,17 +101,32 @@ class Browser:
             self.asked.append(params["request"]["url"])
         return got
 
-    def open(self, page: Path, *, width: int = 1280, dark: bool = False) -> None:
-        """Load a file, as a window of this width shows it."""
+    def open(self, page: Path | str, *, width: int = 1280, dark: bool = False) -> None:
+        """Load a file or an address, as a window of this width shows it."""
+        address = page if isinstance(page, str) else page.resolve().as_uri()
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        assert "errorText" not in self.call("Page.navigate", url=page.resolve().as_uri())
+        assert "errorText" not in self.call("Page.navigate", url=address)
         end = time.monotonic() + 60
-        while self.value("document.readyState + location.protocol") != "completefile:":
+        while self.value("document.readyState + location.href") != f"complete{address}":
             assert time.monotonic() < end, "the page does not load"
             time.sleep(0.05)
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after another: letters, digits, or names such as Enter."""
+        for key in keys:
+            text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def wait(self, script: str, value: Any = True) -> None:
+        """Until an expression is `value` in the page."""
+        end = time.monotonic() + 60
+        while (found := self.value(script)) != value:
+            assert time.monotonic() < end, f"{script} is {found!r}, not {value!r}"
+            time.sleep(0.02)
 
     def value(self, script: str) -> Any:
         """What an expression is in the page."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bench.record import Result
 from bench.step import OWN
 
-DOCUMENTS = (Path("README.md"), Path("docs") / "performance.md")
+DOCUMENTS = (Path("README.md"), Path("README.zh-CN.md"), Path("docs") / "performance.md")
 """What holds rendered tables, from the root of a checkout."""
 
 HEADLINE = "headline"

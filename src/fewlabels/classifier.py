@@ -25,6 +25,7 @@ from fewlabels.data.names import is_pictures
 from fewlabels.data.pictures import pixels_of
 from fewlabels.data.remarks import About
 from fewlabels.data.source import Images
+from fewlabels.inference.hub import located
 from fewlabels.inference.model import Predictor, decoding_of, load_predictor
 from fewlabels.inference.predict import decoded_chunks, pictures
 from fewlabels.runs.extract import Extract
@@ -377,7 +378,7 @@ def load(
     device: str = "auto",
     algorithms: tuple[type, ...] = (),
 ) -> Classifier:
-    """The classifier of a run folder.
+    """The classifier of a run folder, or of a model of the Hugging Face hub, ``hf:OWNER/NAME``.
 
     checkpoint: "last", "best" or a step; weights: "ema" or "raw"; algorithms: config classes from outside the
     package that the run's config.json names.
@@ -385,5 +386,5 @@ def load(
     Raises RunError where there is no such run, checkpoint or kind of weights, or one is damaged; ValueError for a
     device that is not there.
     """
-    run = Run(expanded(path), algorithms)
+    run = Run(located(str(path)), algorithms)
     return Classifier(load_predictor(run, checkpoint=checkpoint, weights=weights, device=pick_device(device)), run)

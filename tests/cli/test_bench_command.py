@@ -201,7 +201,8 @@ def test_render(bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     assert "works in the root of a checkout" in bench("render").sentence
     (tmp_path / "docs").mkdir()
-    Path("README.md").write_text("no markers\n")
+    for readme in ("README.md", "README.zh-CN.md"):
+        Path(readme).write_text("no markers\n")
     Path("docs/performance.md").write_text("<!-- bench data -->\n<!-- end bench data -->\n")
     said = bench("render", "--check")
     assert said.code == 1 and said.out == "out of date: docs/performance.md\n"

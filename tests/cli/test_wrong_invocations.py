@@ -119,7 +119,7 @@ evaluate has no argument 'run'
 evaluate run --tau 1
 evaluate has no option --tau
 predict
-predict needs RUN: Run folder
+predict needs RUN: Run folder, or hf:OWNER/NAME (perhaps @REVISION), a model of the Hugging Face hub
 predict run
 predict needs image files or folders after the run, or --list FILE
 predict run ok -o

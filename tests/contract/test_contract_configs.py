@@ -18,7 +18,8 @@ from algorithm_cases import K
 from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet
 from fewlabels.algorithms.imbalance import USERS
 from fewlabels.commands.train_options import read
-from fewlabels.config.settings import Train, from_dict, to_dict
+from fewlabels.config.plain import from_dict, to_dict
+from fewlabels.config.settings import Train
 from fewlabels.runtime.checked import Range
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -29,6 +29,17 @@ def test_links(path: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{target.name} has no heading #{anchor}"
 
 
+def test_both_readmes_have_the_same_commands_numbers_and_links() -> None:
+    english, chinese = ((ROOT / f"README{language}.md").read_text() for language in ("", ".zh-CN"))
+    for part in (r"```.*?```", r"<!-- bench headline -->.*<!-- end bench headline -->"):
+        assert re.findall(part, english, re.S) == re.findall(part, chinese, re.S) != []
+    links = [re.findall(r"\]\(([^)]*)\)", text) for text in (english, chinese)]
+    assert sorted({*links[0]} ^ {*links[1]}) == ["README.md", "README.zh-CN.md"]  # each other
+    numbers = [re.findall(r"\d+\.\d+", re.sub(r"```.*?```", "", text, flags=re.S)) for text in (english, chinese)]
+    assert numbers[0] == numbers[1]
+    assert max(len(text.splitlines()) for text in (english, chinese)) <= 150
+
+
 def test_the_tree_has_every_file() -> None:
     tree = (ROOT / "docs" / "architecture.md").read_text().split("<!-- tree -->")[1].split("<!-- end tree -->")[0]
     shown: list[str] = []

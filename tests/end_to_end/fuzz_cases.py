@@ -68,7 +68,8 @@ SPECIAL = {
 }
 """Values by the last part of an option's name, where a number of any size would train for hours, or fit nothing."""
 NEVER = {"--out", "--output", "--resume", "--overwrite", "--compile", "--in-place", "--undo", "--help", "--root"}
-"""Options that the templates give: where a command writes must be known."""
+NEVER |= {"--page", "--yes"}
+"""Options that the templates give: where a command writes must be known. And what waits for a person, or uploads."""
 
 
 class Case:

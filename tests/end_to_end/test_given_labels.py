@@ -86,7 +86,7 @@ def test_a_run_on_given_labels(
     rows = np.setdiff1d(plain.unlabeled, plain.labeled)[:20]
     given = plain.with_labels(rows, np.full(20, 3), lineage=LINEAGE)
     file, config = written(tmp_path / "split.json", given), tmp_path / "config.json"
-    from fewlabels.config.settings import to_dict
+    from fewlabels.config.plain import to_dict
 
     settings = {k: v for k, v in to_dict(short(keep=9)).items() if k not in ("data", "algorithm")}
     config.write_text(json.dumps(settings))

@@ -23,8 +23,10 @@ import pytest
 import torch
 
 import fewlabels as fl
+from fewlabels.report.story import tell
+from fewlabels.report.write import rendered
 from fewlabels.runs.owner import Lock, Taken
-from fewlabels.runs.run import EVIDENCE, PAGE, Run, RunError
+from fewlabels.runs.run import PAGE, Run, RunError
 
 FORK: Any = multiprocessing.get_context("fork")
 KILLS = int(os.environ.get("FEWLABELS_KILLS", "10"))
@@ -55,9 +57,8 @@ def whole(path: Path) -> dict[str, Any]:
         "state": bits(run.checkpoint().state()),
         "records": [{k: v for k, v in record.items() if k not in clocks} for record in run.metrics()],
         "result": {k: v for k, v in run.result.items() if k not in clocks},
-        # what is killed between its result and its end leaves .lock, which locks nothing and stays in a finished run,
-        # and may lack the report
-        "names": sorted(p.name for p in path.iterdir() if p.name[0] != "." and p.name not in (PAGE, EVIDENCE)),
+        # what is killed between its result and its end leaves .lock, which locks nothing and stays in a finished run
+        "names": sorted(p.name for p in path.iterdir() if p.name[0] != "."),
     }
 
 
@@ -129,6 +130,32 @@ def alone(root: Path) -> None:
                 break
             except Taken:
                 time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("last", "many"), [("fewlabels.training.recorder.leave_page", False), ("fewlabels.runs.run.Run.compare", True)]
+)
+def test_killed_after_its_result(
+    last: str, many: bool, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run before its page is written, or of one with a baseline before it is compared: who comes next does it."""
+    root, plain = tmp_path / "all", last.endswith("compare")
+    begin = ("train", *SMALL.split(), "--no-progress", "--baseline" if plain else "--no-baseline", "--out", root)
+    begin, path = ((*begin, "--seeds", 0), root / "seed-0") if many else (begin, root)
+    monkeypatch.setattr(last, lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL))
+    first = start(command, tmp_path / "answer", *begin)
+    first.end()
+    monkeypatch.undo()
+    assert Run(path).finished and (path / PAGE).exists() == plain and "compared" not in Run(path).result
+    said = command(*(begin if many else ("train", "--resume", path)))
+    assert said.code == 0, said.err
+    page = (path / PAGE).read_text()
+    assert ("the same training on the labels alone" in page) == plain and page == rendered([tell(path)]).decode()
+    if plain:
+        other = Run(path / "baseline").result["accuracy"]
+        assert Run(path).result["compared"] == {"supervised": other} and (path / "baseline" / PAGE).exists()
 
 
 @pytest.mark.slow

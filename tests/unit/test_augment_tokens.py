@@ -18,8 +18,9 @@ from fewlabels.algorithms import ALGORITHMS
 from fewlabels.augment import AutoAugment, CTAugment, Identity, RandAugment, ViewSet, Weak, make_views
 from fewlabels.augment.tokens import parse
 from fewlabels.commands.train_options import read
+from fewlabels.config.plain import from_dict, to_dict
 from fewlabels.config.resolve import resolve
-from fewlabels.config.settings import Train, from_dict, to_dict
+from fewlabels.config.settings import Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
 from fewlabels.runtime.rng import Rng

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands.train_options import read
+from fewlabels.config.plain import difference, from_dict, to_dict
 from fewlabels.config.recipes import recipe
-from fewlabels.config.settings import Data, Ema, Net, Optim, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config.settings import Data, Ema, Net, Optim, Train, algorithm_name
 from fewlabels.runtime.checked import Checked, Range
 
 

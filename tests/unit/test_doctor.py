@@ -13,9 +13,9 @@ import pytest
 
 import fewlabels as fl
 from fewlabels.algorithms import FixMatch, Supervised
+from fewlabels.config.plain import to_dict
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import recipe
-from fewlabels.config.settings import to_dict
 from fewlabels.report.doctor import BECAUSE, RULES, Case, findings, unseen
 from fewlabels.report.numbers import Counts
 from fewlabels.report.story import tell

@@ -31,6 +31,12 @@ def test_each_name_is_what_is_defined_under_it() -> None:
         assert value.__name__ == name and value.__module__.startswith("fewlabels.")
 
 
+def test_the_page_of_the_api_has_all_but_the_algorithms() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    shown = {line.rpartition(".")[2] for line in page.splitlines() if line.startswith("::: ")}
+    assert shown == {*" ".join((FUNCTIONS, SETTINGS, RESULTS, FOR_ALGORITHMS)).split()}
+
+
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(fl.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))

@@ -13,9 +13,10 @@ from torch import nn
 
 import fewlabels as fl
 from fewlabels.algorithms import ALGORITHMS, Composed
+from fewlabels.config.plain import difference, to_dict
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import hint, recipe
-from fewlabels.config.settings import Train, difference, to_dict
+from fewlabels.config.settings import Train
 from fewlabels.config.usual import DATASETS
 from fewlabels.data.names import parse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from fewlabels.commands import label_first
+from fewlabels.commands import label_first, label_page
 from fewlabels.commands.options import UsageError, parse
 from fewlabels.commands.split import as_json
 from fewlabels.config.resolve import load_source
@@ -27,7 +27,7 @@ from fewlabels.report import tasks
 from fewlabels.report.tasks import Question
 from fewlabels.runs.run import Run
 from fewlabels.runtime import files
-from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.regular import expanded, real
 from fewlabels.training.log import bar
 from fewlabels.training.step import pick_device
 
@@ -41,9 +41,9 @@ COUNT = 50
 class Command:
     """Choose the pictures that a person should label next, and take the answers.
 
-    `label RUN -o FOLDER` asks about unlabeled pictures of a run, `label RUN --answers FILE` makes a split of the
-    answers, `label PHOTOS/ --first 40 -o FOLDER` asks before any training, and `label RUN --suspects` lists labels that
-    are likely wrong.
+    `label RUN -o FOLDER` asks about unlabeled pictures of a run, `label RUN --page` on a page of this machine, and
+    `label RUN --answers FILE` makes a split of the answers. `label PHOTOS/ --first 40 -o FOLDER` asks before any
+    training, and `label RUN --suspects` lists labels that are likely wrong.
     """
 
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...|PHOTOS/")]
@@ -63,6 +63,11 @@ class Command:
     """For a folder of pictures: choose so many before any training."""
     suspects: bool = False
     """List labeled pictures whose label is likely wrong."""
+    page: bool = False
+    """Show the questions on a page of this machine, to answer them by keyboard; -o may name questions that are there,
+    default: RUN-label beside the run."""
+    port: Annotated[int, tyro.conf.arg(metavar="0..65535")] = 0
+    """Of the page; 0 takes a free one."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     progress: bool = True
@@ -81,6 +86,8 @@ def main(args: list[str]) -> int:
         raise UsageError(f"--first is for a folder of pictures before any training, and {runs[0].path} is a run")
     if command.answers is not None:
         return _answers(command, runs[0], command.answers)
+    if command.page:
+        return _page(command, runs)
     return _suspects(command, runs[0]) if command.suspects else _choose(command, runs)
 
 
@@ -100,13 +107,33 @@ def _check(command: Command) -> None:
         raise UsageError(f"{several[0] if several else f'--by {command.by}'} is for one run, got {len(command.paths)}")
     if command.by == "disagreement" and len(command.paths) < 2:
         raise UsageError("--by disagreement needs several runs: fewlabels label RUN RUN2 -o FOLDER")
-    if command.answers is None and not command.suspects and command.out is None:
+    if command.page and (command.answers is not None or command.first is not None):
+        raise UsageError("--page asks about pictures of a run: leave out --answers and --first")
+    if not 0 <= command.port < 2**16 or (command.port and not command.page):
+        raise UsageError(f"--port is a number from 0 to 65535, for --page, got {command.port}")
+    if command.answers is None and not command.suspects and not command.page and command.out is None:
         raise UsageError("label writes a folder of questions: name it with -o FOLDER")
     out = expanded(command.out) if command.out is not None else None
-    if out is not None and out.exists():
+    if out is not None and out.exists() and not (command.page and out.is_dir()):
         raise UsageError(f"{out} exists; name another one")
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+
+
+def _page(command: Command, runs: Sequence[Run]) -> int:
+    """Questions on a page, those of a folder that is there or new ones."""
+    run = runs[0]
+    folder = expanded(command.out) if command.out is not None else Path(f"{real(run.path)}-label")
+    if folder.exists():
+        if command.n is not None or command.by is not None or command.suspects:
+            what = "leave out -n, --by and --suspects, or name another folder with -o"
+            raise UsageError(f"{folder} has its questions: {what}")
+    else:
+        command = replace(command, out=str(folder))
+        status = _suspects(command, run) if command.suspects else _choose(command, runs)
+        if status or not folder.exists():
+            return status
+    return label_page.serve(run, folder, _source(run), command.port)
 
 
 def _folder(command: Command) -> int:

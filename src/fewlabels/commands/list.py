@@ -18,9 +18,10 @@ from fewlabels import nets
 from fewlabels.algorithms import ALGORITHMS
 from fewlabels.commands import data_look
 from fewlabels.commands.options import parse
+from fewlabels.config.plain import difference
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import recipe
-from fewlabels.config.settings import Train, algorithm_name, difference
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.config.usual import DATASETS, SMALL
 from fewlabels.nets import learned
 

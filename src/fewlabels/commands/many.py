@@ -19,10 +19,12 @@ from rich.table import Table
 
 from fewlabels.algorithms import Supervised
 from fewlabels.commands.tables import width_of
-from fewlabels.config.settings import algorithm_name, to_dict
+from fewlabels.config.plain import to_dict
+from fewlabels.config.settings import algorithm_name
 from fewlabels.data import names
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.report import DamagedRun, mean_and_deviation, read
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime.checked import flat
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.screen import Screen
@@ -33,6 +35,7 @@ from fewlabels.sweep.plan import Job, Kind, holds
 from fewlabels.sweep.pool import Board, Outcome, Result, gpus, train_all
 from fewlabels.sweep.remote import Engine
 from fewlabels.training import log
+from fewlabels.training.afterwards import leave_page
 
 OVER: Mapping[Kind, str] = {"seed": "training seed", "fold": "split seed"}
 """What a mean is over; there is none over stages."""
@@ -48,6 +51,8 @@ def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, pr
     with owning(lambda: Lock(jobs[0].root), partial(print, file=sys.stderr, flush=True)):
         jobs = plan()
         left = [job for job in jobs if not job.finished]
+        for problem in (said for job in jobs if job.finished for said in _complete(job)):
+            print(f"note: {problem}", file=sys.stderr)
         asked = on if left else On()
         with remote.engine_of(asked, jobs[0].root, gpus=int(jobs[0].config.device != "cpu")) as engine:
             places = _places(jobs) if engine is None else [None] * len(left)
@@ -64,6 +69,18 @@ def main(plan: Callable[[], list[Job]], kind: Kind, on: On, *, dry_run: bool, pr
             result.signum,
         )
     return 1 if any(outcome.kind == "failed" for outcome in result.outcomes.values()) else 0
+
+
+def _complete(job: Job) -> list[str]:
+    """Do what a kill after the last step has left undone in a finished job, its comparison and its pages; sentences
+    for what cannot be done."""
+    runs = [Run(job.path), *([Run(job.path / "baseline")] if job.baseline else [])]
+    try:
+        for plain in runs[1:]:
+            runs[0].compare("supervised", plain.result["accuracy"])
+    except RunError as error:
+        return [str(error)]
+    return [problem for run in runs if (problem := leave_page(run, old=True)) is not None]
 
 
 def _places(jobs: Sequence[Job]) -> Sequence[str | None]:

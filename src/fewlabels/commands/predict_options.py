@@ -11,6 +11,7 @@ import tyro
 
 from fewlabels.data.predictions import UNSURE
 from fewlabels.inference.calibration import calibrate
+from fewlabels.inference.hub import located
 from fewlabels.inference.model import Predictor, load_predictor
 from fewlabels.inference.predict import Picture, listed, pictures
 from fewlabels.inference.tables import Form
@@ -26,7 +27,7 @@ class Command:
     """Classify image files, or all images in folders, with a trained run."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    """Run folder, or hf:OWNER/NAME (perhaps @REVISION), a model of the Hugging Face hub."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")]
     """Image files, folders and tar files; - is a list of such files on standard input, one on each line or ended by
     NUL."""
@@ -75,7 +76,7 @@ class Command:
 
 def model_of(command: Command) -> tuple[Run, Predictor, Form]:
     device = pick_device(command.device)
-    run = Run(command.run)
+    run = Run(located(command.run))
     form = Form(tuple(run.data["classes"]), command.probabilities, command.top, command.threshold)
     model = load_predictor(run, checkpoint=command.checkpoint, weights=command.weights, device=device)
     if command.max_pixels is not None:

@@ -12,6 +12,7 @@ from fewlabels.commands.options import UsageError
 from fewlabels.commands.predict_options import Command, model_of, pictures_of, say_unsure, temperature_of
 from fewlabels.data.predictions import UNSURE
 from fewlabels.inference import parts
+from fewlabels.inference.hub import located
 from fewlabels.inference.shards import Shard, choose
 from fewlabels.inference.tables import SUFFIXES
 from fewlabels.runs.run import Run
@@ -89,7 +90,7 @@ def every(command: Command) -> int:
         raise UsageError(f"--shards must be 1 to {MOST}, got {count}")
     if "-" in command.paths:
         raise UsageError("--shards gives its processes no standard input: name the list with --list FILE")
-    Run(command.run)  # complains before anything is started
+    Run(located(command.run))  # complains before anything is started
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
     jobs = [ShardWork(shard, folder, words_of(command, shard)) for shard in (Shard(i + 1, count) for i in range(count))]

@@ -14,9 +14,10 @@ from fewlabels.algorithms import SelfTraining
 from fewlabels.commands import grid, own_pictures, several
 from fewlabels.commands.options import UsageError
 from fewlabels.commands.train_options import Command, read, recipe_for
+from fewlabels.config.plain import to_dict
 from fewlabels.config.recipes import hint, recipe
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import algorithm_name, to_dict
+from fewlabels.config.settings import algorithm_name
 from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root

@@ -15,9 +15,10 @@ from fewlabels.algorithms import ALGORITHMS, SelfTraining, Supervised
 from fewlabels.commands import own_pictures
 from fewlabels.commands.options import UsageError, given, last_value, parse, replaced, spelled
 from fewlabels.config.choice import Choice
+from fewlabels.config.plain import difference, from_dict, to_dict
 from fewlabels.config.published import RECIPES
 from fewlabels.config.recipes import changed, recipe
-from fewlabels.config.settings import Data, Net, Train, algorithm_name, difference, from_dict, to_dict
+from fewlabels.config.settings import Data, Net, Train, algorithm_name
 from fewlabels.data.names import is_folder
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.protocol import Options

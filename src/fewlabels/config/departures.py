@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config.plain import difference
 from fewlabels.config.recipes import recipe
 from fewlabels.config.resolve import complete, resolve, resolve_data
-from fewlabels.config.settings import Data, Train, algorithm_name, difference
+from fewlabels.config.settings import Data, Train, algorithm_name
 from fewlabels.data import names
 from fewlabels.data.arrays import ARRAYS
 from fewlabels.data.source import Source

@@ -11,8 +11,9 @@ from functools import reduce
 from typing import Any
 
 from fewlabels.algorithms import ALGORITHMS
+from fewlabels.config.plain import from_dict
 from fewlabels.config.published import RECIPES
-from fewlabels.config.settings import Train, from_dict
+from fewlabels.config.settings import Train
 from fewlabels.config.usual import DATASETS, Settings, settings
 from fewlabels.data.names import parse
 from fewlabels.nets import Learning

@@ -174,7 +174,7 @@ def with_answers(split: Split, source: Source, path: Path | str) -> tuple[Split,
     classes = aliases(source.folders) | aliases(source.classes)
     try:
         answers = agreed(told, places, f"the training pictures of {source.name}")
-        labels = [_class(answer, classes) for answer in answers.values()]
+        labels = [class_of(answer, classes) for answer in answers.values()]
         now = dict(zip(split.labeled.tolist(), split.targets.tolist(), strict=True))
         change = [(row, label) for row, label in zip(answers, labels, strict=True) if now.get(row) != label]
         _check_part({row: answers[row] for row, _ in change}, split)
@@ -192,7 +192,8 @@ def with_answers(split: Split, source: Source, path: Path | str) -> tuple[Split,
     ), counts
 
 
-def _class(answer: Answer, classes: Mapping[str, int]) -> int:
+def class_of(answer: Answer, classes: Mapping[str, int]) -> int:
+    """The number of the class that an answer names. Raises ValueError where there is none."""
     if answer.label not in classes:
         known = first(list(dict.fromkeys(map(shown, classes))))
         near = nearest(answer.label, classes)

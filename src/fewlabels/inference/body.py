@@ -14,6 +14,9 @@ from fewlabels.runtime.regular import expanded, real
 if TYPE_CHECKING:
     from fewlabels.inference.model import Model
 
+BODY = "body.safetensors"
+"""The file of the body in a run folder that goes elsewhere."""
+
 
 def facts_of(config: Train, model: Model) -> dict[str, Any]:
     """What data.json says of the body: where its weights lie, and their digest; nothing where all of the net learns."""
@@ -37,7 +40,8 @@ def with_body(run: Run, config: Train) -> Train:
     place: Any = body.get("weights")
     if isinstance(place, str):
         copy = run.path / Path(place).name
-        found = next((p for p in (Path(place), copy) if p.is_file()), None)
+        places = (copy,) if place == BODY else (Path(place), copy)  # whatever lies in the current folder
+        found = next((p for p in places if p.is_file()), None)
         if found is None:
             raise RunError(
                 f"{run.path} holds {held(config)} of its net only, and the file of the body is gone: put {place} back, "

@@ -144,18 +144,23 @@ def export(
         first = Path(folder) / path.name
         # the new file is seen by nobody before it is right
         loaded = _WRITERS[form](Deployed(run, predictor), images[:2], said, first)
-        wanted = predictor.logits(images).softmax(1).numpy()
-        apart = [float(np.abs(loaded(images[rows]) - wanted[rows]).max()) for rows in _batches(len(images))]
-        largest = max(apart)
-        if not largest <= LARGEST_DIFFERENCE:
-            raise ValueError(
-                f"the {form} file gives other probabilities than the model: they differ by up to {largest:.2g}, and "
-                f"{LARGEST_DIFFERENCE:g} is the most; nothing was written"
-            )
+        largest = compared(f"{form} file", loaded, predictor, images)
         size = sum((first.with_name(name)).stat().st_size for name in names) / 1e6
         for name in reversed(names):
             os.replace(first.with_name(name), path.with_name(name))
     return Exported(path, size, largest, len(images))
+
+
+def compared(what: str, loaded: Runs, predictor: Predictor, images: Images) -> float:
+    """How far the probabilities of `loaded` are from the model's at most. Raises ValueError where that is too far."""
+    wanted = predictor.logits(images).softmax(1).numpy()
+    largest = max(float(np.abs(loaded(images[rows]) - wanted[rows]).max()) for rows in _batches(len(images)))
+    if not largest <= LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"the {what} gives other probabilities than the model: they differ by up to {largest:.2g}, and "
+            f"{LARGEST_DIFFERENCE:g} is the most; nothing was written"
+        )
+    return largest
 
 
 def _batches(count: int) -> Iterator[slice]:

@@ -32,7 +32,7 @@ def tag(kind: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    if kind in ("br", "img", "meta"):
+    if kind in ("br", "img", "link", "meta"):
         return Markup(f"<{kind}{given}>")
     return Markup(f"<{kind}{given}>{joined(children)}</{kind}>")
 

@@ -1,7 +1,8 @@
-"""Pictures that wait for a person's answer: a table, a contact sheet, and tasks for Label Studio."""
+"""Pictures that wait for a person's answer: a table, a contact sheet, and tasks for Label Studio; and the answers."""
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from fewlabels.data.answers import shown
+from fewlabels.data.find import read_text
 from fewlabels.data.source import Images
 from fewlabels.data.tiles import grid
 from fewlabels.report.pictures import encoded
 from fewlabels.runtime import files
+from fewlabels.runtime.cells import uncell
 
 TABLE, SHEET, TASKS, INTERFACE = "label.csv", "sheet.png", "label-studio.json", "label-studio.xml"
 """The files of the folder."""
@@ -55,6 +58,49 @@ def write(folder: Path, questions: Sequence[Question], images: Images, classes: 
         files.write_bytes(inside / TASKS, files.json_text(tasks(questions, images)))
         if classes:
             files.write_bytes(inside / INTERFACE, interface(classes).encode())
+
+
+class Sheet:
+    """The table of a folder of questions, in which answers are put down one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError where the folder has no such table as `write` makes."""
+        self.path = folder / TABLE
+        try:
+            text = read_text(self.path)
+            head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+            if any(len(row) != len(head) for row in rows) or not {"path", "label"} <= set(head):
+                raise ValueError("it has other columns")
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be read: {error.strerror}") from None
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{self.path} is no table of questions as fewlabels label writes it ({error})") from None
+        self.head, self.rows = head, [[uncell(cell) for cell in row] for row in rows]
+        self._known = text
+
+    def column(self, name: str) -> list[str]:
+        """The cells under a heading; empty ones where there is no such column."""
+        return [row[self.head.index(name)] if name in self.head else "" for row in self.rows]
+
+    def put(self, number: int, label: str) -> None:
+        """Write the label of a row, or take it away with an empty one, at once; the rest of the table stays.
+
+        Raises ValueError where another program has changed the file in between, or the disk does not take it: the
+        label is then as it was.
+        """
+        row, place = self.rows[number], self.head.index("label")
+        before, row[place] = row[place], label
+        text = files.csv_text([self.head, *self.rows])
+        try:
+            if read_text(self.path) != self._known:
+                raise ValueError(f"{self.path} was changed by another program: end this, and begin again")
+            files.write_file(self.path, text.encode())
+        except (OSError, ValueError) as error:
+            row[place] = before
+            if isinstance(error, OSError):
+                raise ValueError(f"{self.path} could not be written: {error.strerror}") from None
+            raise
+        self._known = text
 
 
 def _caption(question: Question) -> str:

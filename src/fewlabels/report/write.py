@@ -27,6 +27,15 @@ def rendered(stories: Sequence[Story], baselines: Sequence[Entry] = ()) -> bytes
         return made if len(made) <= LARGEST else page(story, pictures=False).encode()
 
 
+def outdated(run: Run) -> bool:
+    """Whether a finished run lacks its page, or has one from before its result: it was killed in between.
+
+    Raises OSError.
+    """
+    page = run.path / PAGE
+    return not page.exists() or page.stat().st_mtime_ns < (run.path / "result.json").stat().st_mtime_ns
+
+
 def write_page(run: Run) -> None:
     """Write the page about a run, from what is in its folder, into it. Raises DamagedRun, NotWritten."""
     run.write(PAGE, rendered([tell(run.path)]))

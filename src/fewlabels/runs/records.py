@@ -17,7 +17,7 @@ from typing import Any
 
 from fewlabels.runtime import regular
 
-FREE_TO_CHANGE = ("device", "keep")
+FREE_TO_CHANGE = ("device", "keep", "log")
 """Settings that a resumed run may have otherwise than it began: they do not touch the result."""
 
 FORMAT = 2

@@ -4,7 +4,8 @@
     split.json      which images are labeled        metrics.jsonl  a line per log point and evaluation
     tensorboard/    the same curves                 checkpoints/   step-N (newest ones) and best-N
     result.json     written when the training is complete
-    evidence.json, report.html                  after that: what the model says of the pictures it is measured on
+    evidence.json                               before that: what the model says of the pictures it is measured on
+    report.html                                 after that: the page about the run
     foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
     votes.npy                                   of self-training: what its teachers say of each unlabeled image
     weights.safetensors                         before that, with `--net.train lora`: the whole averaged model, `ema.*`
@@ -34,7 +35,8 @@ import torch
 from torch import Tensor
 
 import fewlabels
-from fewlabels.config.settings import Train, algorithm_name, from_dict, to_dict
+from fewlabels.config.plain import from_dict, to_dict
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data.names import is_folder
 from fewlabels.data.split import Split
 from fewlabels.runs import records

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewlabels.algorithms import SelfTraining
+from fewlabels.config.plain import difference, to_dict
 from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train, algorithm_name, difference, to_dict
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
 from fewlabels.runs.mirror import mirrored
@@ -25,7 +26,7 @@ from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import teaching
-from fewlabels.training.afterwards import anew
+from fewlabels.training.afterwards import leave_page
 from fewlabels.training.loop import Output, changed, resume, supervised, train
 from fewlabels.training.step import pick_device
 
@@ -389,6 +390,6 @@ def with_baseline(begin: Callable[[], Run], config: Train, wanted: bool, output:
         plain = baseline(run, changed(run.config, config), output._replace(reasons=()))
         if parallel.rank() == 0:
             run.compare("supervised", plain.result["accuracy"])
-            if (problem := anew(run)) is not None:
+            if (problem := leave_page(run)) is not None:
                 output.say(f"note: {problem}")
         return [run, plain]

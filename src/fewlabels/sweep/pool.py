@@ -22,7 +22,7 @@ from typing import IO, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 
-from fewlabels.config.settings import from_dict
+from fewlabels.config.plain import from_dict
 from fewlabels.runs.owner import LOCK, Lock, Taken
 from fewlabels.runtime import children, interrupt
 from fewlabels.sweep.plan import Job, go, with_baseline

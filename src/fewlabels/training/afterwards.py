@@ -1,4 +1,7 @@
-"""What a finished training leaves about itself: evidence.json and report.html."""
+"""What a training leaves about itself: evidence.json before its result, report.html after it.
+
+The page is made from the files of the folder alone, so what a kill leaves without one gets it from whoever comes next.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,33 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.model import logits_of
 from fewlabels.report import evidence
-from fewlabels.report.write import write_page
+from fewlabels.report.write import outdated, write_page
 from fewlabels.runs.run import Run
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.step import Trainer
 
 
-def leave_report(trainer: Trainer, evaluator: Evaluator, source: Source, split: Split, run: Run) -> str | None:
-    """Write what the averaged model says of the pictures that are measured on, and the page about the run.
+def leave_evidence(trainer: Trainer, evaluator: Evaluator, source: Source, split: Split, run: Run) -> str | None:
+    """Write what the averaged model says of the pictures that are measured on.
 
-    The run is finished, and this changes nothing of it: where it fails, a sentence says so, and that is all.
+    All steps are done, and this changes nothing of them: where it fails, a sentence says so, and that is all.
     """
     try:
         asked = _asked(trainer, evaluator, split)
         evidence.write(run, evidence.evidence(asked, trainer.config, source, split))
-        write_page(run)
     except Exception as error:  # whatever it is, the training has succeeded
         return _sentence(error)
     return None
 
 
-def anew(run: Run) -> str | None:
-    """Write the page again, for what the run is compared with by now; where that fails, a sentence."""
+def leave_page(run: Run, *, old: bool = False) -> str | None:
+    """Write the page about a finished run, or write it again; where that fails, a sentence.
+
+    old: only where the run has no page, or one from before its result.
+    """
     try:
+        if old and not outdated(run):
+            return None
         write_page(run)
     except Exception as error:  # as above
         return _sentence(error)

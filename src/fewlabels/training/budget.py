@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from fewlabels.config.settings import Train, algorithm_name, difference
+from fewlabels.config.plain import difference
+from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.config.usual import RAMPS
 from fewlabels.runtime.words import about
 from fewlabels.training.pace import Pace, speed

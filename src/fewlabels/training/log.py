@@ -41,13 +41,19 @@ def shown(record: Mapping[str, Any]) -> str:
 class MetricsWriter:
     """metrics.jsonl and TensorBoard of a run. The tags are listed in docs/logging.md."""
 
-    def __init__(self, run: Run, step: int, classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: Run,
+        step: int,
+        classes: Sequence[str] = (),
+        also: Callable[[Mapping[str, float], int], None] = lambda values, step: None,
+    ) -> None:
         """Open for appending after `step`: what a killed run wrote beyond it is taken back.
 
-        classes: names, for the tags of values by class."""
+        classes: names, for the tags of values by class. also: called with what TensorBoard is told, and the step."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.classes = classes
+        self.classes, self.also = classes, also
         self.run, path = run, run.path / "metrics.jsonl"
         kept = run.written(step) if step or run.states() else b""
         self.bytes, self.digest = len(kept), hashlib.sha256(kept)
@@ -67,9 +73,10 @@ class MetricsWriter:
             raise NotWritten(f"{what}; {self.run.last_saved()}") from None
 
     def _scalars(self, values: Mapping[str, float | None], step: int) -> None:
-        for tag, value in values.items():
-            if value is not None:
-                self.board.add_scalar(streams.visible(tag, lines=False), value, step)
+        known = {streams.visible(tag, lines=False): value for tag, value in values.items() if value is not None}
+        for tag, value in known.items():
+            self.board.add_scalar(tag, value, step)
+        self.also(known, step)
 
     def _line(self, record: Mapping[str, Any]) -> None:
         line = (json.dumps(record) + "\n").encode()

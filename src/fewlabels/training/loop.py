@@ -36,7 +36,8 @@ from fewlabels.runs.run import VOTES, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
-from fewlabels.training import fitting, reference, teaching
+from fewlabels.training import fitting, reference, teaching, trackers
+from fewlabels.training.afterwards import leave_page
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.failures import Diverged
 from fewlabels.training.log import Progressing, reading, said_once
@@ -113,6 +114,7 @@ def train(
     device = pick_device(config.device)
     with parallel.session(device), contextlib.ExitStack() as stack:
         config.net.check()
+        trackers.check(config.log)
         teaching.teachers(config)  # before the images are read
         if source is None:
             config = replace(config, data=resolve_data(config.data))
@@ -252,6 +254,7 @@ def resume(
     with contextlib.ExitStack() as stack:
         stack.enter_context(parallel.meeting())
         config = config or Run(mirrored(path, weights=False), algorithms).config
+        trackers.check(config.log)
         device = pick_device(config.device)
         stack.enter_context(parallel.session(device))
         run = Run(mirrored(path), algorithms)
@@ -261,6 +264,8 @@ def resume(
         if run.finished:
             _ = run.result  # whose seal is checked
             output.say(f"{run.path} is finished already")
+            if parallel.rank() == 0 and output.report and (problem := leave_page(run, old=True)) is not None:
+                output.say(f"note: {problem}")
             return run
         split, data = run.split, run.data  # what is no split and no data says so itself
         if not config.steps and not run.states():  # killed before it was fitted

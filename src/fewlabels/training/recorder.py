@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +20,8 @@ from fewlabels.data.split import Split
 from fewlabels.runs.curves import curve
 from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
-from fewlabels.training import log
-from fewlabels.training.afterwards import leave_report
+from fewlabels.training import log, trackers
+from fewlabels.training.afterwards import leave_evidence, leave_page
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.findings import sheet, table
 from fewlabels.training.pace import Outlook
@@ -54,14 +55,17 @@ class RunRecorder:
         """Seconds of evaluations and checkpoints so far."""
         self.accuracy = self.losses = ""
         self.outlook: Outlook | None = None
+        self.tracker = trackers.begin(run) if run is not None else None
         if run is None:
             self.display: log.Display = log.Silence()
             return
-        self.writer = log.MetricsWriter(run, step, trainer.classes)
+        self.writer = log.MetricsWriter(run, step, trainer.classes, self._track)
         self.evaluator = Evaluator(trainer, source, split)
         self.best = max((r["score"] for r in run.metrics("eval")), default=-1.0)
         title = f"{algorithm_name(config.algorithm)} {config.data.name}"
         self.display = log.display(title, config.steps, step, progress=progress)
+        if self.tracker is not None:
+            self.display.line(f"curves also in {self.tracker.where}")
         if progress is not None:
             self.outlook = Outlook(trainer, self.evaluator, step, advise=advise)
 
@@ -71,10 +75,24 @@ class RunRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell(lambda tracker: tracker.end(finished=error is None))
         self.display.close()
         if self.run:  # a full disk fails again when the files are closed: the first sentence is the one to hear
             with contextlib.suppress(NotWritten) if error else contextlib.nullcontext():
                 self.writer.close()
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        self._tell(lambda tracker: tracker.put(values, step))
+
+    def _tell(self, say: Callable[[trackers.Tracker], None]) -> None:
+        """Tell the tracker something; one that fails is told no more, and that is all."""
+        if self.tracker is None:
+            return
+        try:
+            say(self.tracker)
+        except Exception as failed:  # whatever it is, the training goes on
+            self.display.line(f"note: --log {self.trainer.config.log} gets no more curves ({trackers.reason(failed)})")
+            self.tracker = None
 
     def tick(self, step: int) -> None:
         """A step without anything to write."""
@@ -148,7 +166,7 @@ class RunRecorder:
         return {"world": parallel.world(), "split": self.split.fingerprint, "records": self.writer.mark}
 
     def finish(self) -> None:
-        """Write what the algorithm has found out, then result.json, and then the report."""
+        """Write what the algorithm has found out and the evidence, then result.json, and then the page about it all."""
         if self.run is None:
             return
         findings = self.trainer.algorithm.findings(self.trainer.classes)
@@ -162,6 +180,9 @@ class RunRecorder:
         last = evals[-1][part]
         cuda = self.trainer.device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() if cuda else peak_memory()
+        seconds, problem = time.perf_counter() - self.start, None
+        if self.report:
+            problem = leave_evidence(self.trainer, self.evaluator, self.source, self.split, self.run)
         self.run.finish(
             {
                 "algorithm": algorithm_name(config.algorithm),
@@ -176,7 +197,7 @@ class RunRecorder:
                 **curve([r[part]["ema"]["accuracy"] for r in evals]),
                 "parameters": parameters(self.trainer.model.net),
                 **{name: self.run.data[name] for name in ("fit", "compared") if self.run.data.get(name)},
-                "seconds": time.perf_counter() - self.start,
+                "seconds": seconds,
                 "seconds_from_step": self.first,
                 "peak_memory_bytes": memory,
                 "device": device_name(self.trainer.device),
@@ -190,10 +211,8 @@ class RunRecorder:
                 },
             }
         )
-        if self.report:
-            problem = leave_report(self.trainer, self.evaluator, self.source, self.split, self.run)
-            if problem is not None:
-                self.display.line(f"note: {problem}")
+        if self.report and (problem := problem or leave_page(self.run)) is not None:
+            self.display.line(f"note: {problem}")
 
 
 def peak_memory() -> int:
