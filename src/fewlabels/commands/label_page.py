@@ -21,8 +21,8 @@ import numpy as np
 
 from fewlabels.data.answers import Answer, aliases, called, class_of, number_of, shown
 from fewlabels.data.pictures import Decoding, decode
+from fewlabels.data.resized import taken
 from fewlabels.data.source import Source
-from fewlabels.datatools.features import taken
 from fewlabels.inference.model import decoding_of
 from fewlabels.report.ask import page, policy
 from fewlabels.report.pictures import enlarged
