@@ -20,7 +20,6 @@ import fewlabels as fl
 from fewlabels.commands.many import Bars, Plain
 from fewlabels.runs.run import Run
 from fewlabels.runtime.interrupt import Interrupted
-from fewlabels.sweep import pool
 from fewlabels.sweep.plan import Job, plan
 from fewlabels.sweep.pool import Outcome, start
 from fewlabels.training.step import Trainer
@@ -197,14 +196,14 @@ def test_a_signal_that_leaves_nothing_undone(command: Command, tmp_path: Path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["pool.holds", "Plain.end"])
+@pytest.mark.parametrize("where", ["Job.progress", "Plain.end"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_between_two_runs(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, where: str
 ) -> None:
     """When the training is over and its end is being told."""
     module, _, name = where.partition(".")
-    holder: Any = {"pool": pool, "Plain": Plain}[module]
+    holder: Any = {"Job": Job, "Plain": Plain}[module]
     real, told = getattr(holder, name), []
 
     def signalled(*args: Any) -> Any:
