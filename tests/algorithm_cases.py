@@ -49,7 +49,7 @@ QUICK = {
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
 VAT's moves, the trial long and the change short, do not depend on rounding."""
 
-QUICK_OF: dict[str, dict[str, Any]] = {"adamatch": {"tau": 1.0}}
+QUICK_OF: dict[str, dict[str, Any]] = {"adamatch": {"tau": 1.0}, "regmixmatch": {"tau_m": 0.6}}
 """The same for single algorithms."""
 
 COMBINATIONS: dict[str, list[dict[str, Any]]] = {
@@ -65,6 +65,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"confidence_mask": 0.6, "tsa": "exp", "tsa_on": "logits", "copy_kind": "color"},
     ],
     "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
+    "regmixmatch": [{"many_labels": 1}, {"tau_m": 1.0}],
     "crmatch": [{"w_rotation": 0.0}, {"w_distance": 0.0}],
     "fixmatch": [
         {"temperature": 0.5},
@@ -96,7 +97,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a choice of an algorithm needs beside it: other weights, where the weak views have no gradient."""
 
-START_LOW = {"flexmatch", "freematch", "softmatch", "dash", "cgmatch"}
+START_LOW = {"flexmatch", "freematch", "softmatch", "dash", "cgmatch", "regmixmatch"}
 
 
 def starts_low(config: Any) -> bool:

@@ -98,7 +98,7 @@ def untouched(config: Any) -> bool:
 
 BESIDE = (
     *("w_fairness", "lambda_c", "lambda_in", "lambda_h", "w_negative", "w_meaning"),
-    *("w_shrink", "w_distance", "w_rotation"),
+    *("w_shrink", "w_distance", "w_rotation", "w_srm", "w_cam"),
 )
 """Weights of terms that count whatever the threshold is."""
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from fewlabels.algorithms import (
     FreeMatch,
     FullMatch,
     ReFixMatch,
+    RegMixMatch,
     SequenceMatch,
     ShrinkMatch,
     SimMatch,
@@ -31,10 +33,11 @@ from fewlabels.algorithms import (
 )
 from fewlabels.algorithms.crmatch import cosine
 from fewlabels.algorithms.memory import Ring
+from fewlabels.algorithms.regmixmatch import Mixes, drawn_box
 from fewlabels.algorithms.shrinkmatch import cuts
 from fewlabels.algorithms.slots import Seen
 from fewlabels.runtime.rng import Rng
-from fewlabels.types import Info, Losses
+from fewlabels.types import Batch, Info, Losses, Outputs
 
 CODES = {"labeled": 1, "labeled_strong": 2, "weak": 3, "strong": 4, "strong2": 5, "medium": 6, "rot": 7}
 AMPLITUDES = {"labeled": 3.0, "labeled_strong": 3.0, "weak": 8.0, "strong": 4.0, "strong2": 4.0, "medium": 6.0}
@@ -723,6 +726,63 @@ class CGMatchCase(Method):
     def before(self, call: dict[str, Any], t: int) -> None:
         self.index = torch.tensor(call["index"])
 
+
+class Boxed(Rng):
+    """In place of the random numbers of a step: those that a case of a mix has."""
+
+    def __init__(self, case: dict[str, Any], donors: list[float]) -> None:
+        super().__init__(0, 0)
+        self.kind, self.inputs, self.donors = case["name"].partition("mix_")[2], case["inputs"], donors
+        self.centre = [self.inputs["centre_x"], self.inputs["centre_y"]]
+
+    def generator(self, purpose: str) -> Any:
+        return SimpleNamespace(
+            beta=lambda a, b: self.inputs["beta"],
+            integers=lambda n, centre=self.centre[:]: centre.pop(),
+            random=lambda: {"class": 0.4, "any": 0.6, "self": 0.4}[self.kind],
+        )
+
+    def permutation(self, purpose: str, n: int) -> Tensor:
+        """Of the one labeled image, which is not mixed, and the others."""
+        return torch.tensor([0, *(1 + i for i in self.inputs["draws"])] if self.kind == "self" else range(n))
+
+    def uniform(self, purpose: str, rows: int, *shape: int) -> Tensor:
+        return torch.tensor(self.donors)
+
+
+def mixes(case: dict[str, Any]) -> dict[str, Any]:
+    """What RegMixMatch's mixes are with the images and draws of a case, under its names."""
+    inputs, kind = case["inputs"], case["name"].partition("mix_")[2]
+    assert kind in ("self", "class", "any"), f"{case['name']}: no such mix is known"
+    assert case["config"] == {"crop_ratio": 0.9, "scope": [0.1, 0.8]}, f"{case['name']}: these are no options"
+    n, size, y = inputs["images"], inputs["size"], torch.tensor(inputs.get("labels_high", [0]))
+    probs = torch.tensor(inputs["probs"] if kind != "self" else np.eye(case["K"])[inputs["labels"]]).float()
+    images, high = (torch.tensor(u(inputs["seed"] + i, k, 3, size, size)) for i, k in ((0, n), (1, len(y))))
+    donors = [0.0] * n
+    if kind == "any":
+        donors = [(draw + 0.5) / len(y) for draw in inputs["draws"]]
+    elif kind == "class":  # in the order of the classes, as the draws of the code
+        guess, draws = probs.argmax(1), list(inputs["draws"])
+        for j in guess.argsort(stable=True).tolist():
+            if count := int((y == guess[j]).sum()):
+                donors[j] = (draws.pop(0) % count + 0.5) / count
+    nothing = torch.zeros(n, case["K"])
+    index, progress = torch.arange(n), torch.tensor(0.5)
+    batch = Batch((high,), y, (images, images), index, progress, Boxed(case, donors), torch.arange(len(y)))
+    net: Any = Identity()
+    seen = Seen((), Outputs(nothing, nothing), (), probs, batch, net, net, {}, torch.ones(n))
+    told = Info(case["K"], (3, size, size), 6, torch.ones(case["K"]), n, STEPS, len(y), n)
+    mixed, labels = Mixes(RegMixMatch(), told).mixed(seen, torch.full((n,), kind == "self"))
+    return {
+        "lam": drawn_box(batch.rng, "", 1.0, images).share((size, size)),
+        "label": labels,
+        "image_sums": mixed.double().sum((1, 2, 3)),
+        "row5_channel1": mixed[:, 1, 5],
+    }
+
+
+MIXES = {"regmixmatch": mixes}
+"""Methods whose cases are of their mixed images alone."""
 
 METHODS: dict[str, type[Method]] = {
     "flexmatch": FlexMatchCase,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from golden_recipe import entries
-from modern_methods import METHODS, Method
+from modern_methods import METHODS, MIXES, Method
 from torch import Tensor
 
 from fewlabels.types import Batch
@@ -44,11 +44,23 @@ def compare(subject: Method, call: dict[str, Any], losses: Any, formula: dict[st
     return True
 
 
+def compare_mixes(case: dict[str, Any], found: dict[str, Any]) -> None:
+    (call,) = case["calls"]
+    for name, expected in call.items():
+        if name not in INPUTS:
+            assert name in found, f"{case['name']}: nothing is known to compare {name} with"
+            same(found[name], expected, name)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_calls(name: str) -> None:
     case = {"name": name, **CASES[name]}
     method = case["algorithm"]
-    assert method in METHODS, f"{name}: no method {method} is known here; known: {', '.join(METHODS)}"
+    known = {**METHODS, **MIXES}
+    assert method in known, f"{name}: no method {method} is known here; known: {', '.join(known)}"
+    if method in MIXES:
+        compare_mixes(case, MIXES[method](case))
+        return
     subject = METHODS[method](case)
     for t, call in enumerate(case["calls"]):
         assert call["t"] == t

@@ -30,6 +30,7 @@ from fewlabels.algorithms.pi_model import PiModel
 from fewlabels.algorithms.pseudo_label import PseudoLabeling
 from fewlabels.algorithms.realmix import RealMix
 from fewlabels.algorithms.refixmatch import ReFixMatch
+from fewlabels.algorithms.regmixmatch import RegMixMatch
 from fewlabels.algorithms.remixmatch import ReMixMatch
 from fewlabels.algorithms.self_training import SelfTraining
 from fewlabels.algorithms.sequencematch import SequenceMatch
@@ -73,6 +74,7 @@ __all__ = [
     "ReFixMatch",
     "ReMixMatch",
     "RealMix",
+    "RegMixMatch",
     "SelfTraining",
     "SequenceMatch",
     "ShrinkMatch",
@@ -110,6 +112,7 @@ AnyAlgorithm = (
     | ShrinkMatch
     | CRMatch
     | CGMatch
+    | RegMixMatch
     | CADR
     | Frozen
     | SelfTraining

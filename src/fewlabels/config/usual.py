@@ -53,6 +53,9 @@ BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     # T models/freematch_entropy/freematch_utils.py
     ("freematch", "svhn"): {"algorithm.clip": "thresholds"},
     ("freematch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
+    # hhrd9/regmixmatch, models/freematch_entropy/freematch_utils.py
+    ("regmixmatch", "svhn"): {"algorithm.clip": "thresholds"},
+    ("regmixmatch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
     ("cgmatch", "svhn"): {"algorithm.clip": True},  # BoCheng-96/CGMatch, semilearn/algorithms/cgmatch
     ("cgmatch", "svhn_noextra"): {"algorithm.clip": True},
 }
