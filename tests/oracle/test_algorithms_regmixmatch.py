@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from algorithm_oracles import the_same_on_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from algorithm_cases import K, info, make_batch, opinionated
 from fewlabels.algorithms import FreeMatch, OpenSet, RegMixMatch
 from fewlabels.algorithms.regmixmatch import box, picked, shuffled
 from fewlabels.inference.model import Model
+from fewlabels.runtime import parallel
 from fewlabels.types import Batch
 
 ROWS = 10
@@ -103,6 +105,16 @@ def test_images_that_are_set_aside_are_in_no_mix() -> None:
     aside = OpenSet("energy", by="value", threshold=1e5, start=0.0)
     losses, _, (_, _, certain) = step(RegMixMatch(tau_m=0.0, openset=aside), batch_of())
     assert float(losses.log["foreign"]) == 1 and not certain.any() and float(losses.log["loss_mix"]) == 0
+
+
+@pytest.mark.parametrize("many", [1, 100])
+def test_partners_are_of_any_rank(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    """Without the fairness term, whose gradient the threads do not share."""
+    monkeypatch.setattr(parallel, "joined", lambda x: parallel.gather(x))
+    algorithm = RegMixMatch(tau_m=0.45, many_labels=many, w_fairness=0.0).build(info(4, ROWS))
+    for seed in (0, 1):
+        losses, _, _ = the_same_on_ranks(monkeypatch, 2, algorithm, Model(opinionated(), {}), batch_of(seed))
+        assert 0 < float(losses.log["certain"]) < 1
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.floats(0, 1), st.data())
