@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from algorithm_oracles import the_same_on_ranks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithm_cases import K, info, make_batch, opinionated
@@ -117,6 +117,7 @@ def test_partners_are_of_any_rank(monkeypatch: pytest.MonkeyPatch, many: int) ->
         assert 0 < float(losses.log["certain"]) < 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.floats(0, 1), st.data())
 def test_a_box_is_inside(height: int, width: int, share: float, data: st.DataObject) -> None:
     row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
@@ -129,6 +130,7 @@ def test_a_box_is_inside(height: int, width: int, share: float, data: st.DataObj
     )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_partners_are_the_members_in_the_order_that_was_drawn(members: list[bool], chance: Any) -> None:
     order = list(range(len(members)))
@@ -138,6 +140,7 @@ def test_partners_are_the_members_in_the_order_that_was_drawn(members: list[bool
     assert found == [i for i in order if members[i]]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True, width=32))
 def test_one_of_those_that_are_allowed_is_picked(allowed: list[bool], draw: float) -> None:
     found, place = picked(torch.tensor([allowed]), torch.tensor([draw]))
