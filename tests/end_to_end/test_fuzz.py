@@ -780,7 +780,7 @@ def ran(once: Callable[[str, Callable[[Path], None]], Path]) -> Ran:
     """The cases of this session, in a process of their own."""
 
     def run(folder: Path) -> None:
-        cases, seed = os.environ.get("FEWLABELS_FUZZ", "10"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
+        cases, seed = os.environ.get("FEWLABELS_FUZZ", "5"), os.environ.get("FEWLABELS_FUZZ_SEED", "0")
         words = ["--cases", cases, "--seed", seed, "--report", folder / "fuzz.md", "--planted", folder / "planted.json"]
         done = subprocess.run(
             [sys.executable, __file__, *map(str, words)],
