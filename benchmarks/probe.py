@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.record import commit
 from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
 from fewlabels.datatools.estimators import Array, Ints, whiten
@@ -91,7 +91,6 @@ def measure(
         kind: whiten(patch_features(images, rows) if kind == "patches" else learned_features(name, images, rows), 200)
         for kind in kinds_of("auto", min(images.shape[1:3]))
     }
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     for n in labels:
         for kind in kinds:
             for number in range(first, first + draws * (2 if kind.startswith("clean") else 1)):
@@ -125,7 +124,7 @@ def measure(
                     "covered": float(np.mean((found.low <= true + 1e-9) & (true <= found.high + 1e-9))),
                     "seconds": round(time.process_time() - start, 2),
                     "machine": platform.machine(),
-                    "commit": commit,
+                    "commit": commit(),
                 }
                 with out.open("a") as file:
                     file.write(json.dumps(record) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -78,6 +79,17 @@ STEPS = ("--steps", 300, "--eval-every", 100, "--save-every", 100)
 ENGINES = [("slurm", "submitit"), ("ray", "ray")]
 
 
+def on_each_engine(test: Callable[..., None]) -> Any:
+    marks = (
+        pytest.mark.parametrize(("engine", "package"), ENGINES),
+        pytest.mark.skipif(
+            "FEWLABELS_ENGINES" not in os.environ, reason="minutes of imports; FEWLABELS_ENGINES=1 runs it"
+        ),
+        pytest.mark.slow,
+    )
+    return functools.reduce(lambda marked, mark: mark(marked), marks, test)
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of Slurm are processes of this machine; Ray has two workers, and no cluster of the user's."""
@@ -114,9 +126,7 @@ def when_they_train(
     return done
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("FEWLABELS_ENGINES" not in os.environ, reason="minutes of imports; FEWLABELS_ENGINES=1 runs it")
-@pytest.mark.parametrize(("engine", "package"), ENGINES)
+@on_each_engine
 def test_one_fails_and_others_are_preempted(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: None, engine: str, package: str
 ) -> None:
@@ -158,9 +168,7 @@ def test_one_fails_and_others_are_preempted(
         assert state(tmp_path / "all" / f"seed-{seed}")[0] == state(tmp_path / "plain" / f"seed-{seed}")[0]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("FEWLABELS_ENGINES" not in os.environ, reason="minutes of imports; FEWLABELS_ENGINES=1 runs it")
-@pytest.mark.parametrize(("engine", "package"), ENGINES)
+@on_each_engine
 def test_a_signal_stops_all(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: None, engine: str, package: str
 ) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +29,7 @@ from fewlabels.inference.model import load_predictor
 from fewlabels.report.card import card, text
 from fewlabels.report.story import tell
 from fewlabels.runs.run import Run
+from serving import in_a_thread
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -125,13 +125,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
         monkeypatch.setenv("HF_TOKEN", "hf_word")
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
+        with in_a_thread(made):
             yield made
-        finally:
-            made.shutdown()
-            thread.join()
 
 
 @pytest.mark.slow

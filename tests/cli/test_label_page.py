@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from fewlabels.report import tasks
 from fewlabels.report.ask import page
 from fewlabels.report.tasks import Question, Sheet
 from fewlabels.runs.run import Run
+from serving import in_a_thread
 
 
 class Got(NamedTuple):
@@ -43,14 +43,8 @@ class Got(NamedTuple):
 
 @contextmanager
 def serving(asked: Asked) -> Iterator[Server]:
-    with Server(asked) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(asked) as server, in_a_thread(server):
+        yield server
 
 
 def ask(server: Server, place: str, body: Any = None, *, path: str | None = None, **headers: str) -> Got:

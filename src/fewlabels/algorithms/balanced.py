@@ -22,6 +22,11 @@ def by_balanced(net: Net, features: Tensor) -> Tensor:
     return logits
 
 
+def predict_by_balanced(step: Consistency, info: Info, part: str, owner: str) -> None:
+    """Have the model of the algorithm `owner` predict by such a head, of the part of that name."""
+    step.predict_by(HEAD, nn.Linear(info.features, info.classes), by_balanced, f"Imbalance.name {part}", owner)
+
+
 class Balanced(Part):
     """Auxiliary balanced classifier (ABC, Lee et al. 2021, https://arxiv.org/abs/2110.10368).
 
@@ -53,7 +58,7 @@ class Balanced(Part):
         self.register_buffer("share", (counts.min() / counts).float(), persistent=False)
 
     def join(self, step: Consistency, info: Info, weight: float, owner: str) -> None:
-        step.predict_by(HEAD, nn.Linear(info.features, info.classes), by_balanced, "Imbalance.name abc", owner)
+        predict_by_balanced(step, info, "abc", owner)
         step.add("loss_abc", weight, self.loss)
         step.draws = step.draws or self.masks == "sampled"
 

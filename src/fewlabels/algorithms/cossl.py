@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewlabels.algorithms.balanced import HEAD, by_balanced
+from fewlabels.algorithms.balanced import HEAD, by_balanced, predict_by_balanced
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import cross_entropy
-from fewlabels.algorithms.slots import Part, Seen, started
+from fewlabels.algorithms.slots import Part, Seen, guesses, started
 from fewlabels.runtime import parallel
 from fewlabels.types import Info
 
@@ -39,7 +39,7 @@ class CoLearned(Part):
         self.register_buffer("chance", (1 - counts / counts.max()).float(), persistent=False)
 
     def join(self, step: Consistency, info: Info, weight: float, owner: str) -> None:
-        step.predict_by(HEAD, nn.Linear(info.features, info.classes), by_balanced, "Imbalance.name cossl", owner)
+        predict_by_balanced(step, info, "cossl", owner)
         step.put("align", self.align)
         step.add("loss_cossl", weight, self.loss)
         step.draws = True
@@ -48,7 +48,7 @@ class CoLearned(Part):
     def align(self, seen: Seen) -> Tensor:
         """Align: the usual guesses, and from the start on those of the averaged net and head, ``[M, K]``."""
         assert seen.average is not None
-        usual = seen.probs if self.usual is None else self.usual(seen)
+        usual = guesses(self.usual, seen)
         logits = by_balanced(seen.average, seen.average.features(seen.batch.u[0])).float()
         return torch.where(started(seen, self.start, self.steps), logits.softmax(1), usual)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.memory import PerImage
-from fewlabels.algorithms.slots import Part, Seen, Slot
+from fewlabels.algorithms.slots import Part, Seen, Slot, guesses
 
 NEWTON, CLOSE = 20, 1e-6
 """Newton's steps for each class, at most, and the relative distance from the wanted sum that is near enough. They start
@@ -49,7 +49,7 @@ class Refined(Part):
     @torch.no_grad()
     def align(self, seen: Seen) -> Tensor:
         """Align: the refined guesses, ``[M, K]``; unseen images are of all classes alike."""
-        probs = seen.probs if self.usual is None else self.usual(seen)
+        probs = guesses(self.usual, seen)
         rows, since = seen.batch.index, seen.batch.rng.step - self.start
         self.last.write(rows, probs)
         if since < 0:

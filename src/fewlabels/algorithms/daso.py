@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import counted, cross_entropy
 from fewlabels.algorithms.memory import ClassQueues
-from fewlabels.algorithms.slots import Part, Seen, started, step_of
+from fewlabels.algorithms.slots import Part, Seen, guesses, started, step_of
 from fewlabels.runtime import parallel
 from fewlabels.types import Info
 
@@ -57,7 +57,7 @@ class Semantic(Part):
         assert seen.average is not None
         if seen.batch.rng.turn == 0:
             self.begin(step_of(seen, self.steps) % self.every == 0)
-        probs = seen.probs if self.usual is None else self.usual(seen)
+        probs = guesses(self.usual, seen)
         self.labeled.write(seen.average.features(seen.batch.x[0]), seen.batch.y)
         self.means = normalize(self.labeled.means())
         self.semantic = self.cosines(seen.weak.features.detach()).softmax(1)

@@ -101,10 +101,15 @@ def sharpened(temperature: float) -> Slot:
     return lambda seen: (seen.weak.logits.detach() / temperature).softmax(1)
 
 
+def guesses(align: Slot | None, seen: Seen) -> Tensor:
+    """The probabilities that `align` gives, ``[M, K]``; None: those of the step."""
+    return seen.probs if align is None else align(seen)
+
+
 def guessed_by(align: Slot | None, seen: Seen, logits: Tensor) -> Tensor:
     """What `align` makes of other logits ``[M, K]`` of the weak views, ``[M, K]``; None: their softmax."""
     seen = seen._replace(weak=seen.weak._replace(logits=logits), probs=logits.softmax(1))
-    return seen.probs if align is None else align(seen)
+    return guesses(align, seen)
 
 
 class Threshold:

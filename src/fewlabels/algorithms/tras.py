@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewlabels.algorithms.balanced import HEAD, by_balanced
+from fewlabels.algorithms.balanced import HEAD, predict_by_balanced
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import cross_entropy
 from fewlabels.algorithms.slots import Part, Seen, guessed_by, started
@@ -44,7 +44,7 @@ class Transferred(Part):
         self.register_buffer("factor", (LEAST + RANGE * (-shift).softmax(0)).float(), persistent=False)
 
     def join(self, step: Consistency, info: Info, weight: float, owner: str) -> None:
-        step.predict_by(HEAD, nn.Linear(info.features, info.classes), by_balanced, "Imbalance.name tras", owner)
+        predict_by_balanced(step, info, "tras", owner)
         step.put("align", self.align)
         step.add("loss_tras", weight, self.loss)
 

@@ -93,6 +93,13 @@ def check_once(root: Path, named: Mapping[str, list[Path]]) -> None:
             raise ValueError(f"{root} has both a folder {a.name!r} and a folder {b.name!r}; keep one of them")
 
 
+def check_there(given: Mapping[str, Path | None]) -> None:
+    """Raise ValueError where a folder that was given as a part is none."""
+    for what, folder in given.items():
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"there is no folder {str(folder)!r}, which was given as the {what} part")
+
+
 def contents(
     path: Path | str,
     *,
@@ -125,9 +132,7 @@ def contents(
     if not root.is_dir():
         raise ValueError(_no_folder(root))
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
-    for what, folder in given.items():
-        if folder is not None and not folder.is_dir():
-            raise ValueError(f"there is no folder {str(folder)!r}, which was given as the {what} part")
+    check_there(given)
     taken = {real(folder) for folder in given.values() if folder is not None}
     named = parts_in(root)
     files = [f / "val_annotations.txt" for f in named["validation"] if test is None]

@@ -10,7 +10,7 @@ from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.blobs import Blob
 from fewlabels.data.listing import UNLABELED, Listing, Row, short
 from fewlabels.runtime.regular import expanded, real
-from fewlabels.runtime.words import first
+from fewlabels.runtime.words import first, reason
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "fine_label", "class", "target")
@@ -38,8 +38,7 @@ def list_hub(name: str) -> Listing:
     try:
         parts: Any = datasets.load_dataset(repository, config or None)
     except Exception as error:  # its own kinds, those of its network and of its file formats
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataUnavailable(f"{name} cannot be loaded: {reason}") from error
+        raise DataUnavailable(f"{name} cannot be loaded: {reason(error)}") from error
     if "train" not in parts:
         raise ValueError(f"{name} has no split 'train', only {first(list(parts))}")
     picture, label = _columns(name, parts["train"].features)

@@ -188,13 +188,18 @@ def tail_rates(counts: Sequence[float], alpha: float) -> NDArray[np.float64]:
 
 def _rarer_more(guesses: list[Guess], rates: NDArray[np.float64]) -> list[Guess]:
     """Of each class its share, rounded down, the most confident ones."""
-    groups = [sorted((g for g in guesses if g.label == c), key=lambda g: -g.confidence) for c in range(len(rates))]
+    groups = _ranked(guesses, len(rates))
     return [g for group, rate in zip(groups, rates, strict=True) for g in group[: int(len(group) * rate + 1e-9)]]
+
+
+def _ranked(guesses: list[Guess], classes: int) -> list[list[Guess]]:
+    """The predictions of each class, the most confident ones first."""
+    return [sorted((g for g in guesses if g.label == c), key=lambda g: -g.confidence) for c in range(classes)]
 
 
 def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: float) -> list[Guess]:
     """The same number of each class, the most confident ones."""
-    groups = [sorted((g for g in guesses if g.label == c), key=lambda g: -g.confidence) for c in range(len(classes))]
+    groups = _ranked(guesses, len(classes))
     counts = list(map(len, groups))
     fewest = min(counts)
     if fewest < max(each, 1):

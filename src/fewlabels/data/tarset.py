@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.contents import check_once, part_of, parts_in
+from fewlabels.data.contents import check_once, check_there, part_of, parts_in
 from fewlabels.data.find import folders_in
 from fewlabels.data.kinds import SUFFIXES
 from fewlabels.data.listing import MISSING, UNLABELED, Listing, Rows, class_order, short
@@ -90,9 +90,7 @@ def _parts(path: Path, given: Mapping[str, Path | None], notes: list[str]) -> di
     """The tar files of each part. Raises ValueError where a file may be of any."""
     if not path.is_dir():
         return {part: [path] if part == "labeled" else [] for part in PARTS}
-    for what, folder in given.items():
-        if folder is not None and not folder.is_dir():
-            raise ValueError(f"there is no folder {str(folder)!r}, which was given as the {what} part")
+    check_there(given)
     named = parts_in(path)
     check_once(path, {part: folders for part, folders in named.items() if given.get(part) is None})
     folders = {part: given.get(part) or next(iter(named[part]), None) for part in PARTS}

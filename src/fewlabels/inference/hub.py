@@ -27,6 +27,7 @@ from fewlabels.runs.extract import Extract
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import files
 from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.words import reason
 
 PREFIX = "hf:"
 """What a model of the hub begins with where a run folder may stand."""
@@ -161,8 +162,7 @@ def _asking(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # its own kinds, those of the network, and ours
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{what}: {said}") from None
+        raise ValueError(f"{what}: {reason(error)}") from None
     finally:
         if not before:
             enable_progress_bars()

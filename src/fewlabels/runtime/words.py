@@ -44,6 +44,11 @@ def first(items: Sequence[object], most: int = 10) -> str:
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def by_reason(broken: Mapping[str, str], most: int = 10) -> str:
     """The first files that are no use, and why, for a sentence: ``a.png, b.png (cut off), c.png (empty) and 7 more``"""
     files: dict[str, list[str]] = {}

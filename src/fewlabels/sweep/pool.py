@@ -202,7 +202,7 @@ class Running:
         self.stop()
         job, told = self.job, code < 0 or code > 128
         done = job.progress()[1]
-        text = job.log.read_text("utf-8", "replace").strip() if job.log.is_file() else ""
+        text = said_by(job)
         last = text.rpartition("\n")[2]
         if code == 0 or (told and done):  # told to stop when all was done
             outcome = Outcome("finished")
@@ -211,13 +211,22 @@ class Running:
         elif code > 0 and last.startswith("fewlabels: "):
             outcome = Outcome("failed", last.removeprefix("fewlabels: "))
         else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            how = f"its process {how}" if code < 0 or "Traceback" not in text else last
+            how = f"its process {ended(code)}" if code < 0 or "Traceback" not in text else last
             if text:
                 return Outcome("failed", f"{how} (what it said is in {job.log})")
             outcome = Outcome("failed", how)
         job.log.unlink(missing_ok=True)
         return outcome
+
+
+def said_by(job: Work) -> str:
+    """What the process of a job has left in its log."""
+    return job.log.read_text("utf-8", "replace").strip() if job.log.is_file() else ""
+
+
+def ended(code: int) -> str:
+    """How a process ended that has not said it."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
 class Tail:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from fewlabels.inference.parts import Place
 from fewlabels.inference.shards import Shard
 from fewlabels.sweep import remote
 from fewlabels.sweep.on import On
-from fewlabels.sweep.pool import Begin, Board, Outcome, Result, gpus, work_off
+from fewlabels.sweep.pool import Begin, Board, Outcome, Result, ended, gpus, said_by, work_off
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Watched:
         if code is None:
             return None
         self.stop()
-        text = self.job.log.read_text("utf-8", "replace").strip() if self.job.log.is_file() else ""
+        text = said_by(self.job)
         lines = text.splitlines()
         whole = any(line.startswith(f"shard {self.job.shard}: ") for line in lines)  # also one with unreadable pictures
         if stopping and not whole and (code < 0 or code > 128):
@@ -97,8 +96,9 @@ class Watched:
         elif code > 0 and lines and lines[-1].startswith("fewlabels: "):
             outcome = Outcome("failed", lines[-1].removeprefix("fewlabels: "))
         else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            return Outcome("failed", f"its process {how}" + (f" (what it said is in {self.job.log})" if text else ""))
+            return Outcome(
+                "failed", f"its process {ended(code)}" + (f" (what it said is in {self.job.log})" if text else "")
+            )
         self.job.log.unlink(missing_ok=True)
         return outcome
 

@@ -13,6 +13,7 @@ from fewlabels.inference.model import logits_of
 from fewlabels.report import evidence
 from fewlabels.report.write import outdated, write_page
 from fewlabels.runs.run import Run
+from fewlabels.runtime.words import reason
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.step import Trainer
 
@@ -45,8 +46,7 @@ def leave_page(run: Run, *, old: bool = False) -> str | None:
 
 
 def _sentence(error: Exception) -> str:
-    why = " ".join(str(error).split()) or type(error).__name__
-    return f"the report was not written ({why}); `fewlabels report RUN --html FILE` makes one"
+    return f"the report was not written ({reason(error)}); `fewlabels report RUN --html FILE` makes one"
 
 
 def _asked(trainer: Trainer, evaluator: Evaluator, split: Split) -> evidence.Asked:

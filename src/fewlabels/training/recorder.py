@@ -20,6 +20,7 @@ from fewlabels.data.split import Split
 from fewlabels.runs.curves import curve
 from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
 from fewlabels.runtime import parallel
+from fewlabels.runtime.words import reason
 from fewlabels.training import log, trackers
 from fewlabels.training.afterwards import leave_evidence, leave_page
 from fewlabels.training.evaluator import Evaluator
@@ -91,7 +92,7 @@ class RunRecorder:
         try:
             say(self.tracker)
         except Exception as failed:  # whatever it is, the training goes on
-            self.display.line(f"note: --log {self.trainer.config.log} gets no more curves ({trackers.reason(failed)})")
+            self.display.line(f"note: --log {self.trainer.config.log} gets no more curves ({reason(failed)})")
             self.tracker = None
 
     def tick(self, step: int) -> None:

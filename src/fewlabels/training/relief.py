@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewlabels import nets
 from fewlabels.config.settings import Train
+from fewlabels.training.failures import SMALLER
 
 
 def relief(config: Train, shape: tuple[int, int, int], world: int) -> str:
@@ -21,7 +22,7 @@ def relief(config: Train, shape: tuple[int, int, int], world: int) -> str:
             f"--net.recompute keeps about {max(1, round(100 * share))} % of what the net keeps of them, in a step that "
             "takes about a third longer"
         )
-    return "; ".join((*ways, "or try a smaller --batch, --uratio, net or --data.image-size"))
+    return "; ".join((*ways, f"or {SMALLER}"))
 
 
 def more_turns(config: Train, world: int) -> int | None:

@@ -18,6 +18,7 @@ from fewlabels.config.plain import to_dict
 from fewlabels.runs.run import Run
 from fewlabels.runtime.checked import flat
 from fewlabels.runtime.regular import real
+from fewlabels.runtime.words import reason
 
 PROJECT = "fewlabels"
 """What runs are filed under, where the environment (WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME) says nothing."""
@@ -54,11 +55,6 @@ def begin(run: Run) -> Tracker | None:
         return TRACKERS[name](run)
     except Exception as error:  # of the network, of an account, of a server
         raise ValueError(f"--log {name}: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """An exception in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def token(run: Run) -> str:
