@@ -49,7 +49,11 @@ QUICK = {
 """In place of the authors' values, so that each part of a loss counts within a few steps of a few images, and so that
 VAT's moves, the trial long and the change short, do not depend on rounding."""
 
-QUICK_OF: dict[str, dict[str, Any]] = {"adamatch": {"tau": 1.0}, "regmixmatch": {"tau_m": 0.6}}
+QUICK_OF: dict[str, dict[str, Any]] = {
+    "adamatch": {"tau": 1.0},
+    "regmixmatch": {"tau_m": 0.6},
+    "iomatch": {"inlier": 0.487},
+}
 """The same for single algorithms."""
 
 COMBINATIONS: dict[str, list[dict[str, Any]]] = {
@@ -66,6 +70,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "uda": [{"temperature": 0.4, "w_entropy": 0.5, "tsa": "exp"}],
     "regmixmatch": [{"many_labels": 1}, {"tau_m": 1.0}],
+    "iomatch": [{"open_start": 0.0, "tau_open": 0.2, "alignment": "uniform", "target": "hard"}],
     "crmatch": [{"w_rotation": 0.0}, {"w_distance": 0.0}],
     "fixmatch": [
         {"temperature": 0.5},
@@ -86,6 +91,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
+        {"openset": OpenSet("ova", by="value", start=0.0, momentum=0.5)},
     ],
 }
 """What the values of single options, below, leave out."""
@@ -109,8 +115,8 @@ def starts_low(config: Any) -> bool:
 UNSURE = {"freematch,clip=thresholds"}
 """Whose thresholds no toy image reaches."""
 
-CLASS_LAYERS = ("net.linear", "heads.shrink.6", "heads.balanced")
-"""Linear layers whose outputs are classes."""
+CLASS_LAYERS = ("net.linear", "heads.shrink.6", "heads.balanced", "heads.pairs", "heads.open")
+"""Linear layers whose outputs are classes, some times over, and perhaps one that is of none."""
 
 OF_CLASSES = ("select.last", "align.labels", "gaps.past.labels", "openset.guess")
 """Buffers whose values are classes, or -1 for none."""

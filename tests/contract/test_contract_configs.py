@@ -45,7 +45,8 @@ def made(cls: Any, **values: Any) -> Any:
     if cls is Missing and "name" not in values:
         values["name"] = "cadr"
     if cls is OpenSet and "name" not in values:
-        values |= {"name": "energy"} | ({"by": "percentile"} if "share" in values else {})
+        values |= {"name": "ova" if {"weight", "entropy"} & {*values} else "energy"}
+        values |= {"by": "percentile"} if "share" in values else {}
         if "threshold" in values or values.get("by") == "value":
             values = {"by": "value", "threshold": 1.0} | values
     return cls(**values)

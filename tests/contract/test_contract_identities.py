@@ -22,6 +22,7 @@ from fewlabels.algorithms import (
     Missing,
     MixMatch,
     MixUp,
+    OpenSet,
     PiModel,
     PseudoLabeling,
     ReMixMatch,
@@ -98,7 +99,7 @@ def untouched(config: Any) -> bool:
 
 BESIDE = (
     *("w_fairness", "lambda_c", "lambda_in", "lambda_h", "w_negative", "w_meaning"),
-    *("w_shrink", "w_distance", "w_rotation", "w_srm", "w_cam"),
+    *("w_shrink", "w_distance", "w_rotation", "w_srm", "w_cam", "w_ova", "w_open"),
 )
 """Weights of terms that count whatever the threshold is."""
 WEIGHTS = ("weight", "lambda_u", "w_match", "w_kl", "w_rot", "w_entropy", *BESIDE)
@@ -111,7 +112,9 @@ OTHERWISE = {"adamatch", "refixmatch"}
 
 def without_parts_losses(config: Any) -> Any:
     """The configuration with a weight of 0 for what a part adds to the loss."""
-    imbalance = getattr(config, "imbalance", Imbalance())
+    imbalance, openset = getattr(config, "imbalance", Imbalance()), getattr(config, "openset", OpenSet())
+    if openset.name == "ova":
+        config = replace(config, openset=replace(openset, weight=0.0, entropy=0.0))
     if imbalance.name not in USERS["weight"]:
         return config
     return replace(config, imbalance=replace(imbalance, weight=0.0))

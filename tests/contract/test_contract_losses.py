@@ -177,7 +177,11 @@ def test_no_gradient_into_the_targets(case: Case, targets: list[str]) -> None:
         assert value is None or not value.requires_grad
 
 
-TWO_SIDED = [case for case in CASES if family(case) in ("pi-model", "mean-teacher", "fixmatch")]
+TWO_SIDED = [
+    case
+    for case in CASES
+    if family(case) in ("pi-model", "mean-teacher", "fixmatch") and "openset=ova" not in case.name  # its entropy
+]
 
 
 @pytest.mark.parametrize("case", TWO_SIDED, ids=lambda case: case.name)
@@ -355,13 +359,19 @@ PERMUTATION = torch.tensor([1, 2, 0])
 """Class c becomes class PERMUTATION[c]."""
 
 
+def places(rows: int) -> Tensor:
+    """Where the outputs of a layer go, each K of them like the classes; what is left over stays. ``[rows]``"""
+    groups = [K * group + PERMUTATION for group in range(rows // K)]
+    return torch.cat([*groups, torch.arange(rows // K * K, rows)])
+
+
 def permuted(net: Any) -> Any:
     other: Any = copy.deepcopy(net)
     with torch.no_grad():
         for name, layer in other.named_modules():
             if name in CLASS_LAYERS:
-                layer.weight[PERMUTATION] = net.get_submodule(name).weight
-                layer.bias[PERMUTATION] = net.get_submodule(name).bias
+                for parameter, own in zip(layer.parameters(), net.get_submodule(name).parameters(), strict=True):
+                    parameter[places(len(own))] = own
     return other
 
 
@@ -396,4 +406,6 @@ def test_permuting_the_classes_permutes_everything(case: Case) -> None:
     turned = gradients(mine, other(renamed, mine, permuted(ema)))
     for name, gradient in found.items():
         head = name.rpartition(".")[0] in CLASS_LAYERS
-        torch.testing.assert_close(turned[name][PERMUTATION] if head else turned[name], gradient, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            turned[name][places(len(gradient))] if head else turned[name], gradient, rtol=1e-3, atol=1e-4
+        )

@@ -55,6 +55,30 @@ def test_digits_of_other_classes_are_the_most_foreign(command: Callable[..., Any
     assert 0.1 < last["foreign"] < 0.4 and "threshold" in last
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["iomatch", "fixmatch --openset ova --openset.by value --openset.start 0"])
+def test_digits_of_other_classes_are_named_by_one_vs_all_classifiers(
+    command: Callable[..., Any], tmp_path: Path, words: str
+) -> None:
+    run, known = tmp_path / "run", "0,1,2,3,4"
+    data = f"--data digits@25 --data.keep-labeled {known} --data.keep-test {known}"
+    size = "--net small-8 --steps 80 --batch 16 --uratio 4 --log-every 20 --eval-every 80 --no-baseline --no-progress"
+    said = command("train", *words.split(), *data.split(), *size.split(), "--out", run)
+    assert said.code == 0, said.err
+    rows, result = listed(run), json.loads((run / "result.json").read_text())["foreign"]
+    labels = load_source(fl.Data("digits")).labels
+    strange = np.array([labels[int(row["row"])] >= 5 for row in rows])
+    assert strange[:64].mean() > 0.7 > 0.6 > strange.mean()
+    scores = [float(row["score"]) for row in rows if row["score"]]
+    assert scores == sorted(scores) and 0 <= scores[0] < scores[-1] <= 1
+    assert [score < 0.5 for score in scores] == [row["set_aside"] == "yes" for row in rows[: len(scores)]]
+    assert result["threshold"] == 0.5 and result["of"] == 1437
+    assert result["set_aside"] == sum(row["set_aside"] == "yes" for row in rows)
+    note = f"{result['set_aside']:,} of 1,437 unlabeled images were set aside as foreign at the end (ova below 0.5)"
+    assert note in said.err
+    assert {"loss_ova", "foreign", "threshold"} <= Run(run).metrics("log")[-1].keys()
+
+
 def training(**changes: Any) -> Any:
     openset = fl.OpenSet("energy", by="percentile", share=0.4, start=0.0)
     return toy_training(fl.FixMatch(tau=0.4, openset=openset), save_every=4, **changes)

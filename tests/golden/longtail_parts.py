@@ -16,6 +16,7 @@ from fewlabels.algorithms.adsh import Adaptive
 from fewlabels.algorithms.balanced import HEAD
 from fewlabels.algorithms.darp import projected, purged
 from fewlabels.algorithms.functional import effective_weights, share_of_each
+from fewlabels.algorithms.iomatch import OPEN
 from fewlabels.algorithms.memory import ClassQueues
 from fewlabels.algorithms.slots import Seen, hard
 from fewlabels.data.predictions import tail_rates
@@ -43,6 +44,9 @@ class Toy(nn.Module):
         values = [u(101, 6, 8).T, 0.3 * u(102, 8), 2 * u(103, 8, 5).T, 0.3 * u(104, 5)]
         if HEAD in self.heads:
             values += [2 * u(301, 5, 8), 0.3 * u(302, 5)]
+        if OPEN in self.heads:
+            shapes = [parameter.shape for parameter in self.heads.parameters()]
+            values += [(2 if len(s) > 1 else 0.3) * u(820 + i, *s) for i, s in enumerate(shapes)]
         with torch.no_grad():
             for parameter, value in zip(self.parameters(), values, strict=True):
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
@@ -95,8 +99,15 @@ class Steps:
     def __init__(self, name: str, entry: Entry) -> None:
         self.name, self.entry = name, entry
         told = Info(5, (6, 1, 1), 8, torch.tensor(COUNTS), IMAGES, self.steps, 6, 10)
-        self.algorithm: Any = FixMatch(tau=TAU, imbalance=self.part).build(told)
+        self.algorithm: Any = self.config().build(told)
         self.net = Toy(self.algorithm.heads)
+
+    def config(self) -> Any:
+        return FixMatch(tau=TAU, imbalance=self.part)
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Of the net, by the entry's name."""
+        return self.net.get_parameter(PARAMETERS[name.split(".")[-1]])
 
     def progress(self, t: int) -> float:
         return t / self.steps
@@ -108,7 +119,7 @@ class Steps:
         for t, step in enumerate(self.entry["steps"]):
             self.step(step, t)
         for name, sums in self.entry.get("params", {}).items():
-            parameter = self.net.get_parameter(PARAMETERS[name.split(".")[-1]]).detach().double()
+            parameter = self.parameter(name).detach().double()
             close(parameter.sum(), sums["sum"], f"sum of {name}", **self.tolerance)
             close(parameter.abs().sum(), sums["abssum"], f"sum of |{name}|", **self.tolerance)
 
@@ -123,7 +134,7 @@ class Steps:
         losses.total.backward()
         with torch.no_grad():
             for name, expected in step["grad_abs_sum"].items():
-                parameter = self.net.get_parameter(PARAMETERS[name.split(".")[-1]])
+                parameter = self.parameter(name)
                 found = torch.zeros(()) if parameter.grad is None else parameter.grad.abs().sum()
                 close(found, expected, f"gradient of {name} in step {t}", **self.tolerance)
             for parameter in self.net.parameters():
@@ -371,9 +382,3 @@ FAULTS = {
     "tras_usb": "its adjustment has the wrong sign, and the second head learns from itself",
 }
 """Entries of the file that pin a fault and nothing else, and which."""
-
-NOT_HERE = {
-    "openmatch": "an open-set method, of its own",
-    "iomatch": "an open-set method, of its own",
-}
-"""Entries of methods that the package has not."""

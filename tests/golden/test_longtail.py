@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import longtail_parts
+import openset_parts
 import pytest
-from longtail_parts import CHECKS, FAULTS, NOT_HERE
+from longtail_parts import FAULTS
+
+CHECKS = longtail_parts.CHECKS | openset_parts.CHECKS
 
 
 def entries() -> dict[str, Any]:
@@ -27,7 +31,7 @@ ENTRIES = entries()
 @pytest.mark.parametrize("name", ENTRIES)
 def test_entry(name: str) -> None:
     kind = name.rpartition("/")[2]
-    if reason := FAULTS.get(kind) or NOT_HERE.get(kind):
+    if reason := FAULTS.get(kind):
         pytest.skip(f"{name}: {reason}")
     assert kind in CHECKS, f"{name}: no entry of this name is known here; known: {', '.join(CHECKS)}"
     CHECKS[kind](name, ENTRIES[name])
@@ -46,3 +50,6 @@ def test_unknown_entries_fail_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENTRIES, "other/daso_authors", {**ENTRIES["daso_authors"], "wavy": []})
     with pytest.raises(AssertionError, match=r"^other/daso_authors: no variant wavy is known here"):
         test_entry("other/daso_authors")
+    monkeypatch.setitem(ENTRIES, "iomatch", {**ENTRIES["iomatch"], "runs": {"hard": {}}})
+    with pytest.raises(AssertionError, match=r"^iomatch/hard: no run hard is known here"):
+        test_entry("iomatch")

@@ -18,7 +18,7 @@ from algorithm_cases import build, info, make_batch, opinionated, with_heads
 from fewlabels.algorithms import UDA, Algorithm, FixMatch, Missing, OpenSet, PseudoLabeling
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.functional import familiarity, otsu
-from fewlabels.algorithms.openset import Scores
+from fewlabels.algorithms.openset import PAIRS, Scores, energy
 from fewlabels.types import Batch, Losses
 
 IMAGES = 100
@@ -156,6 +156,50 @@ def test_weights_of_a_step(name: Any, use: Any, case: str) -> None:
     assert (part(whole).guess[:60].numpy() == guesses(plain, batch).argmax(1)).all()
 
 
+def test_one_vs_all_classifiers() -> None:
+    """Their losses and the score of a step, image by image."""
+    plain, openset = FixMatch(tau=0.45), OpenSet("ova", by="value", weight=0.7, entropy=0.3)
+    algorithm = build(replace(plain, openset=openset), info())
+    batch = make_batch(algorithm, 4, 12)
+    (usual, _), (found, _) = stepped(plain, batch), stepped(None, batch, algorithm)
+    net = opinionated()
+    (head,) = (p.detach().double().numpy() for p in algorithm.heads[PAIRS].parameters())
+
+    def pairs(image: Tensor) -> list[tuple[float, float]]:
+        """It is none of the class, it is."""
+        z = head @ net.features(image[None])[0].detach().double().numpy()
+        out = [1 / (1 + math.exp(z[3 + k] - z[k])) for k in range(3)]
+        return [(p, 1 - p) for p in out]
+
+    loss = entropy = 0.0
+    for image, y in zip(batch.x[0], batch.y.tolist(), strict=True):
+        r = pairs(image)
+        loss += (-math.log(r[y][1]) - min(math.log(r[k][0]) for k in range(3) if k != y)) / 4
+    scores = []
+    for image, logits in zip(batch.u[0], guesses(plain, batch), strict=True):
+        r = pairs(image)
+        entropy -= sum(p * math.log(p) for pair in r for p in pair) / 3 / 12
+        scores.append(r[int(logits.argmax())][1])
+    weights = [float(score >= 0.5) for score in scores]
+    assert 0 < sum(weights) < 12
+    assert float(found.log["loss_ova"]) == pytest.approx(loss, rel=1e-5)
+    assert float(found.log["loss_oem"]) == pytest.approx(entropy, rel=1e-5)
+    np.testing.assert_allclose(part(algorithm).score[:12], scores, rtol=1e-5)
+    assert found.kept is not None and usual.kept is not None
+    assert found.kept.tolist() == (usual.kept.numpy() * weights).tolist()
+    kept = float(found.log["loss_x"] + found.log["loss_u"])
+    assert float(found.total.detach()) == pytest.approx(kept + 0.7 * loss + 0.3 * entropy, rel=1e-5)
+
+
+def test_one_vs_all_classifiers_need_the_gradient_of_weak_views() -> None:
+    for options in ({"bn": "separate-weak"}, {"teacher": "ema"}):
+        with pytest.raises(ValueError, match=r"^OpenSet.entropy 0.1 needs the gradient of the weak views, which Fix"):
+            build(FixMatch(openset=OpenSet("ova"), **options), info())  # type: ignore[arg-type]
+        config = FixMatch(tau=0.45, openset=OpenSet("ova", entropy=0.0), **options)  # type: ignore[arg-type]
+        losses, algorithm = stepped(config)
+        assert float(losses.log["loss_ova"]) > 0 and part(algorithm).score[:12].isfinite().all()
+
+
 NOTHING = [
     OpenSet("energy", by="percentile", share=0.0),
     OpenSet("energy", by="percentile", share=0.5, start=1.0),
@@ -193,7 +237,8 @@ def test_what_sets_all_aside_learns_from_labels_only() -> None:
 
 
 def table(momentum: float = 0.8, images: int = IMAGES, **options: Any) -> Scores:
-    return Scores(OpenSet("energy", momentum=momentum, **options), lambda seen: seen.probs.amax(1), images)
+    config = OpenSet("energy", momentum=momentum, **options)
+    return Scores(config, lambda seen: seen.probs.amax(1), images, energy)
 
 
 def test_running_scores() -> None:
@@ -292,6 +337,11 @@ REFUSED = [
         "OpenSet.threshold must be a number from 0 to 1 with OpenSet.name confidence, got 2",
     ),
     ({"name": "energy", "by": "percentile", "share": 1.0}, "OpenSet.share must be a number from 0 to below 1, got 1.0"),
+    (
+        {"name": "ova", "threshold": 2.0, "by": "value"},
+        "OpenSet.threshold must be a number from 0 to 1 with OpenSet.name ova, got 2",
+    ),
+    ({"name": "energy", "entropy": 0.0}, "OpenSet.entropy 0.0 means nothing with OpenSet.name energy"),
     ({"use": "weight"}, "OpenSet.use weight means nothing with OpenSet.name none"),
 ]
 

@@ -9,7 +9,7 @@ import fewlabels as fl
 
 ALGORITHMS = (
     "AdaMatch CADR CGMatch CRMatch CoMatch Dash DeFixMatch FixMatch FlexMatch FreeMatch Frozen FullMatch ICT "
-    "MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReFixMatch ReMixMatch RealMix RegMixMatch SelfTraining "
+    "IOMatch MeanTeacher MixMatch MixUp PiModel PseudoLabeling ReFixMatch ReMixMatch RealMix RegMixMatch SelfTraining "
     "SequenceMatch ShrinkMatch SimMatch SoftMatch Supervised SupervisedMixUp UDA VAT"
 )
 PARTS = "Imbalance Missing OpenSet"

@@ -21,6 +21,7 @@ from fewlabels.algorithms.frozen import Frozen
 from fewlabels.algorithms.fullmatch import FullMatch
 from fewlabels.algorithms.ict import ICT
 from fewlabels.algorithms.imbalance import Imbalance
+from fewlabels.algorithms.iomatch import IOMatch
 from fewlabels.algorithms.mean_teacher import MeanTeacher
 from fewlabels.algorithms.missing import Missing
 from fewlabels.algorithms.mixmatch import MixMatch
@@ -63,6 +64,7 @@ __all__ = [
     "FreeMatch",
     "Frozen",
     "FullMatch",
+    "IOMatch",
     "Imbalance",
     "MeanTeacher",
     "Missing",
@@ -113,6 +115,7 @@ AnyAlgorithm = (
     | CRMatch
     | CGMatch
     | RegMixMatch
+    | IOMatch
     | CADR
     | Frozen
     | SelfTraining

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fewlabels.algorithms.base import Algorithm
 from fewlabels.algorithms.consistency import Consistency, Passes
 from fewlabels.algorithms.imbalance import Imbalance
 from fewlabels.algorithms.missing import Missing
@@ -34,7 +33,7 @@ class Composed(Checked):
         """The step without the parts."""
         raise NotImplementedError
 
-    def build(self, info: Info) -> Algorithm:
+    def build(self, info: Info) -> Consistency:
         """The step with the parts. Raises ValueError for those that do not go together."""
         step = self.compose(info)
         # missing sees the logits as they are, and what openset sets aside counts under no weights of another part

@@ -287,6 +287,44 @@ def familiarity(logits: Tensor) -> Tensor:
     return logits.float().logsumexp(1)
 
 
+def pairs(logits: Tensor) -> Tensor:
+    """What one-vs-all classifiers say: for each class that an image is none of it, and that it is, two probabilities of
+    sum 1 (OpenMatch, Saito et al. 2021, https://arxiv.org/abs/2105.14148; VisionLearningGroup/OP_Match).
+
+    Args:
+        logits: ``[N, 2K]``, the K of "it is none" first.
+
+    Returns:
+        ``[N, 2, K]`` float32.
+    """
+    count, width = logits.shape
+    return logits.float().reshape(count, 2, width // 2).softmax(1)
+
+
+def one_vs_all(logits: Tensor, target: Tensor) -> Tensor:
+    """Loss of one-vs-all classifiers on labeled images, ``-log r_1y + max_k -log r_0k`` over the classes k that are not
+    the label y; of the wrong classes the hardest counts alone. 1e-8 is added to each probability (OpenMatch; see
+    `pairs`).
+
+    Args:
+        logits: ``[N, 2K]``, whose `pairs` are r.
+        target: labels y, ``[N]`` int64.
+
+    Returns:
+        ``[N]`` float32.
+    """
+    none, own = pairs(logits).unbind(1)
+    hardest = none.scatter(1, target[:, None], 1.0).amin(1)
+    own = own.gather(1, target[:, None])[:, 0]
+    return -(own + 1e-8).log() - (hardest + 1e-8).log()
+
+
+def pair_entropy(logits: Tensor) -> Tensor:
+    """Mean entropy of the `pairs` of `logits` ``[N, 2K]`` over the classes, ``[N]`` in nats (OpenMatch)."""
+    both = pairs(logits)
+    return -(both * (both + 1e-8).log()).sum(1).mean(1)
+
+
 def otsu(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Cut `scores` in two groups as Otsu's rule does (Otsu 1979, https://doi.org/10.1109/TSMC.1979.4310076).
 

@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewlabels.algorithms.consistency import Consistency
-from fewlabels.algorithms.functional import familiarity, otsu
+from fewlabels.algorithms.functional import familiarity, one_vs_all, otsu, pair_entropy, pairs
 from fewlabels.algorithms.slots import Part, Seen, Slot
 from fewlabels.runtime import parallel
 from fewlabels.runtime.checked import Checked, Range
@@ -24,15 +24,53 @@ one normal and 0.65 for one exponential distribution, of which Otsu's rule would
 SHOWN = 64
 """Pictures on the contact sheet."""
 
+PAIRS = "pairs"
+"""The name of a head of one-vs-all classifiers, ``[N, D] -> [N, 2K]``, for `functional.pairs`."""
+
+OF_OVA = ("weight", "entropy")
+"""Options that mean something with `ova` alone."""
+
+
+def confidence(seen: Seen) -> Tensor:
+    """Score: the largest probability, ``[M]``."""
+    return seen.weak.logits.softmax(1).amax(1)
+
+
+def energy(seen: Seen) -> Tensor:
+    """Score: minus the free energy, ``[M]``."""
+    return familiarity(seen.weak.logits)
+
+
+def inlier(seen: Seen) -> Tensor:
+    """Score: what the one-vs-all classifier of the class that the net predicts says for it, ``[M]``."""
+    own = pairs(seen.teacher.heads[PAIRS](seen.weak.features))[:, 1]
+    return own.gather(1, seen.weak.logits.argmax(1, keepdim=True))[:, 0]
+
+
+SCORES: dict[str, Slot] = {"confidence": confidence, "energy": energy, "ova": inlier}
+"""By name; a high one is familiar, and none is asked for its gradient."""
+
+
+def ova_of_labels(seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
+    """Term: the one-vs-all loss of the labeled images, 0-d."""
+    return one_vs_all(seen.net.heads[PAIRS](seen.labeled[0].features), seen.batch.y).mean()
+
+
+def ova_entropy(seen: Seen, target: Tensor, mask: Tensor) -> Tensor:
+    """Term: mean entropy of the one-vs-all classifiers about the weak views, 0-d."""
+    return pair_entropy(seen.net.heads[PAIRS](seen.weak.features)).mean()
+
 
 @dataclass(frozen=True)
 class OpenSet(Checked):
     """What to do where unlabeled images may show none of the classes: leave out of the unlabeled loss those whose score
     is low. The score is that of the view that is guessed about, never of a mixed one; a high one is familiar."""
 
-    name: Annotated[Literal["none", "confidence", "energy"], Main] = "none"
+    name: Annotated[Literal["none", "confidence", "energy", "ova"], Main] = "none"
     """Score: `confidence` is the largest probability, `energy` the logarithm of the sum of exp(logits), which is minus
-    the free energy of Liu et al. 2020 (https://arxiv.org/abs/2010.03759). Both are high for familiar images."""
+    the free energy of Liu et al. 2020 (https://arxiv.org/abs/2010.03759), `ova` what a one-vs-all classifier says for
+    the predicted class, from a head that is trained beside (OpenMatch, Saito et al. 2021,
+    https://arxiv.org/abs/2105.14148). All are high for familiar images."""
     _: KW_ONLY
     by: Literal["otsu", "percentile", "value"] = "otsu"
     """How the threshold is found: where the running scores of all unlabeled images fall into two groups (`otsu`), from
@@ -40,7 +78,7 @@ class OpenSet(Checked):
     share: Annotated[float, Range(0, 1, high_open=True)] = 0.1
     """`percentile`: share of each batch that is set aside."""
     threshold: Annotated[float | None, Range(-1e6, 1e6)] = None
-    """`value`: the score from which an image counts."""
+    """`value`: the score from which an image counts; None: 0.5 for `ova`."""
     use: Literal["mask", "weight"] = "mask"
     """Images below the threshold do not count, or count less: 1 / (1 + exp(-(score - threshold) / deviation)), with the
     standard deviation of the scores in the batch."""
@@ -48,29 +86,48 @@ class OpenSet(Checked):
     """Share of the training before which nothing is set aside, as the scores mean nothing at first."""
     momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.8
     """Weight of the old value in an image's running score, each time that the image is seen; 0: the newest counts."""
+    weight: Annotated[float, Range(0)] = 1.0
+    """`ova`: weight of the loss of its head on labeled images."""
+    entropy: Annotated[float, Range(0)] = 0.1
+    """`ova`: weight of the entropy of its head about unlabeled images, which is to fall."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("by", "share", "threshold", "use", "start", "momentum"):
+        for field in ("by", "share", "threshold", "use", "start", "momentum", *OF_OVA):
             value, owner = getattr(self, field), {"share": "percentile", "threshold": "value"}.get(field, self.by)
             if value == getattr(type(self), field):
                 continue
-            if self.name == "none":
-                raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.name none")
+            if self.name == "none" or (field in OF_OVA and self.name != "ova"):
+                raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.name {self.name}")
             if self.by != owner:
                 raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.by {self.by}")
-        if self.by == "value" and self.threshold is None:
+        if self.by == "value" and self.limit is None:
             raise ValueError("OpenSet.by value needs OpenSet.threshold, the score from which an image counts")
-        if self.name == "confidence" and self.threshold is not None and not 0 <= self.threshold <= 1:
+        if self.name in ("confidence", "ova") and self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(
-                f"OpenSet.threshold must be a number from 0 to 1 with OpenSet.name confidence, got {self.threshold:g}"
+                f"OpenSet.threshold must be a number from 0 to 1 with OpenSet.name {self.name}, got {self.threshold:g}"
             )
 
+    @property
+    def limit(self) -> float | None:
+        """The threshold of `value`; None where it must be given."""
+        return 0.5 if self.threshold is None and self.name == "ova" else self.threshold
+
     def join(self, step: Consistency, info: Info, owner: str) -> None:
-        """Make it part of a step of the algorithm `owner`."""
+        """Make it part of a step of the algorithm `owner`. Raises ValueError where that cannot be."""
         if self.name == "none":
             return
-        step.openset = scores = Scores(self, step.select, info.unlabeled)
+        if self.name == "ova":
+            step.heads = {**step.heads, PAIRS: nn.Linear(info.features, 2 * info.classes, bias=False)}
+            step.add("loss_ova", self.weight, ova_of_labels)
+            if self.entropy > 0:
+                step.need_weak_gradient(f"OpenSet.entropy {self.entropy:g}", owner)
+                step.add("loss_oem", self.entropy, ova_entropy)
+        self.set_aside(step, info, SCORES[self.name])
+
+    def set_aside(self, step: Consistency, info: Info, score: Slot) -> None:
+        """Have the step leave out images by that score, ``[M]`` of the view that is guessed about."""
+        step.openset = scores = Scores(self, step.select, info.unlabeled, score)
         step.put("select", scores.select)
 
 
@@ -86,9 +143,10 @@ class Scores(Part):
     separation: Tensor
     """Of `otsu` in the last step, 0-d float32."""
 
-    def __init__(self, config: OpenSet, select: Slot, images: int) -> None:
+    def __init__(self, config: OpenSet, select: Slot, images: int, score: Slot) -> None:
+        """score: of the images of a step, ``[M]``; a high one is familiar."""
         super().__init__()
-        self.config, self.usual = config, select
+        self.config, self.usual, self.score_of = config, select, score
         self.register_buffer("score", torch.full((images,), torch.nan))
         self.register_buffer("guess", torch.full((images,), -1))
         self.register_buffer("limit", torch.tensor(-torch.inf))
@@ -103,10 +161,9 @@ class Scores(Part):
 
     def familiar(self, seen: Seen) -> Tensor:
         """Weights from 0 (foreign) to 1, ``[M]`` float32, after the running scores have taken in the step's."""
-        config, rows, logits = self.config, seen.batch.index, seen.weak.logits.detach()
-        scores = familiarity(logits) if config.name == "energy" else logits.softmax(1).amax(1)
+        config, rows = self.config, seen.batch.index
         every = parallel.gather(rows)
-        self.take_in(every, parallel.gather(scores), parallel.gather(logits.argmax(1)))
+        self.take_in(every, parallel.gather(self.score_of(seen)), parallel.gather(seen.weak.logits.argmax(1)))
         own, batch = self.score[rows], self.score[every]
 
         threshold, usable = self.threshold(batch)
@@ -148,8 +205,8 @@ class Scores(Part):
             below = int(config.share * len(batch) + 1e-9)  # 0.29 * 100 is 28.999...
             threshold = batch.sort().values[below].nan_to_num()
         else:
-            assert config.threshold is not None
-            threshold = torch.full_like(self.limit, config.threshold)
+            assert config.limit is not None
+            threshold = torch.full_like(self.limit, config.limit)
         return threshold, torch.ones_like(threshold, dtype=torch.bool)
 
     def remarks(self, classes: Sequence[str]) -> list[str]:

@@ -56,6 +56,7 @@ BOTH: Mapping[tuple[str, str], Settings] = {  # F fully_supervised/runs/all.sh
     # hhrd9/regmixmatch, models/freematch_entropy/freematch_utils.py
     ("regmixmatch", "svhn"): {"algorithm.clip": "thresholds"},
     ("regmixmatch", "svhn_noextra"): {"algorithm.clip": "thresholds"},
+    ("iomatch", "cifar100"): {"net.name": "wrn-28-2", "algorithm.alignment": "uniform"},  # nukezil/IOMatch, config
     ("cgmatch", "svhn"): {"algorithm.clip": True},  # BoCheng-96/CGMatch, semilearn/algorithms/cgmatch
     ("cgmatch", "svhn_noextra"): {"algorithm.clip": True},
 }

@@ -6,7 +6,7 @@
     result.json     written when the training is complete
     evidence.json                               before that: what the model says of the pictures it is measured on
     report.html                                 after that: the page about the run
-    foreign.csv, foreign.png                    before that, with `--openset`: how foreign each unlabeled image is
+    foreign.csv, foreign.png                    before that, `--openset` or iomatch: how foreign each unlabeled image is
     votes.npy                                   of self-training: what its teachers say of each unlabeled image
     weights.safetensors                         before that, with `--net.train lora`: the whole averaged model, `ema.*`
 
