@@ -91,7 +91,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},
-        {"openset": OpenSet("ova", by="value", start=0.0, momentum=0.5)},
+        {"openset": OpenSet("ova", start=0.0, momentum=0.5)},
     ],
 }
 """What the values of single options, below, leave out."""

@@ -56,7 +56,7 @@ def test_digits_of_other_classes_are_the_most_foreign(command: Callable[..., Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["iomatch", "fixmatch --openset ova --openset.by value --openset.start 0"])
+@pytest.mark.parametrize("words", ["iomatch", "fixmatch --openset ova --openset.start 0"])
 def test_digits_of_other_classes_are_named_by_one_vs_all_classifiers(
     command: Callable[..., Any], tmp_path: Path, words: str
 ) -> None:

@@ -100,7 +100,7 @@ def openmatch(name: str, entry: Entry) -> None:
     step = seen(None, features=features, logits=ours, y=[0], progress=0.0, rng=Rng(0, 0), net=net)
     score = SCORES["ova"](step)
     close(1 - score, entry["unknown_score"], "score")
-    counts = score >= OpenSet("ova", by="value").limit
+    counts = score >= OpenSet("ova").limit
     assert counts.int().tolist() == entry["known"]
 
 

@@ -158,7 +158,7 @@ def test_weights_of_a_step(name: Any, use: Any, case: str) -> None:
 
 def test_one_vs_all_classifiers() -> None:
     """Their losses and the score of a step, image by image."""
-    plain, openset = FixMatch(tau=0.45), OpenSet("ova", by="value", weight=0.7, entropy=0.3)
+    plain, openset = FixMatch(tau=0.45), OpenSet("ova", weight=0.7, entropy=0.3)
     algorithm = build(replace(plain, openset=openset), info())
     batch = make_batch(algorithm, 4, 12)
     (usual, _), (found, _) = stepped(plain, batch), stepped(None, batch, algorithm)
@@ -342,6 +342,7 @@ REFUSED = [
         "OpenSet.threshold must be a number from 0 to 1 with OpenSet.name ova, got 2",
     ),
     ({"name": "energy", "entropy": 0.0}, "OpenSet.entropy 0.0 means nothing with OpenSet.name energy"),
+    ({"name": "ova", "share": 0.2}, "OpenSet.share 0.2 means nothing with OpenSet.by value"),
     ({"use": "weight"}, "OpenSet.use weight means nothing with OpenSet.name none"),
 ]
 
@@ -351,6 +352,13 @@ def test_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         OpenSet(**options)
     assert str(error.value) == sentence
+
+
+def test_how_the_threshold_is_found_where_nothing_is_said() -> None:
+    """Runs whose configuration says `otsu` for none are read as before."""
+    assert [OpenSet(name).rule for name in ("none", "energy", "ova")] == ["otsu", "otsu", "value"]  # type: ignore[arg-type]
+    assert OpenSet(by="otsu").name == "none" and OpenSet("ova", by="otsu").rule == "otsu"
+    assert OpenSet("ova").limit == 0.5 and OpenSet("ova", threshold=0.0).limit == 0
 
 
 def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

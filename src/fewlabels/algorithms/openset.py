@@ -72,9 +72,9 @@ class OpenSet(Checked):
     the predicted class, from a head that is trained beside (OpenMatch, Saito et al. 2021,
     https://arxiv.org/abs/2105.14148). All are high for familiar images."""
     _: KW_ONLY
-    by: Literal["otsu", "percentile", "value"] = "otsu"
+    by: Literal["otsu", "percentile", "value"] | None = None
     """How the threshold is found: where the running scores of all unlabeled images fall into two groups (`otsu`), from
-    the scores in the batch (`percentile`), or given (`value`)."""
+    the scores in the batch (`percentile`), or given (`value`); None: `value` for `ova`, `otsu` for the others."""
     share: Annotated[float, Range(0, 1, high_open=True)] = 0.1
     """`percentile`: share of each batch that is set aside."""
     threshold: Annotated[float | None, Range(-1e6, 1e6)] = None
@@ -94,19 +94,24 @@ class OpenSet(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("by", "share", "threshold", "use", "start", "momentum", *OF_OVA):
-            value, owner = getattr(self, field), {"share": "percentile", "threshold": "value"}.get(field, self.by)
-            if value == getattr(type(self), field):
+            value, owner = getattr(self, field), {"share": "percentile", "threshold": "value"}.get(field, self.rule)
+            if value == getattr(type(self), field) or (self.name == "none" and value == "otsu"):  # the default of old
                 continue
             if self.name == "none" or (field in OF_OVA and self.name != "ova"):
                 raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.name {self.name}")
-            if self.by != owner:
-                raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.by {self.by}")
-        if self.by == "value" and self.limit is None:
+            if self.rule != owner:
+                raise ValueError(f"OpenSet.{field} {value} means nothing with OpenSet.by {self.rule}")
+        if self.rule == "value" and self.limit is None:
             raise ValueError("OpenSet.by value needs OpenSet.threshold, the score from which an image counts")
         if self.name in ("confidence", "ova") and self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"OpenSet.threshold must be a number from 0 to 1 with OpenSet.name {self.name}, got {self.threshold:g}"
             )
+
+    @property
+    def rule(self) -> str:
+        """What `by` is, also where it is not given."""
+        return self.by or ("value" if self.name == "ova" else "otsu")
 
     @property
     def limit(self) -> float | None:
@@ -175,7 +180,7 @@ class Scores(Part):
             weights = torch.where(deviation > 0, ((own - threshold) / deviation).sigmoid(), weights)
         self.limit.copy_(torch.where(usable, threshold, -torch.inf))
         seen.log["foreign"], seen.log["threshold"] = (foreign & usable).float().mean(), threshold.clone()
-        if config.by == "otsu":
+        if config.rule == "otsu":
             seen.log["separation"] = self.separation.clone()
         return torch.where(usable, weights, 1.0)
 
@@ -196,12 +201,12 @@ class Scores(Part):
         """The score from which an image counts, given those in the batch of all ranks, and whether it can be relied on;
         both 0-d, the first float32 and finite."""
         config = self.config
-        if config.by == "otsu":
+        if config.rule == "otsu":
             threshold, separation = otsu(self.score)
             self.separation.copy_(separation)
             seen = (~self.score.isnan()).sum() * 2 >= len(self.score)
             return threshold, seen & (self.separation > SEPARATED)
-        if config.by == "percentile":
+        if config.rule == "percentile":
             below = int(config.share * len(batch) + 1e-9)  # 0.29 * 100 is 28.999...
             threshold = batch.sort().values[below].nan_to_num()
         else:
@@ -216,12 +221,12 @@ class Scores(Part):
             how = f"{config.name} below {float(self.limit):.4g}"
             what = "set aside as foreign" if config.use == "mask" else "below the threshold, and count less"
             note = f"{count:,} of {images:,} unlabeled images were {what} at the end ({how})"
-        elif config.by == "otsu" and 2 * known < images:
+        elif config.rule == "otsu" and 2 * known < images:
             note = (
                 f"no unlabeled image was set aside as foreign: {known:,} of {images:,} were seen, and Otsu's rule "
                 "needs half of them"
             )
-        elif config.by == "otsu" and not self.separation > SEPARATED:
+        elif config.rule == "otsu" and not self.separation > SEPARATED:
             note = (
                 f"no unlabeled image was set aside as foreign at the end: their {config.name} does not fall into two "
                 f"groups (separation {float(self.separation):.2f}, and more than {SEPARATED} is needed)"
