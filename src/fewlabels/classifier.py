@@ -33,6 +33,7 @@ from fewlabels.runs.run import Run
 from fewlabels.runtime import streams
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.urls import is_url
 from fewlabels.runtime.words import first, seconds_of, unknown
 from fewlabels.training.budget import Budget, with_steps
 from fewlabels.training.log import reading
@@ -295,7 +296,8 @@ def _seconds(time: str | float) -> float:
 
 def _folder_name(images: Any) -> str:
     """The data name of a folder or zip file of pictures. Raises ValueError for anything else."""
-    folder = isinstance(images, str | Path) and not str(images).endswith("/") and expanded(images).is_dir()
+    path = isinstance(images, str | Path) and not is_url(images) and not str(images).endswith("/")
+    folder = path and expanded(images).is_dir()
     name = f"{images}/" if folder else images
     if not isinstance(name, str | Path) or not is_pictures(str(name)):
         raise ValueError("fit needs labels, one per image; only a folder or zip file (photos/) says its own")

@@ -15,7 +15,7 @@ from fewlabels.commands.options import UsageError
 from fewlabels.commands.tables import print_whole, table
 from fewlabels.config.resolve import load_source, resolve, resolve_data, split_of
 from fewlabels.config.settings import Data, Train
-from fewlabels.data.names import is_folder
+from fewlabels.data.names import is_folder, stem
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.data.tarset import holds_tars
@@ -24,8 +24,9 @@ from fewlabels.datatools import check as checking
 from fewlabels.datatools import listing
 from fewlabels.datatools.layout import check_free, write_new
 from fewlabels.report.sheet import sheet, views_of
-from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.screen import Screen
+from fewlabels.runtime.urls import is_url
 from fewlabels.runtime.words import first
 from fewlabels.training.log import bar
 
@@ -124,7 +125,7 @@ def run_prepare(command: Prepare) -> int:
 
 def run_check(command: Check) -> int:
     plain = command.alone() == Data(command.name)
-    if plain and is_folder(command.name) and _holds_pictures(expanded(command.name)):
+    if plain and is_folder(command.name) and _holds_pictures(command.name):
         with bar("looking at pictures") as report:
             result = checking.check_folder(command.name, report)
     else:
@@ -136,7 +137,10 @@ def run_check(command: Check) -> int:
     return 1 if result["problems"] else 0
 
 
-def _holds_pictures(path: Path) -> bool:
+def _holds_pictures(name: str) -> bool:
+    if is_url(name):
+        return False
+    path = expanded(name)
     return (path.is_dir() and not holds_tars(path)) or is_zip(path)
 
 
@@ -217,11 +221,11 @@ def run_show(command: Show) -> int:
 
 
 def _free_file(name: str) -> Path:
-    stem = real(expanded(name)).name if is_folder(name) else name
-    target, n = Path(f"{stem or 'data'}-sheet.png"), 1
+    first = stem(name) or "data"
+    target, n = Path(f"{first}-sheet.png"), 1
     while target.exists() or target.is_symlink():
         n += 1
-        target = Path(f"{stem or 'data'}-sheet-{n}.png")
+        target = Path(f"{first}-sheet-{n}.png")
     return target
 
 

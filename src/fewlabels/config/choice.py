@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,11 @@ import torch
 from fewlabels.config.settings import Data
 from fewlabels.data.contents import contents
 from fewlabels.data.pictures import Unreadable, header
+from fewlabels.data.remote import here
 from fewlabels.data.tarset import holds_tars, list_tars
 from fewlabels.nets import learned
 from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.urls import is_url
 from fewlabels.runtime.words import about
 
 LOOKED_AT = 48
@@ -61,22 +64,22 @@ def look(data: Data) -> Look | None:
     """Read names, and the headers of some pictures, of the folder that `data` names; None where it is no folder of
     pictures. Raises ValueError for one that has not the form of such a folder."""
     parts = [data.labeled, data.unlabeled if data.unlabeled not in ("all", "rest") else None, data.test]
-    path = expanded(data.name)
+    path = here(data.name, data.shard_cache).path if is_url(data.name) else expanded(data.name)
     if not (path.is_dir() or path.suffix.lower() in (".zip", ".tar")):
         return None
-    return _look(data.name, *parts, data.label_from)
+    return _look(path, *parts, data.label_from)
 
 
 @lru_cache(maxsize=4)
-def _look(name: str, labeled: str | None, unlabeled: str | None, test: str | None, label_from: Any) -> Look:
+def _look(path: Path, labeled: str | None, unlabeled: str | None, test: str | None, label_from: Any) -> Look:
     parts = [expanded(part) if part else None for part in (labeled, unlabeled, test)]
-    if holds_tars(expanded(name), parts[0]):
-        listing = list_tars(expanded(name), labeled=parts[0], unlabeled=parts[1], test=parts[2])
+    if holds_tars(path, parts[0]):
+        listing = list_tars(path, labeled=parts[0], unlabeled=parts[1], test=parts[2])
         files = [file for file, _ in listing.train]
         labels = Counter(label for _, label in listing.train if label is not None)
         count = len(files) + len(listing.test)
     else:
-        found = contents(name, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
+        found = contents(path, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
         files = [picture.path for picture in found.pictures if picture.part != "test"]
         labels = Counter(p.label for p in found.pictures if p.part == "labeled" and p.label is not None)
         count = len(found.pictures)

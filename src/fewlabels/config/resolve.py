@@ -141,6 +141,7 @@ def load_source(
     source = sources.load(
         names.parse(data.name),
         **{part: expanded(folder) if folder else None for part, folder in folders.items()},
+        shard_cache=data.shard_cache,
         image_size=size or data.image_size,
         fit=data.fit,
         bits=data.bits,

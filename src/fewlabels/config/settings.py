@@ -19,6 +19,7 @@ from fewlabels.augment import tokens
 from fewlabels.data.protocol import Options, Prior, Rule
 from fewlabels.runtime.checked import Checked, Range
 from fewlabels.runtime.fields import Main
+from fewlabels.runtime.urls import check_bare, is_url
 
 Classes = Annotated[
     tuple[int | str, ...],
@@ -72,10 +73,14 @@ class Data(Checked):
     name: Annotated[str, Main] = "digits@40"
     """`NAME.SEED@SIZE-VALID` (all but NAME optional), such as `cifar10.3@250-1`, or a folder (or
     `.zip` file) with `CLASS/`, or with `labeled/CLASS/`, `unlabeled/` and `test/CLASS/`, a table `FILE.csv` (path,
-    label, split), a `.tfrecord` file, or `hf:OWNER/NAME` of the Hugging Face hub."""
+    label, split), a `.tfrecord` file, tar files, here or at a URL (`s3://bucket/prefix`), or `hf:OWNER/NAME` of the
+    Hugging Face hub."""
     _: KW_ONLY
     root: str | None = None
     """Folder of the named data sets; default `$ML_DATA`, else the platform's cache folder."""
+    shard_cache: Annotated[float | None, Range(0, None, low_open=True)] = None
+    """GB (10^9 bytes) that the copies of tar files at URLs may take together, in the cache folder; default: what its
+    disk has free."""
     labels: Annotated[int | None, Range(1, None)] = None
     """Labels to keep in all (SIZE of the name), or of the largest class with `imbalance`; default: every one."""
     seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
@@ -151,6 +156,8 @@ class Data(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if is_url(self.name):
+            check_bare("Data.name", self.name)
         if self.crop != "none" and self.residency in ("device", "host"):
             raise ValueError(
                 f"Data.crop {self.crop} is cut from picture files in each step, which Data.residency {self.residency} "

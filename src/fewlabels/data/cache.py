@@ -71,11 +71,12 @@ class Entry:
                     writing = path.suffix == ".part" and time.time() - path.stat().st_mtime < 3600
                     if path.stem != self.images.stem and not writing:
                         path.unlink(missing_ok=True)
-            _write(self.images, images)
-            _write(self.facts, json.dumps({**facts, "shape": list(images.shape)}).encode())
+            write(self.images, images)
+            write(self.facts, json.dumps({**facts, "shape": list(images.shape)}).encode())
 
 
-def _write(path: Path, content: Images | bytes) -> None:
+def write(path: Path, content: Images | bytes) -> None:
+    """A file that has its name when it is whole, in a folder that exists. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".part")
     try:
         with open(handle, "wb") as file:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from fewlabels.data.aliases import ALIASES
 from fewlabels.data.source import FACTS
+from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.urls import is_url, stem_of
 from fewlabels.runtime.words import nearest
 
 DEFAULT_SEED = 1
@@ -58,16 +60,25 @@ class DataName:
 
 def is_folder(text: str) -> bool:
     """Whether `text` means a folder or a file: it has a path separator, starts with ``.`` or ``~``, ends with
-    ``.zip``, ``.tar``, ``.csv``, ``.tsv`` or ``.tfrecord``; or a data set of the Hugging Face hub, ``hf:NAME``."""
+    ``.zip``, ``.tar``, ``.csv``, ``.tsv`` or ``.tfrecord``; a URL; or a data set of the Hugging Face hub,
+    ``hf:NAME``."""
     special = text.startswith((".", "~", "hf:")) or text.lower().endswith((".zip", ".tar", *NO_FOLDER))
     return special or any(sep in text for sep in {"/", os.sep, os.altsep or os.sep})
 
 
 def is_pictures(text: str) -> bool:
-    """Whether `text` means a folder of pictures, a zip file of one or tar files; no table, file of records or data
-    set."""
+    """Whether `text` means a folder of pictures, a zip file of one or tar files, here or at a URL; no table, file of
+    records or data set."""
     table = text.lower().endswith(NO_FOLDER) and not Path(text).is_dir()
-    return is_folder(text) and not text.startswith("hf:") and not table
+    return is_url(text) or (is_folder(text) and not text.startswith("hf:") and not table)
+
+
+def stem(text: str) -> str:
+    """What files about a data set are called: a name as it is, the last part of a path or a URL. Raises ValueError for
+    a path whose home folder is not known."""
+    if is_url(text):
+        return stem_of(text)
+    return real(expanded(text)).name if is_folder(text) else text
 
 
 def parse(text: str) -> DataName:

@@ -20,6 +20,7 @@ from fewlabels.data.imagenets import list_imagenet
 from fewlabels.data.listing import Listing, Options, class_order
 from fewlabels.data.names import DataName
 from fewlabels.data.pictures import MAX_PIXELS, Decoding, Fit, Size
+from fewlabels.data.remote import here
 from fewlabels.data.resized import resized
 from fewlabels.data.source import FACTS, Progress, Source
 from fewlabels.data.table import ENDINGS, list_table
@@ -27,6 +28,7 @@ from fewlabels.data.tars import is_tar
 from fewlabels.data.tarset import holds_tars, list_tars
 from fewlabels.data.tfrecord import list_records
 from fewlabels.runtime.regular import expanded
+from fewlabels.runtime.urls import is_url
 
 __all__ = ["DataUnavailable", "default_root", "load"]
 
@@ -35,6 +37,7 @@ def load(
     name: DataName,
     *,
     root: Path | None = None,
+    shard_cache: float | None = None,
     image_size: Size | None = None,
     fit: Fit = "crop",
     bits: int = 16,
@@ -54,6 +57,7 @@ def load(
     Args:
         root: folder of the named sources; default `default_root()`. A folder of pictures is where it is; the
             paths in a table start from its own folder, or from `root`.
+        shard_cache: see `remote.here`, for tar files at a URL.
         image_size: side in pixels, or (H, W); None: the source's own.
         fit: how pictures of other sizes are brought to it; see `pictures.fit`.
         bits, max_pixels: see `pictures.Decoding`.
@@ -65,12 +69,13 @@ def load(
         validation: read the validation part of a folder beside its test part; see `contents.contents`.
 
     Raises:
-        DataUnavailable: a named source is absent and cannot be downloaded.
+        DataUnavailable: a named source, or what is at a URL, is absent and cannot be downloaded.
         ValueError: what is named is not what it should be.
     """
     if isinstance(image_size, int) and image_size < 4:
         raise ValueError(f"image_size must be at least 4, got {image_size}")
-    path = expanded(name.base)
+    remote = here(name.base, shard_cache) if is_url(name.base) else None
+    path = remote.path if remote else expanded(name.base)
     ending = path.suffix.lower()
     plain = not name.folder or name.base.startswith(PREFIX) or ending in (*ENDINGS, ".tfrecord") or is_tar(path)
     given = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
@@ -88,8 +93,9 @@ def load(
             listing = list_table(path, root)
         elif ending == ".tfrecord" and not path.is_dir():
             listing = list_records(path)
-        elif holds_tars(path, labeled):
+        elif remote or holds_tars(path, labeled):
             listing = list_tars(path, labeled=labeled, unlabeled=unlabeled, test=test, validation=validation)
+            listing.notes += remote.notes if remote else []
         else:
             listing = list_folder(
                 path, labeled=labeled, unlabeled=unlabeled, test=test, label_from=label_from, validation=validation

@@ -18,7 +18,7 @@ import safetensors.torch
 import fewlabels
 from fewlabels.config.plain import to_dict
 from fewlabels.config.settings import Train
-from fewlabels.data.names import is_folder
+from fewlabels.data.names import is_folder, stem
 from fewlabels.data.source import Images
 from fewlabels.inference.body import BODY
 from fewlabels.inference.deploy import Exported, compared
@@ -26,7 +26,7 @@ from fewlabels.inference.model import Predictor, load_predictor
 from fewlabels.runs.extract import Extract
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import files
-from fewlabels.runtime.regular import expanded, real
+from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import reason
 
 PREFIX = "hf:"
@@ -94,7 +94,7 @@ def _bare(config: Train, predictor: Predictor) -> Train:
     net, data = config.net, config.data
     told = data.name
     if is_folder(told) and not told.startswith(PREFIX):
-        told = real(expanded(told)).name
+        told = stem(told)
         told += "/" * (not is_folder(told))
     learned: Any = BODY if predictor.model.fixed and isinstance(net.pretrained, str) else bool(net.pretrained)
     algorithm: Any = config.algorithm

@@ -23,7 +23,7 @@ FREE_TO_CHANGE = ("device", "keep", "log")
 FORMAT = 2
 """Of checkpoints: weights.safetensors holds the whole model, net and heads. In 1, which was not written: the net."""
 
-PLACES = ("name", "root", "classes")
+PLACES = ("name", "root", "classes", "shard_cache")
 """Settings of `Data` by which a resumed run may find its own pictures elsewhere: the split knows their names in the
 folder, and their contents."""
 

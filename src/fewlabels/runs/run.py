@@ -37,13 +37,12 @@ from torch import Tensor
 import fewlabels
 from fewlabels.config.plain import from_dict, to_dict
 from fewlabels.config.settings import Train, algorithm_name
-from fewlabels.data.names import is_folder
+from fewlabels.data.names import stem
 from fewlabels.data.split import Split
 from fewlabels.runs import records
 from fewlabels.runs.checkpoint import Checkpoint, checkpoint_name
 from fewlabels.runs.records import NotWritten, RunError
 from fewlabels.runtime import files, regular
-from fewlabels.runtime.regular import expanded, real
 
 __all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]
 
@@ -423,9 +422,7 @@ def _describes(data: Mapping[str, Any]) -> bool:
 
 def run_name(train: Train) -> str:
     """`DATA-ALGORITHM-sSEED`, the folder name of a run that was given none."""
-    name = train.data.name
-    data = real(expanded(name)).name if is_folder(name) else name
-    return f"{data}-{algorithm_name(train.algorithm)}-s{train.seed}"
+    return f"{stem(train.data.name)}-{algorithm_name(train.algorithm)}-s{train.seed}"
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from fewlabels.runtime.urls import bare, is_url
+
 LARGEST_TEXT = 2**28
 """Bytes of a JSON file: many times what the split of the largest data set takes."""
 
@@ -23,10 +25,12 @@ def real(path: Path) -> Path:
 
 
 def expanded(path: Path | str) -> Path:
-    """The path with a home folder in place of its ``~``. Raises ValueError where that is not known.
+    """The path with a home folder in place of its ``~``. Raises ValueError where that is not known, and for a URL.
 
     For `Path.expanduser`, which raises RuntimeError.
     """
+    if is_url(path):
+        raise ValueError(f"{bare(str(path))} is a URL, and what is asked for here is a file or folder of this machine")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from fewlabels.runtime import streams
+from fewlabels.runtime.words import about, amount
 
 
 class Screen(Console):
@@ -28,3 +32,35 @@ class Screen(Console):
 def print_line(screen: Console, text: str) -> None:
     """A line of text, which on a terminal breaks between words."""
     screen.print(streams.wrapped(text, screen.width) if screen.is_terminal else text, soft_wrap=True)
+
+
+FIRST_WORD, NEXT_WORD = 3.0, 30.0
+"""Seconds after which a log file hears how fast bytes come, and between further lines."""
+
+
+@contextmanager
+def moving(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function ``show(done)`` of the bytes that have come: a bar on standard error where it is a terminal, else
+    lines; both say how long it will take as soon as that is known."""
+    screen = Screen(stderr=True)
+    if screen.is_terminal:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=screen, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    start = time.monotonic()
+    due = start + FIRST_WORD
+
+    def show(done: int) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due and done:
+            due = now + NEXT_WORD
+            speed = done / (now - start)
+            left = about((total - done) / speed)
+            print_line(screen, f"{what}: {amount(done)} of {amount(total)}, {amount(speed)} a second, {left} left")
+
+    yield show
