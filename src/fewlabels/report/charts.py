@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from fewlabels.report.markup import Markup, tag
+from fewlabels.report.style import STYLE
 
 WIDTH, HEIGHT = 400, 210
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 10, 24
@@ -93,11 +95,43 @@ def _figure(title: str, said: str, drawn: Sequence[Markup], keys: Sequence[tuple
     return tag("figure", tag("figcaption", title), plot, tag("ul", *marks, class_="keys"), class_="chart")
 
 
+class Drawing(str):
+    """An SVG file that needs nothing else; a notebook shows it."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def drawing(every: Sequence[Series], *, unit: str = "", whole: bool = False) -> Drawing:
+    """`curves` as a file of their own, on white, with the names below."""
+    drawn, keys = _curves(every, unit, whole)
+    colours = re.search(r":root\{color-scheme:[^;]*;(.*?)\}", STYLE, re.S)
+    assert colours is not None
+    rules = [f".chart{{{colours[1]}}}", *(f".chart{rule}" for rule in re.findall(r"^svg( .*)$", STYLE, re.M))]
+    below = [
+        tag("text", f"\N{EM DASH} {words}", x=LEFT, y=HEIGHT + 12 + 14 * i, style=f"fill:{colour}")
+        for i, (colour, words, _) in enumerate(keys)
+    ]
+    size = {"width": 1.5 * WIDTH, "viewBox": f"0 0 {WIDTH} {HEIGHT + 14 * len(keys) + 6}"}
+    paper = tag("rect", width="100%", height="100%", style="fill:var(--paper)")
+    style = tag("style", Markup("".join(rules)))
+    face = {"font_family": "system-ui, sans-serif", "class_": "chart", "xmlns": "http://www.w3.org/2000/svg"}
+    return Drawing(tag("svg", style, paper, *drawn, *below, **size, **face))
+
+
 def curves(title: str, every: Sequence[Series], *, unit: str = "", whole: bool = False) -> Markup:
     """Curves over the steps, with their last values beside their names.
 
     unit: behind these values. whole: the axis goes from 0 to 100.
     """
+    drawn, keys = _curves(every, unit, whole)
+    return _figure(title, f"{title} over the steps: {', '.join(words for _, words, _ in keys)}", drawn, keys)
+
+
+def _curves(every: Sequence[Series], unit: str, whole: bool) -> tuple[list[Markup], list[tuple[str, str, bool]]]:
+    """What is drawn, and the keys as of `_figure`."""
     y = [value for series in every for value in series.y]
     high = max(max(y), 1e-9)
     end = max(value for series in every for value in series.x)
@@ -117,7 +151,7 @@ def curves(title: str, every: Sequence[Series], *, unit: str = "", whole: bool =
         if len(points) <= 2:
             spots = (point.split(",") for point in points)
             drawn += [tag("circle", cx=a, cy=b, r=2.5, style=f"fill:{colour}") for a, b in spots]
-    return _figure(title, f"{title} over the steps: {', '.join(words for _, words, _ in keys)}", drawn, keys)
+    return drawn, keys
 
 
 def calibration(bins: Sequence[Sequence[float]]) -> Markup:
