@@ -72,6 +72,8 @@ def test_number_of_parameters_of_forms_without_a_name() -> None:
         ):
             shape = (3, 8, 8) if name == "small-64" else (3, 32, 32)
             assert count(nets.build(name, classes=classes, shape=shape, **options)) == expected, (name, options)
+        # by hand, w = 32: (16 3 w + 2 w) + sum over o = 2 w, 4 w, 8 w of (9 o o/2 + 2 o + 9 o o + 2 o) + 2570
+        assert count(nets.build("fast", classes=10, shape=(3, 32, 32))) == 1_167_178
         # by hand: (9 c 32 + 64) + (9 32 64 + 128) + (9 64 64 + 128) + 650
         assert count(nets.build("small", classes=10, shape=(1, 8, 8))) == 56_554
     tf = WideResNetTF(10)
@@ -81,14 +83,14 @@ def test_number_of_parameters_of_forms_without_a_name() -> None:
 @pytest.mark.slow
 def test_documented_numbers_of_parameters() -> None:
     rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) for (\d+) \|", (DOCS / "nets.md").read_text(), re.M)
-    assert len(rows) == 14
+    assert len(rows) == 15
     for name, number, classes in rows:
         with torch.device("meta"):
             net = nets.build(name, classes=int(classes), shape=(3, 32, 32))
         assert f"{count(net):,}" == number, name
 
 
-NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1", "wrn-13-1-tf", "small-8", "cnn13-8", "convnet-4", "shake-8")
+NAMES = ("wrn-10-1", "wrn-10-1-tf", "wrn-13-1", "wrn-13-1-tf", "small-8", "fast-4", "cnn13-8", "convnet-4", "shake-8")
 NAMES += ("resnet18-4", "resnet50-4", "resnext-11-2x2")
 
 
@@ -102,7 +104,7 @@ NAMES += ("resnet18-4", "resnet50-4", "resnext-11-2x2")
     rows=st.integers(1, 3),
 )
 def test_any_image_size(name: str, channels: int, height: int, width: int, rows: int) -> None:
-    least = 12 if name == "cnn13-8" else 8 if name == "convnet-4" else 4
+    least = {"cnn13-8": 12, "convnet-4": 8, "fast-4": 16}.get(name, 4)
     height, width = max(height, least), max(width, least)
     net = nets.build(name, classes=7, shape=(channels, height, width)).eval()
     x = torch.randn(rows, channels, height, width)
@@ -154,6 +156,47 @@ def test_wide_resnet_is_leedoyups_form() -> None:
     torch.testing.assert_close(net(x), features @ w["linear.weight"].t() + w["linear.bias"], rtol=1e-4, atol=1e-5)
 
 
+def test_fast_is_what_its_words_say() -> None:
+    """The forward pass in NumPy: sums over patches, position by position."""
+    torch.manual_seed(0)
+    net = nets.build("fast-2", classes=3, shape=(3, 16, 16), stages=2).eval()
+    w = {key: value.double().numpy() for key, value in net.state_dict().items() if value.is_floating_point()}
+    for key in w:  # statistics that matter
+        if key.endswith(("running_mean", "bias")):
+            w[key][:] = np.linspace(-0.2, 0.3, len(w[key]))
+        elif key.endswith("running_var") or (key.endswith("weight") and w[key].ndim == 1):
+            w[key][:] = np.linspace(0.5, 2, len(w[key]))
+    net.load_state_dict({k: torch.from_numpy(v).float() for k, v in w.items()}, strict=False)
+    layers = iter([m for m in net.body if isinstance(m, nn.Conv2d | nn.BatchNorm2d)])
+    names = {id(module): name for name, module in net.named_modules()}
+
+    def convolved(h: np.ndarray, stride: int) -> np.ndarray:
+        kernel = w[f"{names[id(next(layers))]}.weight"]
+        side = kernel.shape[2]
+        h = np.pad(h, ((0, 0), (1, 1), (1, 1)))
+        places = range(0, h.shape[1] - side + 1, stride)
+        return np.array(
+            [[[(h[:, i : i + side, j : j + side] * one).sum() for j in places] for i in places] for one in kernel]
+        )
+
+    def activated(h: np.ndarray) -> np.ndarray:
+        name = names[id(next(layers))]
+        scale, shift, mean, var = (
+            w[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return np.maximum((h - mean) / np.sqrt(var + 1e-5) * scale + shift, 0)
+
+    x = torch.randn(1, 3, 16, 16)
+    h = activated(convolved(x[0].double().numpy(), stride=2))
+    for side in (8, 4):
+        assert h.shape == (16 // side, side, side)
+        h = convolved(h, stride=1)
+        h = activated(h.reshape(len(h), side // 2, 2, side // 2, 2).max((2, 4)))
+        h = activated(convolved(h, stride=1))
+    expected = h.mean((1, 2)) @ w["linear.weight"].T + w["linear.bias"]
+    np.testing.assert_allclose(net(x)[0].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("net", [WideResNet(10, width=64, blocks=1), WideResNetTF(10, width=64, blocks=1)])
 def test_initial_weights(net: nn.Module) -> None:
     for key, module in net.named_modules():
@@ -184,6 +227,7 @@ def test_glorot_normal_is_cut_at_two_sigma() -> None:
         ("wrn-10-1", 1e-5, 1e-3),
         ("wrn-10-1-tf", 1e-3, 1e-3),
         ("small", 1e-5, 0.1),
+        ("fast-4", 1e-5, 0.1),
         ("cnn13-4", 1e-3, 1e-3),
         ("shake-4", 1e-3, 1e-3),
         ("resnet18-4", 1e-3, 1e-3),

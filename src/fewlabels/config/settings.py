@@ -338,6 +338,18 @@ class Ema(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curriculum(Checked):
+    """What costs less in the first steps of a training than later."""
+
+    half_size: Annotated[float, Range(0, 1)] = 0.0
+    """Share of the steps, from the first, in which the net sees views of half the height and width, each pixel the mean
+    of four: a quarter of the work."""
+    uratio: Annotated[int | None, Range(1, None)] = None
+    """Unlabeled images per labeled one at first, which grow to `Train.uratio` over the first half of the steps (after
+    Fast FixMatch, arXiv:2309.03469); default: `Train.uratio` from the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train(Checked):
     """A training, whole: with the data it determines every number of the result."""
 
@@ -351,6 +363,8 @@ class Train(Checked):
     """The optimizer and its schedule."""
     ema: Ema = field(default_factory=Ema)
     """The moving average of the weights."""
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    """What costs less at first."""
     steps: Annotated[int, Range(0, 10**12)] = 2**20
     """Training steps; 0 for an algorithm that is fitted before the first one (`frozen`)."""
     batch: Annotated[int, Range(1, None)] = 64
@@ -432,9 +446,18 @@ class Train(Checked):
             )
         if self.optim.body != 1 and self.net.train == "head":
             raise ValueError(f"Optim.body {self.optim.body:g} is for a body that learns, not for Net.train head")
+        if self.curriculum.half_size and self.net.train == "head":
+            raise ValueError(
+                f"Curriculum.half_size {self.curriculum.half_size:g} is for a body that learns, not for Net.train head"
+            )
         if (images := self.batch * (1 + self.uratio)) > 2**24:
             what = f"Train.batch {self.batch} with Train.uratio {self.uratio}"
             raise ValueError(f"{what} means {images:,} images in each step; {2**24:,} are the most")
+        if (self.curriculum.uratio or 0) > self.uratio:
+            raise ValueError(
+                f"Curriculum.uratio {self.curriculum.uratio} is where it begins, and cannot be above Train.uratio "
+                f"{self.uratio}"
+            )
         if self.augment is not None:
             tokens.check(self.augment, weak=self.weak, strong=self.strong, cutout=self.cutout)
 

@@ -183,4 +183,4 @@ def settings(
 def _own_momentum(net: str) -> bool:
     """Whether a net's batch norm follows the data fast enough for a short training; that of the authors' nets,
     0.001, does not."""
-    return nets.is_zoo(net) or net.startswith("small")
+    return nets.is_zoo(net) or net.startswith(("small", "fast"))

@@ -10,6 +10,7 @@ from torch import nn
 
 from fewlabels.nets.body import Learning, digest, freeze
 from fewlabels.nets.convnets import CNN13, ConvNet
+from fewlabels.nets.fast import FastNet
 from fewlabels.nets.groups import parameter_groups
 from fewlabels.nets.layers import glorot_normal_, map_size
 from fewlabels.nets.lora import adapt, is_bypass, merged
@@ -29,6 +30,7 @@ __all__ = [
     "CNN13",
     "EXAMPLES",
     "ConvNet",
+    "FastNet",
     "Learning",
     "ResNeXt",
     "ResNet18",
@@ -59,8 +61,8 @@ __all__ = [
 
 # fmt: off
 EXAMPLES = (
-    "wrn-28-2", "wrn-28-8", "wrn-37-2", "wrn-28-2-tf", "wrn-28-8-tf", "wrn-37-2-tf", "small", "small-64", "cnn13",
-    "cnn13-32", "convnet", "shake", "shake-96", "resnet18", "resnet50",
+    "wrn-28-2", "wrn-28-8", "wrn-37-2", "wrn-28-2-tf", "wrn-28-8-tf", "wrn-37-2-tf", "small", "small-64",
+    "fast", "fast-64", "cnn13", "cnn13-32", "convnet", "shake", "shake-96", "resnet18", "resnet50",
     "resnext-28-4x4", "resnext-29-8x64",
 )
 # fmt: on
@@ -68,10 +70,11 @@ EXAMPLES = (
 
 _WRN = re.compile(r"wrn-(\d+)-([1-9]\d*)(-tf)?")
 _RESNEXT = re.compile(r"resnext-(\d+)-([1-9]\d*)x([1-9]\d*)")
-_WIDTH = re.compile(r"(small|cnn13|convnet|shake|resnet18|resnet50)(?:-([1-9]\d*))?")
+_WIDTH = re.compile(r"(small|fast|cnn13|convnet|shake|resnet18|resnet50)(?:-([1-9]\d*))?")
 
 _WIDTHS: dict[str, tuple[Callable[..., nn.Module], int, tuple[str, ...]]] = {
     "small": (SmallCNN, 32, ("width",)),
+    "fast": (FastNet, 32, ("stages", "width")),
     "cnn13": (CNN13, 128, ("width", "slope")),
     "convnet": (ConvNet, 32, ("stages", "width", "slope")),
     "shake": (ShakeNet, 32, ("stages", "blocks", "width")),
@@ -109,7 +112,7 @@ def build(
     Args:
         name: ``wrn-DEPTH-WIDTH`` (DEPTH = 6n + 4: three stages of n blocks, or 8n + 5: four; the first stage has
             16 WIDTH channels), the same with ``-tf`` for the original TensorFlow form, ``resnext-DEPTH-CxD``
-            (three stages of (DEPTH - 2) // 9 blocks, C groups of D channels), one of ``small``, ``cnn13``,
+            (three stages of (DEPTH - 2) // 9 blocks, C groups of D channels), one of ``small``, ``fast``, ``cnn13``,
             ``convnet``, ``shake``, ``resnet18``, ``resnet50``, each perhaps with ``-WIDTH``, the channels of the first
             stage; ``timm:NAME`` or ``torchvision:NAME``.
         classes: number of outputs.
@@ -120,7 +123,7 @@ def build(
         dropout: probability; between the convolutions of a block in wrn, before the linear layer elsewhere.
         slope: of the leaky ReLU; None for the network's own.
         bn_momentum: weight of the newest batch in the running statistics of batch normalisation; None for the
-            network's own (0.001 for the authors' nets, 0.1 for small).
+            network's own (0.001 for the authors' nets, 0.1 for small and fast).
         patch: side of a ViT's patches (timm); None for its own.
         drop_path: share of images that skip the last residual block in a step, growing from 0 at the first one (timm).
         pretrained: True for the weights that timm or torchvision offers, or a local file of weights; the head is
@@ -238,5 +241,7 @@ def _check_size(name: str, shape: tuple[int, int, int], settings: dict[str, Any]
         least = 12  # two poolings leave the 3 x 3 that its convolution without padding needs
     if name.startswith("convnet"):
         least = max(4, 2 ** settings.get("stages", 3))
+    if name.startswith("fast"):
+        least = 2 ** (1 + settings.get("stages", 3))
     if min(shape[1:]) < least:
         raise ValueError(f"net {name!r} needs images of at least {least} x {least} pixels, got {shape[1]} x {shape[2]}")

@@ -30,6 +30,7 @@ from fewlabels.data.split import Split
 from fewlabels.data.store import Store, draw_rows
 from fewlabels.runtime import parallel
 from fewlabels.runtime.rng import Rng
+from fewlabels.training import curriculum
 from fewlabels.types import Batch, Tokens, Views
 
 Way = Literal["grouped", "kernel"]
@@ -173,7 +174,12 @@ class BatchLoader:
         if self.wanted.unlabeled:
             sets.append(("unlabeled", len(self.unlabeled), config.batch * config.uratio))
         drawn = [draw_rows(n, batch, step, config.seed, purpose) for purpose, n, batch in sets]
-        return [rng.shard(places) for places in drawn]
+        return [rng.shard(places[:size]) for places, size in zip(drawn, self._sizes(step), strict=False)]
+
+    def _sizes(self, step: int) -> tuple[int, int]:
+        """Labeled and unlabeled images of step `step`, of all ranks."""
+        batch = self.config.batch
+        return batch, batch * curriculum.uratio(self.config, step)
 
     def crops(self, step: int, part: int, turn: int | None = None) -> Crops | None:
         """What decides the crops of this rank's labeled (part 0) or unlabeled (1) images in step `step`, if there are
@@ -181,7 +187,7 @@ class BatchLoader:
         config = self.config
         if config.data.crop == "none":
             return None
-        purpose, size = (("labeled", config.batch), ("unlabeled", config.batch * config.uratio))[part]
+        purpose, size = ("labeled", "unlabeled")[part], self._sizes(step)[part]
         rng = self._rng(step, turn)
         return rng.shard(crops.draw(rng.generator(f"{purpose}/crop"), size, flip=config.data.crop == "area-flip"))
 
@@ -210,12 +216,14 @@ class BatchLoader:
             views = [cast(View, self.views[key]) for key in keys]
             purposes = [f"{purpose}/{i}/{name}" for i, name in enumerate(names)]
             drawn = [view.draw(rng, len(images), p) for view, p in zip(views, purposes, strict=True)]
-            return tuple(self._seen(images, *one) for one in zip(views, drawn, strict=True))
+            seen = (self._seen(images, *one) for one in zip(views, drawn, strict=True))
+            return tuple(map(curriculum.shrunk, seen)) if curriculum.halved(config, step) else tuple(seen)
 
         labeled = taken(0)
         x = look(labeled, assigned.labeled, self.wanted.labeled, "labeled")
         if self.learner is not None:
-            self.probe = self._probe(labeled, rng)
+            policy, probed = self._probe(labeled, rng)
+            self.probe = policy, curriculum.shrunk(probed) if curriculum.halved(config, step) else probed
         u: tuple[Tensor, ...] = ()
         if self.wanted.unlabeled:
             images = taken(1)

@@ -19,6 +19,7 @@ from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
 from fewlabels.runtime.words import about, amount
+from fewlabels.training import curriculum
 from fewlabels.training.step import Trainer, parameters, pick_device
 
 SAMPLE = 48
@@ -65,6 +66,7 @@ def estimate(config: Train) -> Estimate:
             tests = f"some of {test:,} test images"
     device = pick_device(config.device)
     trainer, used, seconds = _measured(config, _noise(name.base, shape, classes, style), device)
+    seconds *= curriculum.work(config, trainer.algorithm.views)
     whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * (images + test)
     still = sum(p.numel() for p in trainer.objective.parameters() if not p.requires_grad)
     weights = 16 * parameters(trainer.objective) + 4 * still
@@ -155,7 +157,14 @@ def _measured(config: Train, source: Source, device: torch.device) -> tuple[Trai
 def _trainer(config: Train, source: Source, device: torch.device, batch: int, uratio: int) -> tuple[Trainer, float]:
     """A trainer with another batch, and how many of its steps have as many images as a real one."""
     data = replace(config.data, residency="device", crop="none")
-    few = replace(config, steps=max(1, config.steps), batch=batch, uratio=uratio, accumulate=1, compile=False)
+    few = replace(
+        curriculum.without(config),
+        steps=max(1, config.steps),
+        batch=batch,
+        uratio=uratio,
+        accumulate=1,
+        compile=False,
+    )
     small = replace(resolve(few, source), data=data)
     split = make_split(source, labels=None, seed=1)
     mean, std = pixel_statistics(config, source)

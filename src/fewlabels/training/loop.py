@@ -36,7 +36,7 @@ from fewlabels.runs.run import VOTES, Run, RunError, free_folder, run_name
 from fewlabels.runtime import interrupt, parallel
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
-from fewlabels.training import fitting, reference, teaching, trackers
+from fewlabels.training import curriculum, fitting, reference, teaching, trackers
 from fewlabels.training.afterwards import leave_page
 from fewlabels.training.budget import Budget, fit, said
 from fewlabels.training.failures import Diverged
@@ -194,9 +194,9 @@ def _fitted(
             make(config, output.progress)  # features are computed before the clock begins, and kept
     start = time.perf_counter()
     for one in (config, *([supervised(config)] if baseline else [])):
-        trial = replace(one, steps=max(config.steps, 2**20))  # more than are taken
+        trial = curriculum.without(replace(one, steps=max(config.steps, 2**20)))  # more than are taken
         with own_generator(place["device"]):
-            paces.append(measure(partial(make, trial), source, split, longest=budget.seconds / 20))
+            paces.append(measure(partial(make, trial), source, split, budget.seconds / 20, whole=one))
     fitted = fit(config, paces, budget, parallel.from_first(time.perf_counter() - start))
     output.say(said(fitted, config, paces, budget))
     return fitted

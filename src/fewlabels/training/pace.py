@@ -20,6 +20,7 @@ from fewlabels.data.split import Split
 from fewlabels.inference.model import PIXELS_PER_BATCH, logits_of
 from fewlabels.runtime import parallel
 from fewlabels.runtime.words import about
+from fewlabels.training.curriculum import work
 from fewlabels.training.evaluator import Evaluator
 from fewlabels.training.graph import WARM_UP
 from fewlabels.training.step import Trainer
@@ -52,8 +53,12 @@ class Pace(NamedTuple):
         return self.start + steps * self.step + evaluations * (self.evaluation + self.save) + saves * self.save
 
 
-def measure(make: Callable[[], Trainer], source: Source, split: Split, longest: float) -> Pace:
+def measure(
+    make: Callable[[], Trainer], source: Source, split: Split, longest: float, whole: Train | None = None
+) -> Pace:
     """The pace of a trainer that is made for this and thrown away; on all ranks that of rank 0.
+
+    whole: the settings of the training, whose curriculum the trainer has not; default: there is none.
 
     Steps are taken for some 3 seconds after a warm-up, for less if `longest` seconds are less, and for at least one.
     """
@@ -72,12 +77,14 @@ def measure(make: Callable[[], Trainer], source: Source, split: Split, longest: 
             spent += _steps(trainer, done + count, 1)
             count += 1
         step = spent / count
+        share = 1.0 if whole is None else work(whole, trainer.algorithm.views)
         pace = None
         if parallel.rank() == 0:
             evaluator = Evaluator(trainer, source, split)
             image = image_seconds(trainer, evaluator)
             extra = built + max(0.0, first - step)
-            pace = Pace(step + refresh_seconds(trainer, image), image * images(evaluator), _saving(trainer), extra)
+            mean = step * share + refresh_seconds(trainer, image)
+            pace = Pace(mean, image * images(evaluator), _saving(trainer), extra)
     shared = parallel.from_first(pace)
     assert shared is not None
     return shared
@@ -167,7 +174,7 @@ class Outlook:
         now = time.perf_counter()
         slow = step < self.warm + 1 and not (self.trainer.config.compile or self.trainer.graph)
         if slow and now - self.start - aside > ENOUGH:  # a step that takes so long needs no warm-up
-            return self._sentence((now - self.start - aside) / (step - self.first), step)
+            return self._sentence((now - self.start - aside) / (step - self.first), self.first, step)
         if step <= self.warm:
             self.since, self.aside = now, aside
             return None
@@ -175,11 +182,14 @@ class Outlook:
             return None
         wait(self.trainer.device)
         spent = time.perf_counter() - self.since - (aside - self.aside)
-        return self._sentence(spent / (step - self.warm), step)
+        return self._sentence(spent / (step - self.warm), self.warm, step)
 
-    def _sentence(self, seconds: float, step: int) -> str | None:
+    def _sentence(self, seconds: float, first: int, step: int) -> str | None:
+        """seconds: of each step from `first` to `step`."""
         self.said = True
         trainer, config = self.trainer, self.trainer.config
+        views = trainer.algorithm.views
+        seconds *= work(config, views, step) / work(config, views, first, step)
         passed, left = time.perf_counter() - self.start, config.steps - step
         if passed + 2 * left * seconds < LONG:  # however long the evaluations are, they are not worth a measurement
             return None
@@ -205,7 +215,7 @@ def forecast(seconds: float, pace: Pace, config: Train, device: str, *, advise: 
         return text
     fits = [text for text, length in ROUND if length <= seconds / 2]
     hints = [f"--time {fits[-1]} takes as many steps as fit into that"]
-    faster = [] if config.net.name.startswith("small") or config.net.pretrained else ["--net small"]
+    faster = [] if config.net.name.startswith(("small", "fast")) or config.net.pretrained else ["--net small"]
     if parse(config.data.name).folder:
         faster.append("a smaller --data.image-size")
     faster.append("a smaller --batch or --uratio")

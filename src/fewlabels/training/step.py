@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewlabels import augment, nets
 from fewlabels.algorithms.base import Algorithm
 from fewlabels.augment.views import View
-from fewlabels.config.settings import Train, algorithm_name
+from fewlabels.config.settings import Curriculum, Train, algorithm_name
 from fewlabels.data.features import FeatureStore
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -24,6 +24,7 @@ from fewlabels.runtime import parallel, ranks
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.rng import philox, seed_torch
 from fewlabels.runtime.words import did_you_mean
+from fewlabels.training import curriculum
 from fewlabels.training.batches import BatchLoader
 from fewlabels.training.graph import CudaRecorder, Recorder, StepGraph
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
@@ -135,6 +136,7 @@ class Trainer:
             model.net = nets.synchronized(model.net)
             for name, head in dict(model.heads.items()).items():
                 model.heads[name] = nets.synchronized(head)
+        curriculum.check(config, model.net, self.shape)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         algorithm = algorithm.to(device)
         if algorithm.views.unlabeled and not len(split.unlabeled):
@@ -275,6 +277,8 @@ class Trainer:
             raise ValueError(f"Train.graph: {name} draws random numbers in each step, which cannot be recorded")
         if self.algorithm.waits:
             raise ValueError(f"Train.graph: {name} with these settings waits in each step for numbers of the device")
+        if self.config.curriculum != Curriculum():
+            raise ValueError("Train.graph records one step, and with a curriculum not all steps have the same images")
         if self.config.accumulate > 1:
             raise ValueError(f"Train.graph records a step in one turn: Train.accumulate is {self.config.accumulate}")
         if self.world > 1 or self.scaler.is_enabled():
