@@ -159,6 +159,48 @@ def test_ports() -> None:
     assert both.optim == alone.optim
 
 
+@pytest.mark.parametrize("data", ["cifar100", "stl10"])
+def test_usb_on_vits(data: str) -> None:
+    """microsoft/Semi-supervised-learning, 1ef4cbe, config/usb_cv/*/*_cifar100_200_0.yaml and *_stl10_40_0.yaml."""
+    common: dict[str, Any] = {"batch": 8, "uratio": 1, "steps": 204800, "eval_every": 2048, "ema.decay": 0.0}
+    common |= {"optim.name": "adamw", "optim.weight_decay": 0.0005, "optim.warmup": 5120, "optim.schedule": "cosine"}
+    common |= {"net.drop_path": 0.2, "strong": "rand:leedoyup", "data.rule": "usb"}
+    common |= {
+        "cifar100": {"optim.lr": 0.0005, "optim.layer_decay": 0.5, "net.patch": 2, "data.name": "cifar100.1@200"},
+        "stl10": {"optim.lr": 0.0001, "optim.layer_decay": 0.65, "net.patch": None, "data.name": "stl10.1@40"},
+    }[data]
+    later = {"optim.lr": 5e-5, "optim.layer_decay": 1.0}
+    usb: dict[str, dict[str, Any]] = {
+        "supervised": {"algorithm.view": "weak", "algorithm.smoothing": 0},
+        "fixmatch": {"algorithm.tau": 0.95, "algorithm.target": "hard", "algorithm.lambda_u": 1},
+        "uda": {"algorithm.tau": 0.8, "algorithm.temperature": 0.4, "algorithm.tsa": "none"},
+        "flexmatch": {"algorithm.mapping": "convex", "optim.warmup": 0 if data == "cifar100" else 5120},
+        "freematch": {"algorithm.w_fairness": 0.001, "algorithm.ema_p": 0.999},
+        "softmatch": {"algorithm.n_sigma": 2, "algorithm.ema_p": 0.999, "algorithm.align_to": "uniform"},
+        "adamatch": {"algorithm.tau": 0.95, "algorithm.ema_p": 0.999},
+        "dash": {"algorithm.gamma": 1.27, "algorithm.rho_min": 0.05, "algorithm.lambda_u": 1},
+        "comatch": {
+            "algorithm.queue_batches": 32,
+            "algorithm.temperature": 0.2,
+            "algorithm.alpha": 0.9,
+            "algorithm.epass": True,
+        }
+        | {"algorithm.width": 64, "algorithm.lambda_c": 1 if data == "cifar100" else 5, "ema.decay": 0.999},
+        "simmatch": {"algorithm.temperature": 0.1, "algorithm.alpha": 0.9, "algorithm.width": 128, "ema.decay": 0.999}
+        | {"algorithm.epass": True, "algorithm.align_slots": 32, "algorithm.lambda_in": 1},
+        "crmatch": {"algorithm.tau": 0.95},
+        "defixmatch": {"algorithm.tau": 0.95, "algorithm.lambda_u": 0.5},
+        "refixmatch": {"algorithm.tau": 0.95, "algorithm.temperature": 0.5, **later},
+        "sequencematch": {"algorithm.temperature": 0.5, **later},
+    }
+    assert {f"usb-vit-{method}-{data}" for method in usb} == {
+        name for name in RECIPES if name.startswith("usb-vit-") and name.endswith(data)
+    }
+    for method, options in usb.items():
+        found, expected = flat(recipe(f"usb-vit-{method}-{data}")), {**common, **options}
+        assert {key: found[key] for key in expected} == expected, method
+
+
 def test_torchssl_and_usb() -> None:
     """Their classic settings: config/*.yaml of TorchSSL, config/classic_cv of USB."""
     common = {"batch": 64, "uratio": 7, "steps": 2**20, "optim.lr": 0.03, "ema.decay": 0.999, "strong": "rand:leedoyup"}

@@ -70,6 +70,73 @@ CLASSIC: Settings = {"strong": "rand:leedoyup", "eval_every": 5000}
 USB: Settings = {**CLASSIC, "data.rule": "usb"}
 SMALLER: Settings = {"net.name": "wrn-28-2"}  # U's net for CIFAR-100; T and the papers have wrn-28-8
 
+VIT: Settings = {
+    "data.rule": "usb",
+    "strong": "rand:leedoyup",
+    "net.drop_path": 0.2,
+    "optim.name": "adamw",
+    "optim.weight_decay": 5e-4,
+    "optim.schedule": "cosine",
+    "optim.warmup": 5120,
+    "ema.decay": 0.0,
+    "steps": 204_800,
+    "batch": 8,
+    "uratio": 1,
+    "eval_every": 2048,
+    "save_every": 2048,
+}
+"""U's trainings of learned ViTs, config/usb_cv."""
+VITS: Mapping[str, Settings] = {
+    "cifar100.1@200": {
+        "net.name": "timm:vit_small_patch16_224",
+        "net.patch": 2,
+        "net.pretrained": "vit_small_patch2_32_mlp_im_1k_32.pth",
+        "optim.lr": 5e-4,
+        "optim.layer_decay": 0.5,
+    },
+    "stl10.1@40": {
+        "net.name": "timm:vit_base_patch16_224",
+        "net.pretrained": "mae_pretrain_vit_base.pth",
+        "optim.lr": 1e-4,
+        "optim.layer_decay": 0.65,
+    },
+}
+"""Their nets, whose weights are files of U's releases."""
+PLAIN_VIT: Settings = {"optim.lr": 5e-5, "optim.layer_decay": 1.0}  # of the files that came later
+AVERAGED: Settings = {"ema.decay": 0.999, "algorithm.epass": True}
+ON_VIT: Mapping[str, Settings] = {
+    "supervised": {"algorithm.smoothing": 0.0},
+    "uda": {"algorithm.tau": 0.8, "algorithm.temperature": 0.4},
+    "fixmatch": {},
+    "flexmatch": {},
+    "freematch": {"algorithm.w_fairness": 0.001},
+    "softmatch": {"algorithm.statistics": "aligned"},
+    "adamatch": {},
+    "dash": {
+        "algorithm.variant": "usb",
+        "algorithm.lambda_u": 1.0,
+        "algorithm.wait_epochs": 2,
+        "algorithm.drop_epochs": 10,
+    },
+    "comatch": {
+        **AVERAGED,
+        "algorithm.activation": "relu",
+        "algorithm.alignment": "usb",
+        "algorithm.start": 1024,
+        "algorithm.queue_batches": 32,
+    },
+    "simmatch": {**AVERAGED, "algorithm.bank_norm": "usb"},
+    "crmatch": {},
+    "defixmatch": {"algorithm.temperature": 1.0},
+    "refixmatch": PLAIN_VIT,
+    "sequencematch": PLAIN_VIT,
+}
+"""What a method has other than FixMatch there."""
+ON_VIT_AND_DATA: Mapping[tuple[str, str], Settings] = {
+    ("flexmatch", "cifar100"): {"optim.warmup": 0},
+    ("comatch", "stl10"): {"algorithm.lambda_c": 5.0},
+}
+
 IMAGENET: Settings = {
     "data.normalize": "minus-one-one",
     "data.image_size": 224,
@@ -181,6 +248,7 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("usb-defixmatch", "defixmatch", PUBLISHED_BY_U, {**USB, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
     ("usb-defixmatch", "defixmatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
     ("usb-defixmatch", "defixmatch", ("stl10.1@40",), {**USB, "algorithm.temperature": 1.0}, U, "config/classic_cv/defixmatch"),
+    *((f"usb-vit-{method}", method, (data,), {**VIT, **net, **own, **ON_VIT_AND_DATA.get((method, parse(data).base), {})}, U, f"config/usb_cv/{method}") for method, own in ON_VIT.items() for data, net in VITS.items()),
     *((f"realmix-mismatch{p}", "realmix", (f"cifar6_mismatch{p}.1@250-1",), MASKED, R, "README.md") for p in OTHER_CLASSES),
 )
 # fmt: on
