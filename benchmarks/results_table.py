@@ -147,7 +147,7 @@ def render(folder: Path) -> str:
         parts.append(f"## Photographs\n\n{PHOTOS}\n{photographs(load(file))}")
     if (file := folder / "label_loop.jsonl").is_file():
         parts.append(f"## The label loop\n\n{LOOP}\n{label_loop(load(file))}")
-    tables = ("algorithms_", "frozen", "photos", "label_loop", "published")
+    tables = ("algorithms_", "frozen", "photos", "label_loop", "published", "speedrun", "ablation")
     files = [file for file in sorted(folder.glob("*.jsonl")) if not file.stem.startswith(tables)]
     others = [(file, load(file)) for file in files]
     if others:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import fewlabels as fl
+from fewlabels.config.settings import Curriculum
 from fewlabels.training import pace as pace_module
 from fewlabels.training.budget import Budget, fit, said, with_steps
 from fewlabels.training.pace import Outlook, Pace, forecast
+from fewlabels.types import Views
 
 DIGITS = fl.recipe("fixmatch", "digits@40")
 """500 steps with a warm-up of 30; evaluates every 50, saves every 100, logs every 10."""
@@ -133,7 +135,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def outlook(first: int = 0, **changes: Any) -> Outlook:
     config = replace(DIGITS, eval_every=100, **changes)
-    algorithm = SimpleNamespace(refresh_every=None)
+    algorithm = SimpleNamespace(refresh_every=None, views=Views(labeled=("weak",), unlabeled=("weak", "strong")))
     trainer: Any = SimpleNamespace(config=config, graph=None, device=torch.device("cpu"), algorithm=algorithm)
     return Outlook(trainer, Any, first, advise=False)  # type: ignore[arg-type]
 
@@ -152,6 +154,13 @@ def test_the_first_steps_say_how_long_it_takes(clock: Clock) -> None:
     said = lines(clock, one, [2, 1, 1, 1])
     assert said == [None, None, None, "about 17 min in all at 1 s a step on this CPU"]
     assert one.said
+
+
+def test_the_first_steps_of_a_curriculum_stand_for_longer_ones(clock: Clock) -> None:
+    one = outlook(steps=200, curriculum=Curriculum(half_size=0.5))
+    (text,) = [line for line in lines(clock, one, [1.0] * 4) if line is not None]
+    # 4 s so far, then 96 steps of 1 s, a quarter of the work, and 100 of 4 s: 2.53 s each
+    assert text == "about 8 min in all at 2.53 s a step on this CPU"
 
 
 def test_a_slow_first_step_says_it_at_once(clock: Clock) -> None:
