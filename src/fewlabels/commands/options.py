@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,6 @@ from fewlabels.runtime.words import close, did_you_mean, unknown
 
 T = TypeVar("T")
 
-_REGISTRY = ConstructorRegistry()
 _SEEN = object()
 
 
@@ -70,12 +69,15 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
     """
     said, positional = io.StringIO(), list(positional)
     shown = cast(TextIO, _Help(sys.stdout))
+    classes = [cls, *(_algorithms().values() if positional else ())]
+    some = positional and default is not None and not any(word in ("-h", "--help") for word in args)
+    registry = _registry({name for cls in classes for way in given(args, cls) for name in way} if some else None)
     try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said), _REGISTRY:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said), registry:
             result: T | None
             result, unknown = tyro.cli(
                 cls,
-                args=last_ones(args, [cls, *(_algorithms().values() if positional else ())]),
+                args=last_ones(args, classes),
                 prog=prog,
                 default=default,
                 return_unknown_args=True,
@@ -89,7 +91,7 @@ def parse(cls: type[T], args: list[str], *, prog: str, default: T | None = None,
         named = next((word for word in args if word in positional), None)
         raise UsageError(_unknown(unknown[0], cls, named, default, prog, positional))
     assert result is not None
-    _check_filled(args, [cls, *(_algorithms().values() if positional else ())])
+    _check_filled(args, classes)
     return result
 
 
@@ -150,20 +152,36 @@ def replaced(default: T, parsed: T, fields: Iterable[tuple[str, ...]]) -> T:
     return dataclasses.replace(default, **values)  # type: ignore[type-var]
 
 
-@_REGISTRY.struct_rule
-def _help(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """What tyro makes of a dataclass, with what its `Range` allows after each option's sentence.
+def _registry(named: set[str] | None) -> ConstructorRegistry:
+    """What tyro makes of dataclasses; of all their fields, or only of those that are `named`.
 
-    The lines of a docstring are those of the source; here they are joined, as tyro breaks them anew.
+    tyro takes milliseconds for each field, and a training has over a hundred. Where all have a default and no help is
+    asked for, those that the arguments do not name keep it.
     """
-    if _SEEN in info.markers or not (isinstance(info.type, type) and dataclasses.is_dataclass(info.type)):
-        return None
-    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _SEEN)))
-    assert isinstance(spec, StructConstructorSpec)
-    return dataclasses.replace(spec, fields=tuple(map(_with_help, spec.fields)))
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if _SEEN in info.markers or not (isinstance(info.type, type) and dataclasses.is_dataclass(info.type)):
+            return None
+        spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _SEEN)))
+        assert isinstance(spec, StructConstructorSpec)
+        if named is None:
+            return dataclasses.replace(spec, fields=tuple(map(_with_help, spec.fields)))
+        make = partial(dataclasses.replace, info.default) if isinstance(info.default, info.type) else spec.instantiate
+        kept = [field for field in spec.fields if field.name in named | _WITH_SUBCOMMANDS]
+        return StructConstructorSpec(make, tuple(dataclasses.replace(field, helptext="") for field in kept))
+
+    return registry
+
+
+_WITH_SUBCOMMANDS = {"train", "algorithm"}
+"""Fields on the way to the choice of an algorithm, which arguments name without an option."""
 
 
 def _with_help(field: StructFieldSpec) -> StructFieldSpec:
+    """With what its `Range` allows after its sentence, whose lines are those of the source: joined here, as tyro breaks
+    them anew."""
     sentence: str | Callable[[], str | None] | None = field.helptext
     allowed = describe(field.type) if _has_range(field.type) else ""
 
