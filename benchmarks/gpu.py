@@ -194,7 +194,7 @@ def waits(here: Place) -> dict[str, Any]:
     cases |= {name: (config(), {"uratio": 1}) for name, config in ALGORITHMS.items()}
     out = {}
     for name, (algorithm, settings) in cases.items():
-        trainer = here.trainer(algorithm, **{"net": "tiny", "batch": 16, **settings})
+        trainer = here.trainer(algorithm, **{"net": "tiny", "batch": 4 if here.small else 16, **settings})
         for step in range(6):
             trainer.step(step)
         here.wait()

@@ -53,9 +53,12 @@ class Rank:
         torch.set_num_threads(1)
         self.work()
 
-    def end(self) -> tuple[int, str]:
-        """Exit status and standard error."""
-        self.process.join(120)
+    def end(self, limit: float = 120) -> tuple[int, str]:
+        """Exit status and standard error; ranks that take longer than `limit` seconds are killed."""
+        self.process.join(limit)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
         assert self.process.exitcode is not None
         return self.process.exitcode, self.file.read_text()
 

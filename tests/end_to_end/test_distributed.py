@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import safetensors.torch
 import torch
-from two_ranks import MISSING, SAME, STEPPED, STEPS, step_without_norm, train_bypasses, train_without_norm
+from two_ranks import MISSING, SAME, STEPPED, STEPS, main, step_without_norm, train_bypasses, train_without_norm
 
 import fewlabels as fl
 from algorithm_cases import SHAPE, START_LOW
 from fewlabels import nets
 from fewlabels.runs.run import Run
-from forked_ranks import free_port
+from forked_ranks import Rank, free_port
 
 pytestmark = pytest.mark.slow
-
-TIMEOUT = 400
 
 
 class Worlds(NamedTuple):
@@ -43,38 +39,17 @@ def fill(folder: Path) -> None:
     """What one process and two ranks make of the same trainings."""
     one, two = folder / "one", folder / "two"
     two.mkdir()
-    program = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(two)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(fl.__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    train_without_norm(one)
-    torch.save(step_without_norm(), folder / "stepped.pt")
     torch.manual_seed(0)
     body = nets.build("timm:test_vit", classes=3, shape=SHAPE, patch=4)
     safetensors.torch.save_file(body.state_dict(), two / "body.safetensors")
+    port = free_port()
+    ranks = [Rank(folder, r, port, partial(main, two), environment={"LOCAL_RANK": str(r)}) for r in (0, 1)]
+    train_without_norm(one)
+    torch.save(step_without_norm(), folder / "stepped.pt")
     train_bypasses(one, two / "body.safetensors")
-    ranks = [
-        subprocess.Popen(
-            program,
-            env={**environment, "RANK": str(r), "LOCAL_RANK": str(r)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in (0, 1)
-    ]
-    try:
-        output = [rank.communicate(timeout=TIMEOUT)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(output)
+    ended = [rank.end(600) for rank in ranks]
+    assert [code for code, _ in ended] == [0, 0], ended
+    output = [(folder / f"rank{r}.out").read_text() + err for r, (_, err) in enumerate(ended)]
     (folder / "output.json").write_text(json.dumps(output))
 
 

@@ -1,7 +1,4 @@
-"""What test_distributed.py compares: run by two ranks as a program, and by the test in one process.
-
-Usage: RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python two_ranks.py FOLDER
-"""
+"""What test_distributed.py compares: run by two ranks, and by the test in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +17,14 @@ import torch
 from torch import nn
 
 import fewlabels as fl
+from algorithm_cases import CASES, MAIN, QUIET, opinionated, quick, toy, toy_training
+from compositions import Contrast
 from fewlabels import cli, nets
 from fewlabels.algorithms import FixMatch, Missing, shrinkmatch
 from fewlabels.config.resolve import in_memory, resolve, split_of
 from fewlabels.config.settings import Train
 from fewlabels.runtime import parallel
 from fewlabels.training.step import Trainer
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from algorithm_cases import CASES, MAIN, QUIET, opinionated, quick, toy, toy_training
-from compositions import Contrast
 
 STEPS = 6
 
@@ -181,7 +175,3 @@ def main(folder: Path) -> None:
         batch_norm(folder)
         answers = commands(folder)
     (folder / f"answers{os.environ['RANK']}.json").write_text(json.dumps(answers))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
