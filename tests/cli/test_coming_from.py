@@ -195,17 +195,22 @@ def small_nets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the own pictures that the commands speak of."""
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the own pictures that the commands speak of; a dry run writes nothing."""
+    root = tmp_path_factory.mktemp("own")
     for folder in ("data", "mydataset"):
         for part in ("labeled/cat", "labeled/dog", "unlabeled", "test/cat"):
             for i in range(2 if part == "test/cat" else 60):  # 50 of the labeled ones are for validation
-                path = tmp_path / folder / part / f"{i}.png"
+                path = root / folder / part / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (36, 32), (i, 9, 99)).save(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def place(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
 
 
 def flags_of(there: str) -> dict[str, str]:
@@ -243,10 +248,9 @@ PARAMETERS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("there", "here"), ONCE.values(), ids=[there for there, _ in ONCE.values()])
-def test_training_command(
-    there: str, here: str, command: Callable[..., Any], small_nets: list[int], place: Path
-) -> None:
+def test_training_command(there: str, here: str, command: Callable[..., Any], small_nets: list[int]) -> None:
     found, said = dry_run(command, here), flags_of(there)
     data, net, optim = found["data"], found["net"], found["optim"]
     classes = 100 if "100" in data["name"].split("_")[0].split(".")[0] or "mini" in data["name"] else 10

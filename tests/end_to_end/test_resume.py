@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -294,9 +294,15 @@ def test_signal_in_python_is_an_exception(
     assert whole(fl.resume(tmp_path / "run"))["state"] == whole(expected)["state"]
 
 
+@pytest.fixture(scope="module")
+def trained(short: Callable[..., Train], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fl.train(short(keep=3), out=tmp_path_factory.mktemp("trained") / "run").path
+
+
 @pytest.fixture
-def finished(short: Callable[..., Train], tmp_path: Path) -> Iterator[Path]:
-    yield fl.train(short(keep=3), out=tmp_path / "finished").path
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy, which may be changed."""
+    return shutil.copytree(trained, tmp_path / "finished")
 
 
 @pytest.mark.slow
