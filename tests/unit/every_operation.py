@@ -43,7 +43,7 @@ VARIANTS: dict[Shape, dict[str, object]] = {
 
 
 def every_operation(shape: Shape) -> Plan:
-    """Two slots: each operation and magnitude once in each of them."""
+    """Two slots: each operation and magnitude once in the first, each operation with one magnitude in the second."""
     _, height, width = shape
     random = np.random.default_rng(7)
     first = [
@@ -52,7 +52,9 @@ def every_operation(shape: Shape) -> Plan:
         for value in values
         for way in range(len(METHODS) if op == Op.RESCALE else 1)
     ]
-    second = [first[i] for i in random.permutation(len(first))]
+    after = {op: (op, value, way) for op, value, way in (first[i] for i in random.permutation(len(first)))}
+    second = [*after.values(), *[(Op.IDENTITY, 0.0, 0)] * (len(first) - len(after))]
+    second = [second[i] for i in random.permutation(len(first))]
     size = len(first), 2
     op = np.array([[one[0] for one in pair] for pair in zip(first, second, strict=True)], np.int64)
     value = np.array([[one[1] for one in pair] for pair in zip(first, second, strict=True)], np.float64)
