@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from fewlabels.algorithms import FixMatch
@@ -32,6 +31,8 @@ def photos(count: int, side: int) -> Images:
 
     Beyond 4,096 they repeat.
     """
+    from sklearn.datasets import load_sample_images  # here: importing it takes longer than some of the measurements
+
     random = np.random.default_rng(0)
     pictures = load_sample_images().images
     out = np.empty((count, side, side, 3), np.uint8)
