@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import augment, ceiling, e2e, loader, peers, record, scale, step, tables
+from bench import augment, ceiling, cost, e2e, loader, peers, record, scale, step, tables
 from bench.measure import TOLERANCE, NotExact
 from bench.options import Options, Stages
 from fewlabels.commands.options import UsageError, parse
@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "augment": (augment.Augment, augment.run),
     "data": (loader.Data, loader.run),
     "step": (step.Steps, step.run),
+    "cost": (cost.Cost, cost.run),
     "ceiling": (ceiling.Ceiling, ceiling.run),
     "e2e": (e2e.EndToEnd, lambda options, stages: (scale if options.images else e2e).run(options, stages)),
     "peers": (peers.Peers, peers.run),

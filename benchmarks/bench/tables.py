@@ -131,6 +131,14 @@ def _step(record: Result) -> list[Table]:
     return [Table(("step", "ms", "times as fast as the first", "as the one before", "losses differ by"), rows)]
 
 
+def _cost(record: Result) -> list[Table]:
+    rows = [
+        (row["name"], _ms(row["seconds"]), _ms(row["passes"]), f"{row['ratio']['median']:.3f}", f"{row['cost']:.3f}")
+        for row in sorted(record["rows"], key=lambda row: -row["cost"])
+    ]
+    return [Table(("method", "ms a step", "ms of its passes", "ratio", "as FixMatch's ratio"), rows)]
+
+
 def _ceiling(record: Result) -> list[Table]:
     rate = record["pairs_per_second_per_core"]
     rows = [
@@ -187,6 +195,7 @@ _TABLES: Mapping[str, Callable[[Result], list[Table]]] = {
     "augment": _augment,
     "data": _data,
     "step": _step,
+    "cost": _cost,
     "ceiling": _ceiling,
     "e2e": _e2e,
     "scale": _scale,

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from bench import cost
 from bench.command import CLASSES
+from fewlabels.algorithms import FixMatch
 from fewlabels.commands.options import parse
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,30 @@ def test_step(bench: Command, tmp_path: Path) -> None:
         "bn": "separate-weak",
         "precision": "bf16",
     }
+
+
+@pytest.mark.slow
+def test_cost(bench: Command, tmp_path: Path) -> None:
+    args = ("--net", "tiny", "--batch", 2, "--uratio", 2, "--side", 16, "--steps", 1, "--only", "mixmatch", "abc")
+    found = measure(bench, tmp_path, "cost", *args)
+    assert [row["name"] for row in found["rows"]] == ["mixmatch", "abc"]
+    for row in found["rows"]:
+        assert row["cost"] == pytest.approx(row["ratio"]["median"] / row["fixmatch"]["median"])
+        assert 0 < row["passes"] < 4 * row["seconds"]
+    assert "nothing such" in bench("cost", "--only", "nothing such", "--out", tmp_path / "x.json").sentence
+
+
+def test_the_passes_of_a_step() -> None:
+    """One of labeled, weak and strong images together; with the weak ones apart, one more, without gradient."""
+    for bn, expected in (("joint", [(3 + 2 * 6, True)]), ("separate-weak", [(6, False), (3 + 6, True)])):
+        options = cost.Cost(net="tiny", side=16, uratio=2, device="cpu")
+        trainer = cost.trainer_of(FixMatch(bn=bn), options, 3, torch.device("cpu"))
+        with cost.watched(trainer) as passes:
+            trainer.step(0)
+        assert [(len(one.images), one.gradient) for one in passes] == expected
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        cost.Passes(trainer, list(passes))()
+        assert any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
 @pytest.mark.slow
