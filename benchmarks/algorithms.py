@@ -8,8 +8,9 @@
     ML_DATA=DIR python benchmarks/algorithms.py foreign-cifar0|foreign-cifar50|foreign-cifar100
     python benchmarks/results_table.py
 
-A finished training adds a line to results/algorithms_TASK.jsonl. One whose configuration is there already is left
-out, so that the same command goes on after a stop. `--runs DIR` keeps the run folders in DIR, for `fewlabels report
+A finished training adds a line to results/algorithms_TASK.jsonl. One whose command is there already is left out, so
+that the same command goes on after a stop, and a setting that is new in fewlabels makes none of them anew: take a line
+out to measure it again. `--runs DIR` keeps the run folders in DIR, for `fewlabels report
 DIR`.
 
 digits: 40 labels of the 8 x 8 digits, each algorithm's own recipe; 6 to 40 s a run.
@@ -32,26 +33,20 @@ CIFAR-10, with 25 labels each of airplane, automobile, deer and frog.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.record import commit
 from fewlabels.algorithms import ALGORITHMS
-from fewlabels.commands.train_options import read
-from fewlabels.config.plain import to_dict
-from fewlabels.config.resolve import resolve_data
-from fewlabels.config.settings import Train
 from fewlabels.config.usual import METHODS, short
-from fewlabels.training.loop import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[1]
 STEPS = 300
@@ -96,10 +91,13 @@ ONE_RECIPE = {"cifar3", *(f"foreign-cifar{share}" for share in FOREIGN_CIFAR)}
 VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--bn separate-weak")}
 PARTS = {
     "missing": ["", *(f"--missing {name}" for name in ("cap", "cai", "cadr", "cadr --missing.weighting weighted"))],
-    "foreign": ["", "--openset confidence", "--openset energy"],
+    "foreign": ["", "--openset confidence", "--openset energy", "--openset ova"],
     "foreign-cifar": ["", "--openset energy"],
 }
 """Parts of FixMatch that are tried on a task."""
+
+SHARE = "--openset confidence --openset.by percentile --openset.share {:g}"
+"""Of FixMatch where the share of strangers is known, and is neither none nor all."""
 
 MASKS = {"foreign": ["", "--percent-mask 0.1"], "foreign-cifar": ["--percent-mask 0.1"]}
 """The same of RealMix."""
@@ -114,6 +112,10 @@ def variants(task: str) -> list[tuple[str, str]]:
     kind = task.rstrip("0123456789")
     if kind in PARTS:
         tried = [("fixmatch", part) for part in PARTS[kind]] + [("realmix", mask) for mask in MASKS.get(kind, ())]
+        if kind in MASKS:
+            tried.append(("iomatch", ""))
+            share = int(task.removeprefix(kind))
+            tried += [("fixmatch", SHARE.format(share / 100))] if 0 < share < 100 else []
         own = [(name, " ".join(filter(None, [part, own_options(task, name)]))) for name, part in tried]
         return [("supervised", "--view strong"), *own]
     out = []
@@ -134,13 +136,6 @@ def own_options(task: str, name: str) -> str:
 
 def command(task: str, algorithm: str, options: str, seed: int) -> str:
     return " ".join(filter(None, ["fewlabels train", algorithm, options, TASKS[task].format(seed=seed)]))
-
-
-def config_hash(train: Train) -> str:
-    """The configuration without what does not touch the result, as 16 hexadecimal digits."""
-    values = to_dict(replace(train, data=resolve_data(train.data)))
-    told = {k: v for k, v in values.items() if k not in FREE_TO_CHANGE}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
@@ -169,7 +164,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run")
     options = parser.parse_args()
     file = options.results / f"algorithms_{options.task}.jsonl"
-    recorded = {json.loads(line)["config"] for line in file.read_text().splitlines()} if file.is_file() else set()
+    recorded = {json.loads(line)["command"] for line in file.read_text().splitlines()} if file.is_file() else set()
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:  # a table over all algorithms is there after the first seed
@@ -177,19 +172,17 @@ def main() -> int:
                 if options.only and algorithm not in options.only:
                     continue
                 line = command(options.task, algorithm, own, seed)
-                words = shlex.split(line)
-                digest = config_hash(read(words[2:]).train)
-                if digest in recorded:
+                if line in recorded:
                     continue
                 print(line, flush=True)
                 if options.dry_run:
                     continue
-                folder = (options.runs or Path(temporary)) / f"{options.task}-{algorithm}-{digest}"
-                result = run(words, folder, options.threads)
+                slug = re.sub(r"[^\w.-]+", "_", f"{options.task}-{algorithm} {own}").strip("_")
+                result = run(shlex.split(line), (options.runs or Path(temporary)) / f"{slug}-{seed}", options.threads)
                 if result is None:
                     failed += 1
                     continue
-                first = {"algorithm": algorithm, "options": own, "config": digest, "commit": commit()}
+                first = {"algorithm": algorithm, "options": own, "commit": commit()}
                 with file.open("a") as out:
                     out.write(json.dumps({**first, **result, "command": line}) + "\n")
                 print(f"  {result['accuracy']:.2f} %, {result['cpu_seconds']:.0f} s of work", flush=True)
