@@ -93,7 +93,7 @@ train --seeds 0,1 --dry-run --json
 train --steps 0 --tau 0.9 --steps=-3
 --steps must be a whole number from 0 to 1000000000000, got -3
 train mixmatch --tau 0.5
---tau is an option of pseudo-label, uda, fixmatch, flexmatch, adamatch, defixmatch, comatch, simmatch, refixmatch, sequencematch, fullmatch, shrinkmatch, crmatch and cadr, not of the algorithm that is trained here
+--tau is an option of pseudo-label, uda, fixmatch, flexmatch, adamatch, defixmatch, comatch, simmatch, refixmatch, sequencematch, fullmatch, shrinkmatch, crmatch, iomatch and cadr, not of the algorithm that is trained here
 train --mu 7
 train has no option --mu; --mu of kekmodel/FixMatch-pytorch is --uratio here
 split digits@40 --size 10
@@ -105,7 +105,7 @@ there is no recipe '-' (`fewlabels list recipes` prints them)
 train fixmatch --recipe google-vat-svhn
 the recipe google-vat-svhn is one of vat, not of fixmatch
 train --recipe google-vat-svhn --tau 0.9
---tau is an option of pseudo-label, uda, fixmatch, flexmatch, adamatch, defixmatch, comatch, simmatch, refixmatch, sequencematch, fullmatch, shrinkmatch, crmatch and cadr, not of the algorithm that is trained here
+--tau is an option of pseudo-label, uda, fixmatch, flexmatch, adamatch, defixmatch, comatch, simmatch, refixmatch, sequencematch, fullmatch, shrinkmatch, crmatch, iomatch and cadr, not of the algorithm that is trained here
 train --recipe
 --recipe needs a value
 train --steps
