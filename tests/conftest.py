@@ -20,6 +20,8 @@ from PIL import Image
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where nohup started the tests
 
+os.fsync = lambda handle: None  # type: ignore[assignment]  # no power is cut here, and a slow disk takes minutes
+
 torch.set_num_threads(1)  # the same bits on every machine, and no fork or busy machine in the way
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that are started, for the same reasons
 
