@@ -96,7 +96,7 @@ def test_every_recipe_is_a_train_of_its_algorithm_and_data(name: str) -> None:
     found = RECIPES[name]
     assert train.algorithm.name == found.algorithm and train.data.name == found.data
     set_first = name.startswith("google-imagenet-")  # called as the folder there
-    named = name == "vpet" or set_first or name.endswith(f"-{parse(found.data).base}")  # vpet: pictures of any kind
+    named = name in ("vpet", "fast") or set_first or name.endswith(f"-{parse(found.data).base}")  # vpet: any pictures
     assert named and found.source.count("/") >= 1
     assert recipe(name, "cifar10.5@40") == fl.recipe(name, data="cifar10.5@40")
     other = difference(recipe(name, "digits.9@50"), train)

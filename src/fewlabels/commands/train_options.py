@@ -47,7 +47,7 @@ class Command:
     resume: str | None = None
     """Go on with this run folder."""
     recipe: str | None = None
-    """What a published project trained with (`fewlabels list recipes`), weaker than --config and options; default:
+    """Settings of a published project, or `fast` (`fewlabels list recipes`), weaker than --config and options; default:
     the recipe for the algorithm and the data set."""
     config: str | None = None
     """JSON file of settings (a run's config.json will do), stronger than the recipe, weaker than options."""
