@@ -16,6 +16,7 @@ from torch import Tensor
 from fewlabels.algorithms import (
     AdaMatch,
     CoMatch,
+    CRMatch,
     Dash,
     DeFixMatch,
     FixMatch,
@@ -209,3 +210,19 @@ def test_images_that_are_set_aside_count_in_no_loss(config: Any) -> None:
     beside = {name: float(value) for name, value in losses.log.items() if name.startswith("loss")}
     assert float(losses.log["foreign"]) == 1 and len(beside) >= 4
     assert beside.pop("loss") == beside.pop("loss_x") and set(beside.values()) == {0.0}
+
+
+def test_comatch_smooths_from_the_step_after_its_memory_is_full() -> None:
+    """salesforce/CoMatch, Train_CoMatch.py: ``it > args.queue_batch``, counted from 0."""
+    for batches in (1, 5):
+        memory: Any = CoMatch(queue_batches=batches).build(info(4, 12)).align
+        assert memory.start == batches + 1
+    given: Any = CoMatch(queue_batches=5, start=2).build(info(4, 12)).align
+    assert given.start == 2
+
+
+def test_crmatch_turns_square_images_only() -> None:
+    wide = info(4, 12)._replace(shape=(3, 8, 12))
+    with pytest.raises(ValueError, match=r"^CRMatch turns images by 90 degrees and needs square ones, got 8 x 12; "):
+        CRMatch().build(wide)
+    assert "rotation" in CRMatch().build(info(4, 12)).heads and "rotation" not in CRMatch(w_rotation=0).build(wide).heads
