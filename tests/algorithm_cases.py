@@ -88,6 +88,7 @@ COMBINATIONS: dict[str, list[dict[str, Any]]] = {
         {"imbalance": Imbalance("tras", start=0.0)},
         {"imbalance": Imbalance("cossl"), "openset": OpenSet("confidence")},
         {"imbalance": Imbalance("adsh", every=2)},
+        {"imbalance": Imbalance("crest", strength=0.5, momentum=0.5)},
         {"openset": OpenSet("energy")},
         {"openset": OpenSet("confidence", by="percentile", share=0.3, use="weight")},
         {"openset": OpenSet("energy", by="value", threshold=1.2), "missing": Missing("cap", weighting="weighted")},

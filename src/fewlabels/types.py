@@ -130,6 +130,8 @@ class Info(NamedTuple):
     """Whether the net's products have fewer bits than float32's (bf16, fp16, TF32)."""
     maps: tuple[int, int] | None = None
     """(h, w) of the maps whose means are the features; of a net that has them."""
+    own_counts: Tensor | None = None
+    """`labeled_counts` before predictions of a generation of CReST joined them, ``[K]`` int64; None: the same."""
 
 
 class Known(NamedTuple):

@@ -17,7 +17,7 @@ import pytest
 import fewlabels as fl
 from fewlabels.config.resolve import load_source, resolve_data
 from fewlabels.data.predictions import tail_rates
-from fewlabels.data.split import read_split
+from fewlabels.data.split import make_split, read_split
 from fewlabels.data.table import list_table
 from fewlabels.runtime.cells import cell, uncell
 
@@ -91,8 +91,29 @@ def test_more_of_a_class_with_few_labels(photos: Path, command: Callable[..., An
     assert command("split", f"{photos}/", "--pseudo-labels", file, "--tail", 2, "-o", out).code == 0
     found = {Path(p).stem for p in names(photos, out) if p.startswith("unlabeled")}
     assert found == {"red0", "red1", "red2", "blue0", "red3"}  # red3 is taken for blue
-    (entry,) = read_split(out).lineage
+    chosen = read_split(out)
+    (entry,) = chosen.lineage
     assert entry["rule"] == "confidence at least 0, tail 2"
+    assert chosen.own_counts == (4, 1) and chosen.class_counts == (6, 4) and "4 1" not in " ".join(chosen.remarks)
+    # the unlabeled set stays whole, also where it has no labeled pictures
+    rest = tmp_path / "rest.json"
+    words = ("--unlabeled", "rest", "--pseudo-labels", file, "--tail", 2, "-o", rest)
+    assert command("split", f"{photos}/", *words).code == 0
+    assert len(read_split(rest).unlabeled) == 8 and read_split(rest).class_counts == (6, 4)
+
+
+def test_images_that_are_no_files_are_named_by_their_row(command: Callable[..., Any], tmp_path: Path) -> None:
+    own = make_split(load_source(resolve_data(fl.Data("digits@40"))), labels=40, seed=1)
+    free = np.setdiff1d(own.unlabeled, own.labeled)[:3].tolist()
+    rows = [(free[0], "7", 0.99), (free[1], "7", 0.5), (int(own.labeled[0]), "7", 1), (free[2], "0", 0.97)]
+    file, out = table(tmp_path / "p.csv", rows, "row,label,confidence"), tmp_path / "split.json"
+    assert command("split", "digits@40", "--pseudo-labels", file, "-o", out).code == 0
+    found = dict(zip(read_split(out).labeled.tolist(), read_split(out).targets.tolist(), strict=True))
+    assert len(found) == 42 and found[free[0]] == 7 and found[free[2]] == 0
+    for name in (1437, -1, "1.0", "a/b.png"):
+        wrong = table(tmp_path / "wrong.csv", [(name, "7", 0.99)], "row,label,confidence")
+        said = command("split", "digits@40", "--pseudo-labels", wrong)
+        assert said.code == 2 and f"line 2: '{name}' is none of the training pictures of digits" in said.sentence
 
 
 def test_rates_of_a_tail() -> None:
@@ -183,7 +204,7 @@ def test_refused_without_predictions(photos: Path, command: Callable[..., Any], 
     said = command("split", f"{photos}/", "--pseudo-labels", file, "--unlabeled-by", file)
     assert said.code == 2 and "choose by the same options: give one of them" in said.sentence
     said = command("split", "digits@40", "--pseudo-labels", file)
-    assert said.code == 2 and said.sentence == "labels from predictions are for pictures in files, and digits has none"
+    assert said.code == 2 and "its first line must name the columns row and label" in said.sentence
 
 
 def counted(photos: Path, split: Path) -> dict[str, int]:

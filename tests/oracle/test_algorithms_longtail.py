@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ from torch import Tensor
 
 from algorithm_cases import K, info, make_batch, opinionated, quick, uratio, with_heads
 from fewlabels.algorithms import ALGORITHMS, Composed, FixMatch, Imbalance, Missing, OpenSet, PseudoLabeling, SoftMatch
+from fewlabels.algorithms.alignment import RunningAlignment
 from fewlabels.algorithms.balanced import HEAD
 from fewlabels.algorithms.darp import projected, purged
 from fewlabels.algorithms.functional import effective_weights, share_of_each
 from fewlabels.algorithms.memory import ClassQueues
-from fewlabels.types import Info
+from fewlabels.algorithms.slots import Seen
+from fewlabels.types import Info, Outputs
 
 TOLD = info(4, 12)
 LONG = TOLD._replace(labeled_counts=torch.tensor([8, 3, 1]))
-PARTS = ("abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl")
+PARTS = ("abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl", "crest")
 
 
 def stepped(
@@ -222,6 +225,48 @@ def test_the_average_guess_is_taken_off() -> None:
     assert float(confidence) == pytest.approx(1 / K)
 
 
+@given(st.integers(2, 5), st.floats(0, 1), st.floats(0, 0.999), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_guesses_aligned_with_the_labels_shares_as_in_a_loop(
+    classes: int, t: float, momentum: float, steps: int, uniform: bool, seed: int
+) -> None:
+    """In float64, over some steps; with equal shares whatever t is, the usual alignment to equal shares."""
+    rng = np.random.default_rng(seed)
+    counts = np.full(classes, 7) if uniform else rng.integers(0, 500, classes)
+    own = torch.from_numpy(np.maximum(counts, 1))
+    told = TOLD._replace(classes=classes, labeled_counts=torch.arange(1, classes + 1), own_counts=torch.tensor(counts))
+    algorithm: Any = FixMatch(imbalance=Imbalance("crest", strength=t, momentum=momentum)).build(told)
+    even = RunningAlignment(classes, momentum, "uniform")
+    shares = (own.numpy() / own.sum().item()) ** t
+    goal, m = shares / shares.sum(), np.zeros(classes)
+    for step in range(steps):
+        logits = rng.normal(0, 3, (6, classes)).astype(np.float32)
+        probs = np.exp(logits.astype(np.float64))
+        probs /= probs.sum(1, keepdims=True)
+        m = probs.mean(0) if step == 0 else momentum * m + (1 - momentum) * probs.mean(0)
+        expected = probs * (goal + 1e-6) / (m + 1e-6)
+        outputs = Outputs(torch.zeros(6, 1), torch.from_numpy(logits))
+        seen: Any = Seen((), outputs, (), outputs.logits.softmax(1), None, None, None, {}, torch.ones(6))  # type: ignore
+        found = algorithm.align(seen)
+        np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), rtol=2e-4, atol=1e-7)
+        if uniform:
+            torch.testing.assert_close(found, even(seen), rtol=1e-5, atol=1e-7)
+
+
+def test_a_net_whose_guesses_have_the_wanted_shares_is_left_alone() -> None:
+    """Where the mean guess is p^t already, the alignment is that of FixMatch: none."""
+    config = FixMatch(tau=0.45, imbalance=Imbalance("crest", strength=0.5, momentum=0.0))
+    _, plain, _ = stepped(FixMatch(tau=0.45), LONG)
+    net, batch = opinionated(), make_batch(config.build(LONG), 4, 12)
+    mean = net(batch.u[0]).softmax(1).mean(0).detach().double()
+    still = replace(config, imbalance=replace(config.imbalance, shares=tuple((mean**2).tolist())))
+    _, found, _ = stepped(still, LONG)
+    torch.testing.assert_close(found.total, plain.total, rtol=1e-5, atol=0)
+    assert torch.equal(found.pseudo, plain.pseudo)
+    _, moved, _ = stepped(config, LONG)
+    assert not torch.allclose(moved.total, plain.total, rtol=1e-3)
+
+
 COMPOSED = {name: cls for name, cls in ALGORITHMS.items() if issubclass(cls, Composed)}
 REFUSED = "selects its images in another way: use saw or debiased", "Imbalance.name adsh selects its images in another"
 
@@ -326,8 +371,13 @@ def test_what_does_not_go_together(config: Any, sentence: str) -> None:
 
 
 def test_wanted_shares_are_those_given_or_those_of_the_labels() -> None:
-    for shares, expected in (((), [8 / 12, 3 / 12, 1 / 12]), ((2.0, 1.0, 1.0), [0.5, 0.25, 0.25])):
-        algorithm: Any = FixMatch(imbalance=Imbalance("darp", shares=shares)).build(LONG)
+    joined = LONG._replace(own_counts=LONG.labeled_counts, labeled_counts=torch.tensor([9, 9, 9]))
+    for told, shares, expected in (
+        (LONG, (), [8 / 12, 3 / 12, 1 / 12]),
+        (LONG, (2.0, 1.0, 1.0), [0.5, 0.25, 0.25]),
+        (joined, (), [8 / 12, 3 / 12, 1 / 12]),  # predictions that joined the labels say nothing of the shares
+    ):
+        algorithm: Any = FixMatch(imbalance=Imbalance("darp", shares=shares)).build(told)
         np.testing.assert_allclose(algorithm.imbalance.goal, 100 * np.array(expected))
 
 

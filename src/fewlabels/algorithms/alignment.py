@@ -19,26 +19,27 @@ class RunningAlignment(nn.Module):
 
     Args:
         momentum: weight of the old value in each step.
-        goal: `p_target` is uniform, or the running mean of the predictions for the labeled images.
+        goal: `p_target` is uniform, or the running mean of the predictions for the labeled images, or these shares,
+            ``[K]`` of sum 1.
     """
 
     p_model: Tensor
     """Running mean of the guesses, ``[K]``; 0 before the first batch, whose mean is taken whole."""
     p_target: Tensor
-    """``[K]``, uniform at first."""
+    """``[K]``, uniform at first unless it is given."""
 
-    def __init__(self, classes: int, momentum: float, goal: Literal["uniform", "model"]) -> None:
+    def __init__(self, classes: int, momentum: float, goal: Literal["uniform", "model"] | Tensor) -> None:
         super().__init__()
-        self.momentum, self.goal = momentum, goal
+        self.momentum, self.follows = momentum, isinstance(goal, str) and goal == "model"
         self.register_buffer("p_model", torch.zeros(classes))
-        self.register_buffer("p_target", torch.full((classes,), 1 / classes))
+        self.register_buffer("p_target", goal if isinstance(goal, Tensor) else torch.full((classes,), 1 / classes))
 
     @torch.no_grad()
     def forward(self, seen: Seen) -> Tensor:
         """The guesses of a step, ``[M, K]``."""
         guessed = parallel.mean(seen.probs.mean(0))
         follow(self.p_model, guessed.lerp(self.p_model, self.p_model.any().float() * self.momentum), 0)
-        if self.goal == "model":
+        if self.follows:
             labeled = seen.labeled[0].logits.detach().softmax(1)
             follow(self.p_target, parallel.mean(labeled.mean(0)), self.momentum)
         aligned = seen.probs * (self.p_target + 1e-6) / (self.p_model + 1e-6)

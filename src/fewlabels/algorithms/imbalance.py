@@ -12,6 +12,7 @@ from fewlabels.algorithms.adsh import Adaptive
 from fewlabels.algorithms.balanced import Balanced
 from fewlabels.algorithms.consistency import Consistency
 from fewlabels.algorithms.cossl import CoLearned
+from fewlabels.algorithms.crest import Progressive
 from fewlabels.algorithms.darp import Refined
 from fewlabels.algorithms.daso import Semantic
 from fewlabels.algorithms.debiased import Debiased
@@ -23,7 +24,7 @@ from fewlabels.runtime.fields import Main
 from fewlabels.types import Info
 
 USERS: dict[str, tuple[str, ...]] = {
-    "strength": ("adjust", "reweight"),
+    "strength": ("adjust", "reweight", "crest"),
     "scale": ("reweight",),
     "tau": ("abc", "tras", "adsh"),
     "weight": ("abc", "daso", "tras", "cossl"),
@@ -31,12 +32,12 @@ USERS: dict[str, tuple[str, ...]] = {
     "masks": ("abc",),
     "reach": ("abc",),
     "margin": ("debiased",),
-    "momentum": ("debiased",),
+    "momentum": ("debiased", "crest"),
     "start": ("darp", "daso", "tras", "cossl"),
     "every": ("darp", "daso", "saw", "adsh"),
     "alpha": ("darp",),
     "iterations": ("darp",),
-    "shares": ("darp",),
+    "shares": ("darp", "crest"),
     "queue": ("daso",),
     "temperature": ("daso",),
     "blend": ("daso",),
@@ -58,16 +59,20 @@ class Imbalance(Checked):
     """What to do where some classes have more labels than others and all are to be predicted alike."""
 
     name: Annotated[
-        Literal["none", "adjust", "reweight", "abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl"], Main
+        Literal[
+            "none", "adjust", "reweight", "abc", "darp", "daso", "debiased", "saw", "tras", "adsh", "cossl", "crest"
+        ],
+        Main,
     ] = "none"
     """`adjust` trains with logits that are raised by the logarithm of the class's share of the labels (logit
     adjustment, Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; the net learns what is left, and
     predicts without them); `reweight` multiplies the loss of a labeled image by one over that share. The others are
-    about unlabeled images as well: `abc`, `tras` and `cossl` predict by a second head for rare classes, `darp`, `daso`
-    and `debiased` change the guesses, `saw` weighs the losses, `adsh` has a threshold for each class."""
+    about unlabeled images as well: `abc`, `tras` and `cossl` predict by a second head for rare classes, `darp`, `daso`,
+    `debiased` and `crest` change the guesses, `saw` weighs the losses, `adsh` has a threshold for each class."""
     _: KW_ONLY
     strength: Annotated[float, Range(0)] = 1.0
-    """`adjust`, `reweight`: factor of the logarithms, or power of the weights: 0 changes nothing."""
+    """`adjust`, `reweight`: factor of the logarithms, or power of the weights: 0 changes nothing. `crest`: power of the
+    shares that guesses are aligned with, 0 for equal ones; with --generations that of the first."""
     scale: Literal["mean", "largest"] = "mean"
     """`reweight`: the weights are 1 on average over the labeled images, or 1 for the largest class and more for all
     others, as in JoyHuYY1412/CADR-FixMatch."""
@@ -86,7 +91,7 @@ class Imbalance(Checked):
     margin: Annotated[float, Range(0)] = 0.4
     """`debiased`: factor of the logarithm of what the net says on average; 0 changes nothing."""
     momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.999
-    """`debiased`: weight of the old average in each step."""
+    """`debiased`, `crest`: weight of the old average in each step."""
     start: Annotated[float | None, Range(0, 1)] = None
     """`darp`, `daso`, `tras`, `cossl`: share of the training before which guesses are the net's own, or are not learned
     by the second head; None: 0.4 for `darp`, 0.8 for `cossl`, 0.02 for the others."""
@@ -99,7 +104,8 @@ class Imbalance(Checked):
     iterations: Annotated[int, Range(1)] = 10
     """`darp`: of each refinement."""
     shares: tuple[Annotated[float, Range(0)], ...] = ()
-    """`darp`: wanted shares of the classes among the unlabeled images, in any unit; default: those of the labels."""
+    """`darp`, `crest`: wanted shares of the classes among the unlabeled images, in any unit; default: those of the
+    labels, without what `split --tail` added."""
     queue: Annotated[int, Range(1)] = 256
     """`daso`: labeled images of each class whose features are kept."""
     temperature: Annotated[float, Range(0, None, low_open=True)] = 0.05
@@ -154,6 +160,9 @@ class Imbalance(Checked):
             case "cossl":
                 part = CoLearned(step, counts, info, self.least, start)
                 part.join(step, info, self.weight, owner)
+            case "crest":
+                part = Progressive(step, self.goal(info), self.strength, self.momentum)
+                part.join(step)
             case "adsh":
                 part = Adaptive(counts, tau)
                 part.join(step, every, owner)
@@ -166,7 +175,8 @@ class Imbalance(Checked):
                 f"Imbalance.shares must have a share for each of the {info.classes} classes, not all of them 0, got "
                 f"{self.shares}"
             )
-        shares = torch.tensor(self.shares).double() if self.shares else info.labeled_counts.clamp_min(1).double()
+        counts = info.labeled_counts if info.own_counts is None else info.own_counts
+        shares = torch.tensor(self.shares).double() if self.shares else counts.clamp_min(1).double()
         return shares / shares.sum() * info.unlabeled
 
 

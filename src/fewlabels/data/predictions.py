@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from fewlabels.data.find import read_text
 from fewlabels.data.listing import short
 from fewlabels.data.source import Source
-from fewlabels.data.split import Split
+from fewlabels.data.split import COUNTS, Split
 from fewlabels.data.table import has_column, rows_of
 from fewlabels.runtime.cells import uncell
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.rng import philox
 from fewlabels.runtime.words import first, nearest
+
+ROW = "row"
+"""The column that says which image a prediction is of, where images are no files."""
 
 UNSURE = "unsure"
 """What stands in place of a class whose probability is below a threshold."""
@@ -48,16 +51,18 @@ def with_predictions(
     """`split` with the labels that a CSV file with the columns path, label and confidence gives to unlabeled images.
 
     Images that are labeled or validation ones, and predictions that are `UNSURE` (unless a class is called so), are
-    passed over, and counted in a note. Paths are looked for from the
-    folder that one is in, then from the file's own. RealMix's ``--pseudolabel`` takes every prediction, and its
-    ``--prediction_balance`` as many of each class (scripts/create_datasets.py).
+    passed over, and counted in a note. Paths are looked for from the folder that one is in, then from the file's own;
+    of images that are no files the column is `ROW` in place of path, with the row of the training images. RealMix's
+    ``--pseudolabel`` takes every prediction, and its ``--prediction_balance`` as many of each class
+    (scripts/create_datasets.py).
 
     Args:
-        source: own pictures in files, which the split was made from.
+        source: what the split was made from.
         least: confidence from which a prediction counts, 0 .. 1; at 0 there need be no column of that name.
         each: take so many of each class, the most confident ones, those first in the file where equal; 0: as many as
             the class with the fewest has. None: all.
         tail: alpha of `tail_rates`; of each class its rate of the predictions is taken, rounded down, in that order.
+            As in CReST, the images stay in the unlabeled set.
 
     Raises:
         ValueError: the file is no such table or names a picture or class that is not there; none is left.
@@ -84,11 +89,11 @@ def with_predictions(
         rule += f", {len(taken) // len(source.classes)} of each class"
     if tail is not None:
         rule += f", tail {tail:g}"
-    new = split.with_labels(
-        [guess.row for guess in taken],
-        [guess.label for guess in taken],
-        lineage={"predictions": str(path), "sha256": digest, "rule": rule},
-    )
+    lineage = {"predictions": str(path), "sha256": digest, "rule": rule}
+    if tail is not None:
+        lineage[COUNTS] = " ".join(map(str, split.own_counts))
+    rows, labels = [guess.row for guess in taken], [guess.label for guess in taken]
+    new = split.with_labels(rows, labels, lineage=lineage, stay=True if tail is not None else None)
     left = {
         f"are {UNSURE}": unsure,
         "are not of unlabeled pictures": len(guesses) - len(unlabeled),
@@ -110,7 +115,7 @@ def with_even_unlabeled(split: Split, source: Source, path: Path | str, *, least
     as augmented copies, and may leave out the last.
 
     Args:
-        source: own pictures in files, which the split was made from.
+        source: what the split was made from.
         least: confidence from which a prediction counts, 0 .. 1; at 0 there need be no column of that name.
         each: how many of each class; 0: as many as the class with the fewest has.
 
@@ -159,8 +164,6 @@ def _guesses(
         raise ValueError(f"the least confidence must lie in 0 .. 1, got {least:g}")
     if each is not None and each < 0:
         raise ValueError(f"the predictions of each class must be at least 0 (as many as the fewest), got {each}")
-    if not source.files:
-        raise ValueError(f"labels from predictions are for pictures in files, and {source.name} has none")
     try:
         text = read_text(file)
         guesses, unsure = _read(text, source, file.parent, least > 0 or ranked)
@@ -211,16 +214,17 @@ def _balanced(guesses: list[Guess], classes: tuple[str, ...], each: int, least: 
 
 def _read(text: str, source: Source, folder: Path, confident: bool) -> tuple[list[Guess], int]:
     """The predictions that name a class, and how many do not."""
-    if confident and not has_column(text, "confidence"):
+    where = "path" if source.files else ROW
+    if confident and not has_column(text, "confidence", where):
         raise ValueError("it has no column confidence, by which predictions are chosen")
     rows = {os.path.abspath(name): row for row, name in enumerate(source.files)}
     numbers = {name: c for c, name in enumerate(source.folders)} | {name: c for c, name in enumerate(source.classes)}
     real: dict[str, int] = {}
     seen: dict[int, Guess] = {}
     unsure = 0
-    for line, (name, label, confidence) in rows_of(text, "path", "label", "confidence"):
-        row = _row(name, rows, folder)
-        if row is None:  # perhaps through a link
+    for line, (name, label, confidence) in rows_of(text, where, "label", "confidence"):
+        row = _row(name, rows, folder) if source.files else _number_of(name, len(source.labels))
+        if row is None and source.files:  # perhaps through a link
             real = real or {os.path.realpath(path): row for path, row in rows.items()}
             row = _row(name, real, folder, resolve=True)
         if row is None:
@@ -242,6 +246,11 @@ def _row(name: str, rows: Mapping[str, int], folder: Path, *, resolve: bool = Fa
     place = os.path.realpath if resolve else os.path.abspath
     found = (rows.get(place(base / text)) for text in dict.fromkeys((name, uncell(name))) for base in (Path(), folder))
     return next((row for row in found if row is not None), None)
+
+
+def _number_of(text: str, images: int) -> int | None:
+    """The row that a cell says, of so many images."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) < images else None
 
 
 def _number(line: int, text: str) -> float:

@@ -27,6 +27,9 @@ from fewlabels.data.source import FACTS, Source
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first
 
+COUNTS = "labels by class"
+"""What of a lineage has the labels of each class that a tail of predictions joined (`Split.own_counts`)."""
+
 UNLABELED = "no label was picked of"
 """How the note on classes without a label begins, which more labels make another."""
 
@@ -96,14 +99,22 @@ class Split:
     @property
     def remarks(self) -> tuple[str, ...]:
         """`notes` and the lineage, in sentences for who trains on the split."""
-        given = (", ".join(f"{name} {text}" for name, text in each.items()) for each in self.lineage)
+        given = (", ".join(f"{k} {text}" for k, text in each.items() if k != COUNTS) for each in self.lineage)
         return (*self.notes, *(f"labels that the data do not say: {each}" for each in given))
 
-    def with_labels(self, rows: Any, labels: Any, *, lineage: Mapping[str, str], relabel: bool = False) -> Split:
+    @property
+    def own_counts(self) -> tuple[int, ...]:
+        """Labels of each class before those that generations of CReST gave (`data.predictions`, its tail)."""
+        told = next((each[COUNTS] for each in self.lineage if COUNTS in each), None)
+        return self.class_counts if told is None else tuple(map(int, told.split()))
+
+    def with_labels(
+        self, rows: Any, labels: Any, *, lineage: Mapping[str, str], relabel: bool = False, stay: bool | None = None
+    ) -> Split:
         """This split with more labels, such as predictions or a person's answers.
 
-        The images stay in the unlabeled set where it has labeled images, and leave it where it has none. Source,
-        rule, seed and validation images stay.
+        The images stay in the unlabeled set where it has labeled images, and leave it where it has none, unless `stay`
+        says which. Source, rule, seed and validation images stay.
 
         Args:
             rows: of the training images, integers ``[n]``, each once: an array, a tensor or a list.
@@ -139,7 +150,8 @@ class Split:
         order = np.argsort(labeled, kind="stable")
         counts = np.bincount(targets, minlength=classes)
         drawn = np.setdiff1d(self.labeled, self.validation)
-        stay = bool(np.isin(drawn, self.unlabeled).any()) if len(drawn) else self.rule != "realmix"
+        if stay is None:
+            stay = bool(np.isin(drawn, self.unlabeled).any()) if len(drawn) else self.rule != "realmix"
         notes = [note for note in self.notes if not note.startswith(UNLABELED)]
         if (without := np.flatnonzero(counts == 0).tolist()) and len(notes) < len(self.notes):
             notes.append(_unlearned([self.classes[c] if self.classes else c for c in without]))
@@ -211,6 +223,8 @@ class Split:
             fits = 0 < len(split.targets) == len(split.labeled) and split.targets.max() < len(split.class_counts)
             if not fits or tuple(np.bincount(split.targets, minlength=len(split.class_counts))) != split.class_counts:
                 raise ValueError("its labels are not those of its counts")
+            if len(split.own_counts) != len(split.class_counts) or min(split.own_counts) < 0:
+                raise ValueError("its lineage has counts of other classes")
             pairs = np.stack([split.labeled, split.targets], 1)
             if len(np.unique(pairs, axis=0)) > len(np.unique(split.labeled)):
                 raise ValueError("an image has two labels")

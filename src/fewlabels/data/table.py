@@ -131,9 +131,10 @@ def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple
         yield number, (row[path], uncell(row[label]), row.get(split, ""))
 
 
-def has_column(text: str, name: str) -> bool:
-    """Whether a table of pictures has a column of this name. Raises ValueError where the text is no such table."""
-    return name in _columns(_head(text), "path", "label")[1]
+def has_column(text: str, name: str, path: str = "path") -> bool:
+    """Whether a table of pictures, named in the column `path`, has a column of this name. Raises ValueError where the
+    text is no such table."""
+    return name in _columns(_head(text), path, "label")[1]
 
 
 def _head(text: str) -> str:

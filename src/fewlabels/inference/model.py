@@ -185,6 +185,7 @@ def make_model(
         unlabeled_batch=config.batch * config.uratio,
         coarse=dtype is not None or config.precision == "tf32",
         maps=nets.map_size(net, shape) if getattr(config.algorithm, "on_maps", False) else None,
+        own_counts=torch.tensor(split.own_counts),
     )
     algorithm = config.algorithm.build(info)
     own = ", ".join(name for name, _ in algorithm.named_parameters())
