@@ -137,7 +137,7 @@ def _check_heads(heads: Sequence[str]) -> None:
             raise UsageError(f"column {i + 1} has no name: write the option that it holds")
         if head in heads[:i]:
             raise UsageError(f"there are two columns {head}")
-        if head in COMMON or head.partition(".")[0] == "on":
+        if head in COMMON or head.partition(".")[0] in ("on", "generations"):
             raise UsageError(
                 f"--{head} is the same for all rows: leave out the column, and give it on the command line"
             )

@@ -14,11 +14,11 @@ import tyro
 
 from fewlabels.commands import label_first, label_page
 from fewlabels.commands.options import UsageError, parse
-from fewlabels.commands.split import as_json
 from fewlabels.config.resolve import load_source
 from fewlabels.data.answers import called, shown, with_answers
 from fewlabels.data.resized import taken
 from fewlabels.data.source import Labels, Source
+from fewlabels.data.splitfile import as_json
 from fewlabels.datatools.probe import run_in
 from fewlabels.inference import choosing, suspects
 from fewlabels.inference.criteria import outputs, without_label

@@ -1,4 +1,5 @@
-"""fewlabels train --seeds, --folds and --grid, and self-training with its teachers: one display for all, one table."""
+"""fewlabels train --seeds, --folds, --grid and --generations, and self-training with its teachers: one display for
+all, one table."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def _complete(job: Job) -> list[str]:
 
 def _places(jobs: Sequence[Job]) -> Sequence[str | None]:
     """The GPUs that the runs are given out to, or one place for one after another."""
-    devices = gpus(jobs[0].config.device)[: sum(not job.finished for job in jobs)]
+    together = sum(not job.finished and not job.last for job in jobs)
+    devices = gpus(jobs[0].config.device)[: max(1, together)]
     return devices if len(devices) > 1 else [None]
 
 
@@ -105,7 +107,7 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
     costs, baselines = {}, dict.fromkeys(map(_work, jobs), 0.0)
     for work, job in {_work(job): job for job in jobs}.items():
         try:
-            costs[work] = estimate(job.config)
+            costs[work] = estimate(job.alike or job.config)
         except ValueError as error:
             raise ValueError(f"{job.row}: {error}" if job.row else str(error)) from error
         if job.baseline:
@@ -128,13 +130,13 @@ def _costs(jobs: Sequence[Job], places: int) -> None:
             text = f"about {duration(seconds)}" + (f", from step {job.start} of {job.steps}" if job.start else "")
         print(f"{job.name:{width}}{text}, {job.path}")
     how = f"{places} at a time" if places > 1 else "one after another" if places else "if one came after another here"
-    both = " with their baselines" if jobs[0].baseline else ""
+    both = " with their baselines" if jobs[-1].baseline else " with a baseline" if jobs[0].baseline else ""
     print(f"{'all':{width}}about {duration(max(ends))} for {len(jobs)} runs{both}, {how}, without the evaluations")
 
 
 def _work(job: Job) -> str:
     """Jobs that are alike in this cost the same: all settings but the seeds, and the runs that are learned from."""
-    settings = flat(to_dict(job.config))
+    settings = flat(to_dict(job.alike or job.config))
     name = names.parse(job.config.data.name)
     settings["data.name"] = name.base if name.folder else str(replace(name, seed=None))
     free = ("seed", "data.seed", "algorithm.teachers")
@@ -257,7 +259,9 @@ def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
     found = {job.name: [_finished_row(job, part) for part in parts] for job in jobs}
     of_rows = kind in OVER and jobs[0].row != ""
     averaged = kind in OVER and (of_rows or len(jobs) > 1)
-    if of_rows:
+    if kind == "generation":
+        _print(_by_generation(jobs, found, result), ["", "final", "last 20", "geometric mean", *TAKEN, "seconds", ""])
+    elif of_rows:
         _print(_by_row(jobs, found, result), [*_headings("final", parts, ("std",)), "n", "seconds", ""])
     else:
         first = f"{algorithm_name(jobs[0].config.algorithm)} final" if kind in OVER else "final"
@@ -269,6 +273,9 @@ def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
     if averaged:
         what = "means and std" if of_rows else "std"
         print(f"{what}: over the {OVER[kind]}, with n - 1, of the finished runs")
+    if kind == "generation":
+        print("taken: predictions of the generation before that joined the first labels; right: percent of those whose")
+        print(f"class the data know; the result is that of the last generation, the run {jobs[-1].path}")
     if kind == "stage":
         print(f"the result is that of the student, the run {jobs[-1].path}")
     print(f"`fewlabels report {jobs[0].root}` has more")
@@ -307,6 +314,29 @@ def _by_run(jobs: Sequence[Job], found: Found, result: Result, averaged: bool) -
         table.append(["std", *map(_number, deviations), "", ""])
         table.append(["n", *map(str, counts), "", ""])
     return table
+
+
+TAKEN = ("labels", "taken", "right")
+"""Headings of what a generation was trained on."""
+
+
+def _by_generation(jobs: Sequence[Job], found: Found, result: Result) -> list[list[str]]:
+    """A line for each generation, after that of the baseline if there is one."""
+    table = []
+    if jobs[0].baseline:
+        row = found[jobs[0].name][1]
+        table.append(["supervised", *_measures(row), str(row.get("labels", "-")), "", "", _seconds([row]), ""])
+    for job in jobs:
+        row = found[job.name][0]
+        told = Run(job.path).data.get("generation", {}) if row else {}
+        right = f"{100 * told['right'] / told['known']:.2f}" if told.get("known") else ""
+        taken = [str(row.get("labels", "-")), str(told.get("labels", "")), right]
+        table.append([job.name, *_measures(row), *taken, _seconds([row]), _remark(job, result)])
+    return table
+
+
+def _measures(row: Mapping[str, Any]) -> list[str]:
+    return [_number(row.get(measure)) for measure in ("accuracy", "last20", "geometric_mean")]
 
 
 def _by_row(jobs: Sequence[Job], found: Found, result: Result) -> list[list[str]]:

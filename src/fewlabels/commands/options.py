@@ -291,6 +291,7 @@ def spelled(sentence: str, command: str) -> str:
     For the command "" they are written as in a file of settings: ``optim.lr_end``.
     """
     from fewlabels.config.settings import Data, Ema, Net, Optim, Train
+    from fewlabels.sweep.generations import Generations
     from fewlabels.sweep.on import On
 
     if command in ("split", "data"):
@@ -298,7 +299,7 @@ def spelled(sentence: str, command: str) -> str:
     elif command == "predict":
         groups = {"On": (On, "on.")}
     elif command in ("train", ""):
-        parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema, On)}
+        parts = {cls.__name__: (cls, f"{cls.__name__.lower()}.") for cls in (Data, Net, Optim, Ema, On, Generations)}
         algorithms = {cls.__name__: (cls, "" if command else "algorithm.") for cls in _algorithms().values()}
         groups = {"Train": (Train, ""), **parts, **algorithms}
     else:
@@ -309,7 +310,8 @@ def spelled(sentence: str, command: str) -> str:
         if cls is None or match[2] not in {f.name for f in dataclasses.fields(cls)}:
             return match[0]
         name = f"{prefix}{match[2]}"
-        return f"--{name.removesuffix('.name').replace('_', '-')}" if command else name
+        main = ".name" if cls is not Generations else ".count"
+        return f"--{name.removesuffix(main).replace('_', '-')}" if command else name
 
     return re.sub(r"(?<![\w/.'\"-])([A-Z]\w*)\.([a-z]\w*)(?![\w/'\"]|\.\w)", option, sentence)
 

@@ -1,4 +1,5 @@
-"""fewlabels train --seeds, --folds and --grid, and self-training with its teachers: which runs the options mean."""
+"""fewlabels train --seeds, --folds, --grid and --generations, and self-training with its teachers: which runs the
+options mean."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import algorithm_name
 from fewlabels.data.names import parse as parse_name
 from fewlabels.runtime import streams
+from fewlabels.sweep.generations import Generations, generations
 from fewlabels.sweep.plan import Kind, numbers, plan, plan_rows
 from fewlabels.sweep.stages import stages
 
@@ -63,6 +65,8 @@ def _check_row(command: Command, args: list[str]) -> None:
         raise UsageError("--time measures for one run: give --steps")
     if isinstance(command.train.algorithm, SelfTraining) and not command.train.algorithm.teachers:
         raise UsageError("self-training in a grid needs --teachers that are trained already")
+    if command.generations != Generations():
+        raise UsageError("--generations trains runs one after another, and a grid each by itself: leave it out")
     if command.teacher_seeds is not None or command.teacher_nets:
         raise UsageError("--teacher-seeds and --teacher-nets are for self-training by itself: leave them out")
     if "--baseline" in args and not command.train.steps:
@@ -129,6 +133,36 @@ def stages_of(command: Command, args: list[str]) -> int:
     return many.main(
         partial(jobs, overwrite=command.overwrite),
         "stage",
+        command.on,
+        dry_run=command.dry_run,
+        progress=command.progress,
+    )
+
+
+def generations_of(command: Command, args: list[str]) -> int:
+    """CReST's generations. Raises UsageError for options and methods that do not go with them."""
+    given = {a.partition("=")[0] for a in args}
+    for option, clause in {
+        "--seeds": "give it a --seed, and another --out for each",
+        "--folds": "give it one --data.seed, and another --out for each",
+        "--time": "give the --steps of each",
+        "--resume": "the same command as before goes on with all",
+        "--from": "each begins from new weights",
+        "--json": "one object says the costs of one run",
+    }.items():
+        if option in given:
+            raise UsageError(f"{option}: --generations trains runs one after another; {clause}: leave it out")
+    if "RANK" in os.environ:
+        raise UsageError("--generations trains each run on one device: start it without torchrun")
+    name = algorithm_name(command.train.algorithm)
+    if not command.train.steps:
+        raise UsageError(f"--generations is for trainings in steps, and {name} takes none: name another algorithm")
+    if isinstance(command.train.algorithm, SelfTraining):
+        raise UsageError("--generations changes the labels, and self-training learns from teachers of the same labels")
+    jobs = partial(generations, command.train, command.generations, out=command.out, baseline=command.baseline)
+    return many.main(
+        partial(jobs, overwrite=command.overwrite),
+        "generation",
         command.on,
         dry_run=command.dry_run,
         progress=command.progress,

@@ -14,10 +14,10 @@ from fewlabels.commands.options import UsageError, parse
 from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.config.settings import Data
 from fewlabels.data.lists import with_list
-from fewlabels.data.packed import pack
 from fewlabels.data.predictions import with_even_unlabeled, with_predictions
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
+from fewlabels.data.splitfile import as_json
 from fewlabels.runtime import files
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import first
@@ -107,18 +107,6 @@ def main(args: list[str]) -> int:
     else:
         _show(command.name, split, source)
     return 0
-
-
-def as_json(split: Split, source: Source) -> dict[str, Any]:
-    """The split for readers of every kind: index lists ascending, counts by class name, and all that
-    `Split.from_json` needs to make the same split of it."""
-    return {
-        **json.loads(split.to_json()),
-        "validation": np.sort(split.validation).tolist(),
-        "validation_order": pack(split.validation),
-        "unlabeled_count": len(split.unlabeled),
-        "class_counts": dict(zip(source.classes, split.class_counts, strict=True)),
-    }
 
 
 def _show(name: str, split: Split, source: Source) -> None:

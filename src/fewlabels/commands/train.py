@@ -26,6 +26,7 @@ from fewlabels.runs.run import PAGE, Run
 from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of
+from fewlabels.sweep.generations import check
 from fewlabels.sweep.on import On
 from fewlabels.sweep.plan import again, go, with_baseline
 from fewlabels.training.budget import Budget
@@ -63,6 +64,9 @@ def _main(args: list[str]) -> int:
     if command.teacher_seeds is not None or command.teacher_nets:
         option = "--teacher-seeds" if command.teacher_seeds is not None else "--teacher-nets"
         raise UsageError(f"{option} is for self-training that trains its teachers itself, without --teachers")
+    check(command.generations, command.train)
+    if command.generations.count is not None:
+        return several.generations_of(command, args)
     budget, chosen = _budget(command, args), recipe_for(command, args)
     if chosen is not None and command.train.fits:
         budget = None  # which the size of the pictures was chosen by

@@ -84,11 +84,9 @@ def with_predictions(
             f"{path}: none of its {total} predictions is of an unlabeled picture with a confidence of at least "
             f"{least:g}{few}"
         )
-    rule = f"confidence at least {least:g}"
+    rule = f"confidence at least {least:g}" if tail is None else tail_rule(tail, least)
     if each is not None:
         rule += f", {len(taken) // len(source.classes)} of each class"
-    if tail is not None:
-        rule += f", tail {tail:g}"
     lineage = {"predictions": str(path), "sha256": digest, "rule": rule}
     if tail is not None:
         lineage[COUNTS] = " ".join(map(str, split.own_counts))
@@ -172,6 +170,11 @@ def _guesses(
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None
     return guesses, unsure, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def tail_rule(tail: float, least: float = 0.0) -> str:
+    """What the lineage of a split says of how a tail chose among predictions."""
+    return f"confidence at least {least:g}, tail {tail:g}"
 
 
 def tail_rates(counts: Sequence[float], alpha: float) -> NDArray[np.float64]:

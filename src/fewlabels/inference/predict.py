@@ -217,6 +217,12 @@ def asked(
     return logits.argmax(1).numpy(), probabilities.numpy()
 
 
+def chunk_of(shape: tuple[int, int, int]) -> int:
+    """How many images of this shape (C, H, W) go through the net together; the last bits may depend on it."""
+    channels, height, width = shape
+    return max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+
+
 def decoded_chunks(
     model: Predictor, files: Sequence[Path | Member], abouts: dict[int, About], corrupt: dict[int, str]
 ) -> Iterator[tuple[list[int], NDArray[np.uint8], int]]:
@@ -225,7 +231,7 @@ def decoded_chunks(
     abouts, corrupt: filled by row with what is to be said of a picture, and why one cannot be read.
     """
     channels, height, width = model.shape
-    size = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+    size = chunk_of(model.shape)
     keep_freed_memory()
 
     def one(row: int) -> NDArray[np.uint8] | Unreadable:

@@ -33,6 +33,8 @@ class Form:
     """So many of the most probable classes too, with their probabilities."""
     threshold: float | None = None
     """Probability, 0 .. 1, below which the class is called `UNSURE`."""
+    of: str = "path"
+    """Name of the column that says which picture."""
 
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top <= len(self.classes):
@@ -51,7 +53,7 @@ class Form:
     def head(self) -> list[str]:
         """The names of the columns. Raises ValueError where two are the same."""
         tops = [name for n in range(1, (self.top or 0) + 1) for name in (f"class{n}", f"probability{n}")]
-        names = ["path", "label", "confidence", *tops, *(self.classes if self.probabilities else ())]
+        names = [self.of, "label", "confidence", *tops, *(self.classes if self.probabilities else ())]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
                 f"the class {twice[0]!r} has the name of a column: write .json, or leave out --probabilities"

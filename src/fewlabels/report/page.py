@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fewlabels.data.split import COUNTS
 from fewlabels.report.charts import Series, calibration, curves
 from fewlabels.report.doctor import unseen
 from fewlabels.report.markup import Markup, joined, more, name, section, table, tag, typed
@@ -311,7 +312,7 @@ def about(story: Story) -> Markup:
         ("fingerprint", tag("code", split["fingerprint"])),
     ]  # fmt: skip
     for origin in split["lineage"]:
-        facts.append(("labels given", ", ".join(f"{k} {v}" for k, v in origin.items())))
+        facts.append(("labels given", ", ".join(f"{k} {v}" for k, v in origin.items() if k != COUNTS)))
     known = story.evidence or {}
     if "settings" in known:
         told = known["settings"]

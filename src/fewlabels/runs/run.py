@@ -8,6 +8,7 @@
     report.html                                 after that: the page about the run
     foreign.csv, foreign.png                    before that, `--openset` or iomatch: how foreign each unlabeled image is
     votes.npy                                   of self-training: what its teachers say of each unlabeled image
+    next-predictions.csv, next-split.json       after that, of a generation of CReST: the labels of the next one
     weights.safetensors                         before that, with `--net.train lora`: the whole averaged model, `ema.*`
 
 A checkpoint is a folder that appears whole or not at all: weights.safetensors (the model, net and heads: `raw.*`, and
@@ -52,6 +53,9 @@ SETTINGS = ("split.json", "data.json", "config.json")
 VOTES = "votes.npy"
 """What the teachers of a run say of its unlabeled images."""
 
+NEXT_PREDICTIONS, NEXT_SPLIT = "next-predictions.csv", "next-split.json"
+"""What a generation of CReST says of its unlabeled images, and the labels that the next one has of that."""
+
 FOUND = ("foreign",)
 """Names of the `Findings` of algorithms."""
 
@@ -75,6 +79,8 @@ PARTS = (
     "tensorboard",
     "metrics.jsonl",
     VOTES,
+    NEXT_SPLIT,
+    NEXT_PREDICTIONS,
     *SETTINGS,
 )
 """Files and folders of a run, which go when it is replaced; whatever else lies in the folder stays."""

@@ -33,9 +33,9 @@ from fewlabels.training.step import pick_device
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
 
-Kind = Literal["seed", "fold", "stage", "row"]
-"""What differs: the seed of the training, that of the split, what is learned from (`fewlabels.sweep.stages`), or any
-settings."""
+Kind = Literal["seed", "fold", "stage", "generation", "row"]
+"""What differs: the seed of the training, that of the split, what is learned from (`fewlabels.sweep.stages`,
+`fewlabels.sweep.generations`), or any settings."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
     """One of the runs."""
 
     name: str
-    """`seed 3`, `fold 3`, `teacher 3` or `student`, after the name of the row if it is one of a grid."""
+    """`seed 3`, `fold 3`, `teacher 3`, `student`, `generation 3`, after the name of the row if it is one of a grid."""
     path: Path
     config: Train
     baseline: bool
@@ -55,9 +55,13 @@ class Job:
     overwrite: bool = False
     """Replace a run of another configuration that the folder holds."""
     last: bool = False
-    """It begins when all the others are finished."""
+    """It begins when all before it are finished."""
     row: str = ""
     """The row of the grid that it belongs to."""
+    learns: Mapping[str, Any] | None = None
+    """Which runs give a generation its labels, and how (`fewlabels.sweep.generations.labels`)."""
+    alike: Train | None = None
+    """Settings that cost the same, of a run whose labels are not there yet."""
 
     @property
     def root(self) -> Path:
@@ -86,6 +90,7 @@ class Job:
             "train": to_dict(self.config),
             "baseline": self.baseline,
             "overwrite": self.overwrite,
+            **({"learns": dict(self.learns)} if self.learns is not None else {}),
         }
 
     def progress(self) -> tuple[int, bool]:
@@ -215,8 +220,8 @@ def _root_of(config: Train, kind: Kind, out: Path | str | None) -> Path:
     if out is not None:
         return expanded(out)
     config = replace(config, data=resolve_data(config.data))
-    if kind == "stage":
-        return Path("runs") / f"{run_name(config)}-stages"
+    if kind in ("stage", "generation"):
+        return Path("runs") / f"{run_name(config)}-{kind}s"
     seedless = replace(names.parse(config.data.name), seed=None)
     plain = config if kind == "seed" else replace(config, data=replace(config.data, name=str(seedless)))
     return Path("runs") / f"{run_name(plain).rpartition('-')[0]}-{kind}s"
@@ -332,16 +337,18 @@ def go(
     overwrite: bool = False,
     baseline: bool = False,
     split: Split | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train, or go on where the folder holds a run of this configuration with something to go on from.
 
-    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`.
+    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`; facts: what
+    data.json of a new run shall say besides.
     """
     known, begun = parallel.on_first(lambda: _state(path, config, split))
     if begun:
         own = Run(mirrored(path, weights=False)).config
         return resume(path, config=changed(own, config), output=output)
-    return train(config, out=path, overwrite=overwrite or known, baseline=baseline, output=output)
+    return train(config, out=path, overwrite=overwrite or known, baseline=baseline, facts=facts, output=output)
 
 
 def again(config: Train, out: Path | str | None, *, timed: bool = False) -> tuple[Path, int] | None:

@@ -24,7 +24,9 @@ import torch
 
 from fewlabels.config.plain import from_dict
 from fewlabels.runs.owner import LOCK, Lock, Taken
+from fewlabels.runs.run import Run
 from fewlabels.runtime import children, interrupt
+from fewlabels.sweep import generations
 from fewlabels.sweep.plan import Job, go, with_baseline
 from fewlabels.sweep.task import Work, process_of
 from fewlabels.training.log import shown
@@ -152,7 +154,7 @@ def work_off(
 
 
 def _ready(waiting: Sequence[Work], running: Sequence[object], outcomes: Mapping[str, Outcome]) -> bool:
-    """Whether the next job may begin: one that is the last when all the others are finished."""
+    """Whether the next job may begin: one that is to be the last when all before it are finished."""
     if not waiting or not waiting[0].last:
         return bool(waiting)
     return not running and all(outcome.kind == "finished" for outcome in outcomes.values())
@@ -302,7 +304,13 @@ def child(args: list[str]) -> int:
     path, config, baseline = Path(job["path"]), from_dict(job["train"]), job["baseline"]
     _wait_for(path, job.get("patience", 0.0))
     output = Output(say=partial(print, file=sys.stderr, flush=True))
-    begin = partial(go, path, config, output, overwrite=job["overwrite"], baseline=baseline)
+
+    def begin() -> Run:
+        facts = None
+        if (learns := job.get("learns")) is not None:
+            facts = generations.labels(path, config, learns, output.say)
+        return go(path, config, output, overwrite=job["overwrite"], baseline=baseline, facts=facts)
+
     with_baseline(begin, config, baseline, output)
     return 0
 

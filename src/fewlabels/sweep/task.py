@@ -38,7 +38,7 @@ class Work(Protocol):
 
     @property
     def last(self) -> bool:
-        """Whether it begins when all the others are finished."""
+        """Whether it begins when all before it are finished."""
 
     def order(self) -> dict[str, Any]:
         """What its process has to know: of a shard the `words` of a command line."""
