@@ -18,10 +18,13 @@ import pytest
 import torch
 
 import fewlabels as fl
-from fewlabels.config.resolve import load_source, resolve_data
+from fewlabels.commands import many
+from fewlabels.config.resolve import load_source, resolve_data, split_of
 from fewlabels.data.split import read_split
+from fewlabels.inference.model import load_predictor
 from fewlabels.runs.run import Run
 from fewlabels.sweep import generations
+from fewlabels.sweep.plan import plan
 from fewlabels.training.step import Trainer
 from sweeps import state
 
@@ -283,8 +286,6 @@ def test_predictions_in_chunks_are_those_of_all_at_once(digits_run: Any) -> None
     rows = np.setdiff1d(run.split.unlabeled, run.split.labeled)[:600]
     lines = generations.predictions(run, source, rows, "cpu").splitlines()
     assert lines[0] == "row,label,confidence" and len(lines) == 601
-    from fewlabels.inference.model import load_predictor
-
     probs = load_predictor(run).logits(source.images[rows]).double().softmax(1)
     for row, line, p in zip(rows.tolist(), lines[1:], probs, strict=True):
         number, label, sure = line.split(",")
@@ -295,8 +296,6 @@ def test_predictions_in_chunks_are_those_of_all_at_once(digits_run: Any) -> None
 def test_right_ones_are_counted_where_the_truth_is_known() -> None:
     source = load_source(resolve_data(fl.Data("digits@40")))
     config = resolve_data(fl.Data("digits@40"))
-    from fewlabels.config.resolve import split_of
-
     base = split_of(config, source)
     free = np.setdiff1d(base.unlabeled, base.labeled)[:5]
     given = source.labels[free].copy()
@@ -305,3 +304,15 @@ def test_right_ones_are_counted_where_the_truth_is_known() -> None:
     facts = generations._facts(base, joined, source)
     assert (facts["labels"], facts["known"], facts["right"], sum(facts["by_class"])) == (5, 5, 4, 5)
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_they_take_one_gpu_whatever_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = fl.Train(data=fl.Data("digits@40"), net=fl.Net("small-4"), steps=9)
+    jobs = generations.generations(config, generations.Generations(3), out=tmp_path)
+    monkeypatch.setattr(many, "gpus", lambda device: ["0", "1"])
+    assert many._places(jobs) == [None] and many._places(plan(config, "seed", (1, 2), out=tmp_path)) == ["0", "1"]
+    assert [(job.last, job.known, job.config.data.split) for job in jobs] == [
+        (False, False, None),
+        (True, False, str(tmp_path / "generation-1" / "next-split.json")),
+        (True, False, str(tmp_path / "generation-2" / "next-split.json")),
+    ]
