@@ -355,7 +355,7 @@ def options(case: Case, rng: Random) -> None:
         case.argv[where:where] = given
         case.take(*(n for n in ("names.json", "split.json", "digits.json") if n in given and n not in case.inputs))
     case.expect = ""
-    if {"--seeds", "--folds"} & {word.partition("=")[0] for word in case.argv}:
+    if {"--seeds", "--folds", "--generations"} & {word.partition("=")[0] for word in case.argv}:
         case.results = []
 
 

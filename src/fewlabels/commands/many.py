@@ -260,7 +260,8 @@ def show(jobs: Sequence[Job], result: Result, kind: Kind) -> None:
     of_rows = kind in OVER and jobs[0].row != ""
     averaged = kind in OVER and (of_rows or len(jobs) > 1)
     if kind == "generation":
-        _print(_by_generation(jobs, found, result), ["", "final", "last 20", "geometric mean", *TAKEN, "seconds", ""])
+        heads = "", "final", "last 20", "geometric mean", "labels", "taken", "right", "seconds", ""
+        _print(_by_generation(jobs, found, result), heads)
     elif of_rows:
         _print(_by_row(jobs, found, result), [*_headings("final", parts, ("std",)), "n", "seconds", ""])
     else:
@@ -314,10 +315,6 @@ def _by_run(jobs: Sequence[Job], found: Found, result: Result, averaged: bool) -
         table.append(["std", *map(_number, deviations), "", ""])
         table.append(["n", *map(str, counts), "", ""])
     return table
-
-
-TAKEN = ("labels", "taken", "right")
-"""Headings of what a generation was trained on."""
 
 
 def _by_generation(jobs: Sequence[Job], found: Found, result: Result) -> list[list[str]]:

@@ -65,7 +65,7 @@ class Command:
     grid: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """Train once for each row of this table: a column for each option, by its name without dashes, or for `algorithm`;
     with --seeds or --folds once for each of these too, and with mean and standard deviation by row."""
-    generations: Annotated[Generations, tyro.conf.arg(metavar="N")] = field(default_factory=Generations)
+    generations: Generations = field(default_factory=Generations)
     on: On = field(default_factory=On)
     teacher_seeds: Annotated[str | None, tyro.conf.arg(metavar="1..3|1,3,5")] = None
     """For self-training without --teachers: train teachers on the labels alone first, one with each of these seeds;

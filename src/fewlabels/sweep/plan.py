@@ -34,8 +34,7 @@ MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""
 
 Kind = Literal["seed", "fold", "stage", "generation", "row"]
-"""What differs: the seed of the training, that of the split, what is learned from (`fewlabels.sweep.stages`,
-`fewlabels.sweep.generations`), or any settings."""
+"""What differs: the seed of the training or of the split, what is learned from (`stages`, `generations`), or any."""
 
 
 @dataclass(frozen=True)
@@ -341,9 +340,8 @@ def go(
 ) -> Run:
     """Train, or go on where the folder holds a run of this configuration with something to go on from.
 
-    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`; facts: what
-    data.json of a new run shall say besides.
-    """
+    overwrite: replace a run of another configuration; baseline: one is to follow; split: as for `holds`; facts: as for
+    `train`."""
     known, begun = parallel.on_first(lambda: _state(path, config, split))
     if begun:
         own = Run(mirrored(path, weights=False)).config
