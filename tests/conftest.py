@@ -126,6 +126,18 @@ def short() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of this process and its forks leave no evidence and no page, which take a third of a short one."""
+    from fewlabels.commands import many
+    from fewlabels.sweep import plan
+    from fewlabels.training import loop, recorder
+
+    monkeypatch.setattr(recorder, "leave_evidence", lambda *args: None)
+    for module in (recorder, loop, plan, many):
+        monkeypatch.setattr(module, "leave_page", lambda run, old=False: None)
+
+
+@pytest.fixture
 def forked() -> Iterator[None]:
     """The runs of a sweep are forks, also after a test's `monkeypatch.undo()`."""
     from forked import forking

@@ -247,7 +247,7 @@ def test_help_names_every_measurement(bench: Command) -> None:
 def test_the_commands_of_the_document_are_understood() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
     lines = re.findall(r"^python benchmarks/bench\.py (\w+)([^#\n]*)", text, re.M)
-    assert {name for name, _ in lines} == {"augment", "data", "step", "ceiling", "e2e", "peers"}
+    assert {name for name, _ in lines} == {"augment", "data", "step", "cost", "ceiling", "e2e", "peers"}
     for name, options in lines:
         parse(CLASSES[name], shlex.split(options), prog=name)
 

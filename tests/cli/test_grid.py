@@ -19,7 +19,7 @@ from fewlabels.sweep.plan import plan_rows
 from fewlabels.training.step import Trainer
 from sweeps import OPTIONS, state
 
-pytestmark = pytest.mark.usefixtures("forked")
+pytestmark = pytest.mark.usefixtures("forked", "no_report")
 
 Command = Callable[..., Any]
 

@@ -21,6 +21,8 @@ from fewlabels.data.split import make_split, read_split
 from fewlabels.data.table import list_table
 from fewlabels.runtime.cells import cell, uncell
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 def table(path: Path, rows: list[tuple[Any, ...]], head: str = "path,label,confidence") -> Path:
     with path.open("w", newline="") as file:

@@ -697,7 +697,7 @@ def test_help_breaks_lines_by_the_width_alone(monkeypatch: pytest.MonkeyPatch, c
     """And not where the docstrings of the source happen to."""
     monkeypatch.setenv("COLUMNS", "100")
     lines = [line.strip("│ ") for line in command("train", "uda", "--help").out.splitlines()]
-    assert "What a published project trained with (`fewlabels list recipes`), weaker than --config and" in lines
+    assert "Settings of a published project, or `fast` (`fewlabels list recipes`), weaker than --config" in lines
     assert "which grows from 1 / classes to 1, do not count" in " ".join(lines)
     assert not any(line.endswith("which grows") for line in lines)
 

@@ -20,6 +20,8 @@ from fewlabels.data.gather import Gather
 from fewlabels.runs.run import Run
 from fewlabels.training.step import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 STEPS = 5
 
 

@@ -29,6 +29,8 @@ from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
 from fewlabels.types import Info
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from fewlabels.training.batches import BatchLoader
 from fewlabels.training.step import Trainer
 from imagenet_tree import make_tree
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SMALL = {
     "data.image_size": 16,
     "net.name": "small-4",

@@ -25,6 +25,8 @@ from fewlabels.training.estimate import estimate
 from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 VIT = "timm:test_vit"
 LAYERS = 6 * 4
 """qkv, proj, fc1 and fc2 of each block."""

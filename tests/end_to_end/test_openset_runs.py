@@ -23,6 +23,8 @@ from fewlabels.runs.run import Run
 from fewlabels.training.findings import table
 from fewlabels.types import Findings
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 def listed(run: Path) -> list[dict[str, str]]:
     with (run / "foreign.csv").open(newline="") as file:

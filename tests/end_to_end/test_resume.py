@@ -30,6 +30,8 @@ from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.training.failures import Diverged
 from fewlabels.training.step import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 FORK: Any = multiprocessing.get_context("fork")  # a child has torch imported already
 TIMINGS = ("step_ms", "data_ms")
 

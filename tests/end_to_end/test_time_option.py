@@ -16,6 +16,8 @@ from fewlabels.training.budget import Budget, fit
 from fewlabels.training.pace import Pace
 from fewlabels.training.step import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SMALL = ("--net", "small-4", "--batch", "4", "--no-progress")
 
 

@@ -225,4 +225,6 @@ def test_crmatch_turns_square_images_only() -> None:
     wide = info(4, 12)._replace(shape=(3, 8, 12))
     with pytest.raises(ValueError, match=r"^CRMatch turns images by 90 degrees and needs square ones, got 8 x 12; "):
         CRMatch().build(wide)
-    assert "rotation" in CRMatch().build(info(4, 12)).heads and "rotation" not in CRMatch(w_rotation=0).build(wide).heads
+    assert (
+        "rotation" in CRMatch().build(info(4, 12)).heads and "rotation" not in CRMatch(w_rotation=0).build(wide).heads
+    )

@@ -102,6 +102,8 @@ SICK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("stuck", {"logged": {"loss_x": 0.91 * math.log(K)}}, {"logged": {"loss_x": 0.89 * math.log(K)}}),
     ("learning rate", {"usual_lr": 0.01}, {"usual_lr": 0.011}),
+    ("learning rate", {"usual_lr": 2.0}, {"usual_lr": 2.0, "settings": {"net.pretrained": "learned.pth"}}),
+    ("learning rate", {"usual_lr": 0.01, "settings": {"net.pretrained": "learned.pth"}}, {"usual_lr": 0.02}),
     ("batch", {"settings": {"batch": 161}}, {"settings": {"batch": 160}}),
     ("batch", {"settings": {"batch": 3}}, {"settings": {"batch": 4}}),
     ("few steps", {"tests": [60.0, 70.0, 80.0, 88.0, 90.0]}, {"tests": [60.0, 70.0, 80.0, 88.1, 90.0]}),
@@ -175,7 +177,9 @@ def test_no_published_learning_rate_is_odd(name: str) -> None:
     usual = recipe(published.algorithm.name, published.data.name, net=published.net.name)
     if usual.optim.name == published.optim.name:
         settings = flat(to_dict(published))
-        healthy = case(settings={k: settings[k] for k in ("optim.lr", "batch")}, usual_lr=usual.optim.lr)
+        healthy = case(
+            settings={k: settings[k] for k in ("optim.lr", "batch", "net.pretrained")}, usual_lr=usual.optim.lr
+        )
         assert "learning rate" not in names(healthy)
 
 

@@ -27,6 +27,8 @@ from fewlabels.inference.model import load_predictor
 from fewlabels.nets.weights import read
 from fewlabels.training.loop import Output
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -16,6 +16,8 @@ import torch
 import fewlabels as fl
 from fewlabels.training.transfer import weights_file
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 def start_of(run: fl.Run, monkeypatch: pytest.MonkeyPatch, config: fl.Train, out: Path) -> dict[str, torch.Tensor]:
     """The net's weights before the first step of a training that starts from `run`."""

@@ -256,7 +256,8 @@ def stuck(case: Case) -> Finding | None:
 
 def learning_rate(case: Case) -> Finding | None:
     lr, usual = float(case.settings["optim.lr"]), case.usual_lr
-    if usual is None or usual / 10 < lr < 10 * usual or not case.settings["steps"]:
+    tuned = lr < usual if usual and case.settings.get("net.pretrained") else False  # a learned net may need far less
+    if usual is None or usual / 10 < lr < 10 * usual or tuned or not case.settings["steps"]:
         return None
     text = f"The learning rate is {lr:g}, and the recipe for such data has {usual:g}."
     return Finding("learning rate", text, lr, f"--optim.lr {usual:g}")
