@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from fewlabels.algorithms.slots import Seen
     from fewlabels.classifier import Classifier, fit, load
     from fewlabels.config.recipes import recipe
-    from fewlabels.config.settings import Data, Ema, Net, Optim, Train
+    from fewlabels.config.settings import Curriculum, Data, Ema, Net, Optim, Train
     from fewlabels.data.arrays import from_arrays
     from fewlabels.data.source import Source
     from fewlabels.estimator import FewLabelsClassifier
@@ -107,7 +107,7 @@ _MODULES = {
     "algorithms.consistency": ("Consistency",),
     "algorithms.slots": ("Seen",),
     "classifier": ("Classifier", "fit", "load"),
-    "config.settings": ("Data", "Ema", "Net", "Optim", "Train"),
+    "config.settings": ("Curriculum", "Data", "Ema", "Net", "Optim", "Train"),
     "data.arrays": ("from_arrays",),
     "data.source": ("Source",),
     "config.recipes": ("recipe",),
@@ -131,6 +131,7 @@ __all__ = [
     "Classifier",
     "CoMatch",
     "Consistency",
+    "Curriculum",
     "Dash",
     "Data",
     "DeFixMatch",

@@ -14,7 +14,7 @@ ALGORITHMS = (
 )
 PARTS = "Imbalance Missing OpenSet"
 FUNCTIONS = "fit from_arrays load recipe resume train"
-SETTINGS = "Data Ema Net Optim Train"
+SETTINGS = "Curriculum Data Ema Net Optim Train"
 RESULTS = "Classifier FewLabelsClassifier Run Source"
 FOR_ALGORITHMS = "Algorithm Batch Consistency Info Losses Outputs Seen Views"
 NAMES = {*" ".join((ALGORITHMS, PARTS, FUNCTIONS, SETTINGS, RESULTS, FOR_ALGORITHMS)).split()}
