@@ -26,7 +26,7 @@ from fewlabels.runs.run import Run
 from fewlabels.sweep import generations
 from fewlabels.sweep.plan import plan
 from fewlabels.training.step import Trainer
-from sweeps import state
+from sweeps import state, times, undisturbed
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -36,20 +36,11 @@ DIGITS = "fixmatch --data digits --data.rule cadr --data.labels 20 --data.imbala
 OPTIONS = ("train", *DIGITS.split(), *TINY.split(), "--no-progress", "--generations", "3")
 
 
-def times(root: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def whole(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """Three generations, undisturbed; a copy is as good where its parent is the working folder."""
-    from forked import Forked
-
     root = tmp_path_factory.mktemp("whole") / "all"
-    with pytest.MonkeyPatch.context() as own:
-        own.setattr("fewlabels.sweep.pool.start", Forked)
-        own.chdir(root.parent)
-        return root, command(*OPTIONS, "--out", "all")
+    return root, undisturbed(command, root, OPTIONS)
 
 
 @pytest.mark.slow

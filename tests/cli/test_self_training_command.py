@@ -22,6 +22,7 @@ import fewlabels as fl
 from fewlabels.inference.criteria import CRITERIA
 from fewlabels.runs.run import Run
 from fewlabels.training.step import Trainer
+from sweeps import state, times, undisturbed
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -30,27 +31,11 @@ TINY = "--data digits@40 --net small-4 --batch 4 --uratio 2 --steps 12 --eval-ev
 OPTIONS = ("train", "self-training", *TINY.split(), "--no-progress", "--teacher-seeds", "1,2")
 
 
-def state(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    """What a training determines: weights, and all records but their times."""
-    run = Run(path)
-    records = [{k: v for k, v in r.items() if not k.endswith("_ms")} for r in run.metrics()]
-    return (run.checkpoint().path / "weights.safetensors").read_bytes(), records
-
-
-def times(root: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def whole(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """Two teachers and their student, undisturbed; a copy is as good where its parent is the working folder."""
-    from forked import Forked
-
     root = tmp_path_factory.mktemp("whole") / "all"
-    with pytest.MonkeyPatch.context() as own:
-        own.setattr("fewlabels.sweep.pool.start", Forked)
-        own.chdir(root.parent)
-        return root, command(*OPTIONS, "--out", "all")
+    return root, undisturbed(command, root, OPTIONS)
 
 
 @pytest.mark.slow

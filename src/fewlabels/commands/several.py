@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fewlabels.algorithms import SelfTraining
@@ -107,18 +107,24 @@ def _check(command: Command, args: list[str]) -> None:
         )
 
 
+def _refuse(args: Sequence[str], why: str, clauses: Mapping[str, str]) -> None:
+    """Raise UsageError for the first option that is given and does not go with it."""
+    given = {a.partition("=")[0] for a in args}
+    for option, clause in clauses.items():
+        if option in given:
+            raise UsageError(f"{option}: {why}; {clause}")
+
+
 def stages_of(command: Command, args: list[str]) -> int:
     """Self-training with teachers of its own. Raises UsageError for options that do not go with it."""
-    given = {a.partition("=")[0] for a in args}
     why = "self-training without --teachers trains them first"
-    for option, clause in {
+    clauses = {
         "--seeds": "give it a --seed and --teacher-seeds, or --teachers that are trained already",
         "--folds": "give it one --data.seed, or --teachers that are trained already",
         "--time": "give it --steps, or --teachers that are trained already",
         "--baseline": "its teachers are the models on the labels alone: leave it out",
-    }.items():
-        if option in given:
-            raise UsageError(f"{option}: {why}; {clause}")
+    }
+    _refuse(args, why, clauses)
     if command.json:
         raise UsageError(f"--json: {why}, and one object says the costs of one run: leave it out")
     if "RANK" in os.environ:
@@ -141,17 +147,15 @@ def stages_of(command: Command, args: list[str]) -> int:
 
 def generations_of(command: Command, args: list[str]) -> int:
     """CReST's generations. Raises UsageError for options and methods that do not go with them."""
-    given = {a.partition("=")[0] for a in args}
-    for option, clause in {
-        "--seeds": "give it a --seed, and another --out for each",
-        "--folds": "give it one --data.seed, and another --out for each",
-        "--time": "give the --steps of each",
-        "--resume": "the same command as before goes on with all",
-        "--from": "each begins from new weights",
-        "--json": "one object says the costs of one run",
-    }.items():
-        if option in given:
-            raise UsageError(f"{option}: --generations trains runs one after another; {clause}: leave it out")
+    clauses = {
+        "--seeds": "give it a --seed, and another --out for each: leave it out",
+        "--folds": "give it one --data.seed, and another --out for each: leave it out",
+        "--time": "give the --steps of each: leave it out",
+        "--resume": "the same command as before goes on with all: leave it out",
+        "--from": "each begins from new weights: leave it out",
+        "--json": "one object says the costs of one run: leave it out",
+    }
+    _refuse(args, "--generations trains runs one after another", clauses)
     if "RANK" in os.environ:
         raise UsageError("--generations trains each run on one device: start it without torchrun")
     name = algorithm_name(command.train.algorithm)
