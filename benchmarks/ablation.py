@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -28,6 +29,7 @@ from fewlabels.config.resolve import load_source, pixel_statistics, resolve, res
 from fewlabels.training.step import Trainer
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "speedrun.md"
 COMMON = "--data cifar10.{draw}@250 --seed {draw} --no-baseline --device cpu --precision fp32 --weak ms"
 BASE = {
     "algorithm": "fixmatch",
@@ -104,13 +106,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", default=list(VARIANTS))
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the jsonl file")
     parser.add_argument("--dry-run", action="store_true", help="print the names that are left to run")
-    parser.add_argument("--table", action="store_true", help="print what is there")
+    parser.add_argument("--table", action="store_true", help="write what is there into docs/speedrun.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     file = options.results / "ablation.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     if options.table:
-        print(table(lines, options.seconds))
+        PAGE.write_text(rendered(PAGE.read_text(), lines, options.seconds))
         return 0
     known = {(line["variant"], line["draw"], line["budget"]) for line in lines}
     steps: dict[str, int] = {line["variant"]: line["steps"] for line in lines if line["budget"] == options.seconds}
@@ -134,6 +136,12 @@ def main() -> int:
                     out.write(json.dumps({**first, **kept, "commit": commit(), "command": line}) + "\n")
                 print(f"  {name}: {result['accuracy']:.2f} %", flush=True)
     return 0
+
+
+def rendered(page: str, lines: list[dict[str, object]], seconds: float) -> str:
+    """The page with the table between its markers."""
+    made = f"<!-- ablation -->\n{table(lines, seconds)}<!-- end ablation -->"
+    return re.sub(r"<!-- ablation -->.*<!-- end ablation -->", lambda _: made, page, flags=re.S)
 
 
 def table(lines: list[dict[str, object]], seconds: float) -> str:

@@ -120,3 +120,15 @@ def test_the_three_classes_are_one_training_for_all(algorithm: str) -> None:
     assert told == ("small-16", "sgd", 0.05, 300, 16, ("airplane", "automobile", "frog"))
     if algorithm == "mixmatch":
         assert (train.uratio, train.algorithm.ramp_steps, train.algorithm.w_match) == (1, 300, None)
+
+
+def test_the_page_of_the_speedrun_has_the_ablation() -> None:
+    ablation = script("ablation")
+    lines = [json.loads(line) for line in (ablation.ROOT / "results" / "ablation.jsonl").read_text().splitlines()]
+    page = ablation.PAGE.read_text()
+    assert ablation.rendered(page, lines, 240.0) == page and "| all |" in page
+    assert {line["variant"] for line in lines} <= ablation.VARIANTS.keys()
+    told = [{"variant": "all", "draw": d, "budget": 1.0, "steps": 5, "accuracy": a} for d, a in ((1, 50.0), (2, 52.0))]
+    told += [{"variant": "mixmatch", "draw": 2, "budget": 1.0, "steps": 7, "accuracy": 55.5}]
+    table = ablation.table([*told, {**told[0], "budget": 2.0, "accuracy": 1.0}], 1.0)
+    assert "| all | 5 | 50.00 52.00 |  |" in table and "| mixmatch | 7 | 55.50 | +3.50 |" in table
