@@ -68,6 +68,8 @@ def rows(folder: Path) -> dict[str, Row]:
     """The rows of a folder of results by name, those of one file together. Raises ValueError if it has none."""
     out: dict[str, Row] = {}
     for file in sorted(folder.glob("*.jsonl")):
+        if file.stem == "ablation":  # variants of one training, which docs/speedrun.md tells
+            continue
         groups: dict[str, dict[str, Mapping[str, Any]]] = {}
         for record in load(file):
             command = record.get("command", "")
