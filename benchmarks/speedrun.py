@@ -14,12 +14,12 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from algorithms import run as train
 from bench.record import commit, machine
 from fewlabels.config.plain import to_dict
 from fewlabels.config.recipes import recipe
@@ -49,14 +49,9 @@ def run(words: str, folder: Path, threads: int) -> dict[str, Any] | None:
         known: dict[str, Any] = json.loads(file.read_text())
         if all(known[name] == value for name, value in asked.items()):
             return known
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    program = [sys.executable, "-m", *shlex.split(words), "--no-progress", "--overwrite", "--out", str(folder)]
     begun = time.time()
-    done = subprocess.run(program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        print(done.stderr.strip().splitlines()[-1])
+    if (result := train(shlex.split(words), folder, threads)) is None:
         return None
-    result = json.loads((folder / "result.json").read_text())
     seconds = (folder / "result.json").stat().st_mtime - begun
     kept = {name: result[name] for name in ("accuracy", "split", "steps", "parameters")}
     found = {**asked, **kept, "seconds": round(seconds, 1), "made": time.strftime("%Y-%m-%d", time.gmtime())}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,9 @@ from fewlabels.runs.run import Run
 
 TINY = "--data digits@40 --net small-4 --batch 4 --uratio 2 --steps 12 --eval-every 6 --save-every 4 --log-every 3"
 OPTIONS = ("train", *TINY.split(), "--no-baseline", "--no-progress")
+
+
+FORK: Any = multiprocessing.get_context("fork")
 
 
 def table(out: str) -> dict[str, list[str]]:
@@ -40,3 +48,25 @@ def undisturbed(command: Callable[..., Any], root: Path, options: Sequence[str])
         own.setattr("fewlabels.sweep.pool.start", Forked)
         own.chdir(root.parent)
         return command(*options, "--out", root.name)
+
+
+def killed_once(name: str, root: Path, work: Callable[[], object]) -> None:
+    """Call `work` in a process of its own, and kill -9 it and all that it has started as soon as there is the file
+    `name` below `root`."""
+
+    def alone() -> None:
+        os.setsid()
+        work()
+
+    process = FORK.Process(target=alone)
+    process.start()
+    end = time.monotonic() + 120
+    while not (root / name).exists():
+        assert process.is_alive() and time.monotonic() < end, name
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    for lock in root.rglob(".lock"):  # its children end a moment later
+        with lock.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    assert process.exitcode == -signal.SIGKILL, name

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +22,7 @@ from fewlabels.runs.run import Run
 from fewlabels.sweep import generations
 from fewlabels.sweep.plan import plan
 from fewlabels.training.step import Trainer
-from sweeps import state, times, undisturbed
+from sweeps import killed_once, state, times, undisturbed
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -103,7 +99,6 @@ def test_it_is_what_single_commands_make(
     assert Run(root / "generation-2").data["generation"]["known"] == 0  # nobody knows their classes
 
 
-FORK: Any = multiprocessing.get_context("fork")
 UNTIL = {
     "the first training": "generation-1/checkpoints/step-00000004",
     "the predictions": "generation-1/next-predictions.csv",
@@ -129,7 +124,6 @@ def test_killed_in_each_stage(
         return slower
 
     def work() -> None:
-        os.setsid()
         command(*OPTIONS, "--out", "all")
 
     monkeypatch.chdir(tmp_path)
@@ -138,18 +132,8 @@ def test_killed_in_each_stage(
     monkeypatch.setattr(generations, "read_split", slow(read, 0.2))
     root = tmp_path / "all"
     for stage, name in UNTIL.items():
-        process = FORK.Process(target=work)
-        process.start()
-        end = time.monotonic() + 120
-        while not (root / name).exists():
-            assert process.is_alive() and time.monotonic() < end, stage
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
-        for lock in root.rglob(".lock"):  # its children end a moment later
-            with lock.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-        assert process.exitcode == -signal.SIGKILL and not (root / "generation-3" / "result.json").exists(), stage
+        killed_once(name, root, work)
+        assert not (root / "generation-3" / "result.json").exists(), stage
         if stage == "the predictions":
             assert not (root / "generation-1" / "next-split.json").exists()
         if stage == "the split":

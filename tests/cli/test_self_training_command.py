@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +18,7 @@ import fewlabels as fl
 from fewlabels.inference.criteria import CRITERIA
 from fewlabels.runs.run import Run
 from fewlabels.training.step import Trainer
-from sweeps import state, times, undisturbed
+from sweeps import killed_once, state, times, undisturbed
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -149,7 +145,6 @@ def test_wrong(command: Command, words: str, sentence: str) -> None:
     assert said.code == 2 and said.sentence.startswith(sentence)
 
 
-FORK: Any = multiprocessing.get_context("fork")
 UNTIL = {
     "the first teacher": "teacher-1/checkpoints/step-00000004",
     "the second teacher": "teacher-2/checkpoints/step-00000004",
@@ -171,24 +166,13 @@ def test_killed_in_each_stage(
         step(self, number)
 
     def work() -> None:
-        os.setsid()
         command(*OPTIONS, "--out", root)
 
     monkeypatch.setattr(Trainer, "step", slow)
     root = tmp_path / "all"
     for stage, name in UNTIL.items():
-        process = FORK.Process(target=work)
-        process.start()
-        end = time.monotonic() + 120
-        while not (root / name).exists():
-            assert process.is_alive() and time.monotonic() < end, stage
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
-        for lock in root.rglob(".lock"):  # its children end a moment later
-            with lock.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-        assert process.exitcode == -signal.SIGKILL and not (root / "student" / "result.json").exists(), stage
+        killed_once(name, root, work)
+        assert not (root / "student" / "result.json").exists(), stage
     monkeypatch.undo()
     finished = times(root / "teacher-1")
     said = command(*OPTIONS, "--out", root)

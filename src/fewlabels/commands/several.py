@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fewlabels.algorithms import SelfTraining
@@ -18,7 +18,7 @@ from fewlabels.config.settings import algorithm_name
 from fewlabels.data.names import parse as parse_name
 from fewlabels.runtime import streams
 from fewlabels.sweep.generations import Generations, generations
-from fewlabels.sweep.plan import Kind, numbers, plan, plan_rows
+from fewlabels.sweep.plan import Job, Kind, numbers, plan, plan_rows
 from fewlabels.sweep.stages import stages
 
 
@@ -27,9 +27,8 @@ def over_seeds(command: Command, args: list[str], reasons: Sequence[str]) -> int
     _check(command, args)
     kind, which = _numbers(command)
     jobs = partial(plan, command.train, kind, which, out=command.out, baseline=command.baseline)
-    jobs = partial(jobs, overwrite=command.overwrite)
     print(*reasons, sep="\n", end="\n" if reasons else "")
-    return many.main(jobs, kind, command.on, dry_run=command.dry_run, progress=command.progress)
+    return _all(jobs, kind, command)
 
 
 def over_grid(file: str, args: list[str]) -> int:
@@ -49,9 +48,15 @@ def over_grid(file: str, args: list[str]) -> int:
     kind, which = ("row", ()) if command.seeds is None and command.folds is None else _numbers(command)
     configs = {row.name: row.command.train for row in rows}
     jobs = partial(plan_rows, configs, grid.stem(file), kind, which, out=command.out)
-    jobs = partial(jobs, baseline="--baseline" in args and command.baseline, overwrite=command.overwrite)
+    jobs = partial(jobs, baseline="--baseline" in args and command.baseline)
     print(*said, sep="\n", end="\n" if said else "")
-    return many.main(jobs, kind, command.on, dry_run=command.dry_run, progress=command.progress)
+    return _all(jobs, kind, command)
+
+
+def _all(jobs: Callable[..., list[Job]], kind: Kind, command: Command) -> int:
+    """Train what `jobs` gives, with what the command says of runs whatever they are; exit status."""
+    planned = partial(jobs, overwrite=command.overwrite)
+    return many.main(planned, kind, command.on, dry_run=command.dry_run, progress=command.progress)
 
 
 def _check_row(command: Command, args: list[str]) -> None:
@@ -136,13 +141,7 @@ def stages_of(command: Command, args: list[str]) -> int:
         )
     seeds = () if command.teacher_seeds is None else numbers("--teacher-seeds", command.teacher_seeds)
     jobs = partial(stages, command.train, seeds=seeds, nets=command.teacher_nets, out=command.out)
-    return many.main(
-        partial(jobs, overwrite=command.overwrite),
-        "stage",
-        command.on,
-        dry_run=command.dry_run,
-        progress=command.progress,
-    )
+    return _all(jobs, "stage", command)
 
 
 def generations_of(command: Command, args: list[str]) -> int:
@@ -164,10 +163,4 @@ def generations_of(command: Command, args: list[str]) -> int:
     if isinstance(command.train.algorithm, SelfTraining):
         raise UsageError("--generations changes the labels, and self-training learns from teachers of the same labels")
     jobs = partial(generations, command.train, command.generations, out=command.out, baseline=command.baseline)
-    return many.main(
-        partial(jobs, overwrite=command.overwrite),
-        "generation",
-        command.on,
-        dry_run=command.dry_run,
-        progress=command.progress,
-    )
+    return _all(jobs, "generation", command)

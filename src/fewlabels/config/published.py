@@ -70,6 +70,20 @@ CLASSIC: Settings = {"strong": "rand:leedoyup", "eval_every": 5000}
 USB: Settings = {**CLASSIC, "data.rule": "usb"}
 SMALLER: Settings = {"net.name": "wrn-28-2"}  # U's net for CIFAR-100; T and the papers have wrn-28-8
 
+DASH: Settings = {
+    "algorithm.variant": "usb",
+    "algorithm.lambda_u": 1.0,
+    "algorithm.wait_epochs": 2,
+    "algorithm.drop_epochs": 10,
+}
+COMATCH: Settings = {
+    "algorithm.activation": "relu",
+    "algorithm.alignment": "usb",
+    "algorithm.epass": True,
+    "algorithm.start": 1024,
+}
+"""U's own of these two methods, whatever the net."""
+
 VIT: Settings = {
     "data.rule": "usb",
     "strong": "rand:leedoyup",
@@ -112,19 +126,8 @@ ON_VIT: Mapping[str, Settings] = {
     "freematch": {"algorithm.w_fairness": 0.001},
     "softmatch": {"algorithm.statistics": "aligned"},
     "adamatch": {},
-    "dash": {
-        "algorithm.variant": "usb",
-        "algorithm.lambda_u": 1.0,
-        "algorithm.wait_epochs": 2,
-        "algorithm.drop_epochs": 10,
-    },
-    "comatch": {
-        **AVERAGED,
-        "algorithm.activation": "relu",
-        "algorithm.alignment": "usb",
-        "algorithm.start": 1024,
-        "algorithm.queue_batches": 32,
-    },
+    "dash": DASH,
+    "comatch": {**COMATCH, **AVERAGED, "algorithm.queue_batches": 32},
     "simmatch": {**AVERAGED, "algorithm.bank_norm": "usb"},
     "crmatch": {},
     "defixmatch": {"algorithm.temperature": 1.0},
@@ -251,12 +254,12 @@ TABLE: tuple[tuple[str, str, tuple[str, ...], Settings, str, str], ...] = (
     ("usb-adamatch", "adamatch", PUBLISHED_BY_U, USB, U, "config/classic_cv/adamatch"),
     ("usb-adamatch", "adamatch", ("cifar100.1@400",), {**USB, **SMALLER}, U, "config/classic_cv/adamatch"),
     ("usb-adamatch", "adamatch", ("stl10.1@40",), USB, U, "config/classic_cv/adamatch"),
-    ("usb-dash", "dash", PUBLISHED_BY_U, {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
-    ("usb-dash", "dash", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
-    ("usb-dash", "dash", ("stl10.1@40",), {**USB, "algorithm.variant": "usb", "algorithm.lambda_u": 1.0, "algorithm.wait_epochs": 2, "algorithm.drop_epochs": 10}, U, "config/classic_cv/dash"),
-    ("usb-comatch", "comatch", PUBLISHED_BY_U, {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
-    ("usb-comatch", "comatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024}, U, "config/classic_cv/comatch"),
-    ("usb-comatch", "comatch", ("stl10.1@40",), {**USB, "algorithm.activation": "relu", "algorithm.alignment": "usb", "algorithm.epass": True, "algorithm.start": 1024, "algorithm.lambda_c": 5.0}, U, "config/classic_cv/comatch"),
+    ("usb-dash", "dash", PUBLISHED_BY_U, {**USB, **DASH}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("cifar100.1@400",), {**USB, **SMALLER, **DASH}, U, "config/classic_cv/dash"),
+    ("usb-dash", "dash", ("stl10.1@40",), {**USB, **DASH}, U, "config/classic_cv/dash"),
+    ("usb-comatch", "comatch", PUBLISHED_BY_U, {**USB, **COMATCH}, U, "config/classic_cv/comatch"),
+    ("usb-comatch", "comatch", ("cifar100.1@400",), {**USB, **SMALLER, **COMATCH}, U, "config/classic_cv/comatch"),
+    ("usb-comatch", "comatch", ("stl10.1@40",), {**USB, **COMATCH, "algorithm.lambda_c": 5.0}, U, "config/classic_cv/comatch"),
     ("usb-simmatch", "simmatch", PUBLISHED_BY_U, {**USB, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
     ("usb-simmatch", "simmatch", ("cifar100.1@400",), {**USB, **SMALLER, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
     ("usb-simmatch", "simmatch", ("stl10.1@40",), {**USB, "algorithm.bank_norm": "usb", "algorithm.epass": True}, U, "config/classic_cv/simmatch"),
