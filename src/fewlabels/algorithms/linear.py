@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewlabels.runtime.eager import eager
+
 
 class Layer(NamedTuple):
     weight: Tensor
@@ -66,7 +68,7 @@ def logistic(features: Tensor, target: Tensor, decay: float, start: Layer | None
     zero = features.new_zeros
     weight, bias = start if start is not None else (zero(target.shape[1], features.shape[1]), zero(target.shape[1]))
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    search = torch.optim.LBFGS(
+    search = eager(torch.optim.LBFGS)(
         [weight, bias], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewlabels import nets
 from fewlabels.algorithms.functional import cosine
 from fewlabels.config.settings import Ema, Optim
+from fewlabels.runtime.eager import eager
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,11 +29,11 @@ def make_optimizer(module: nn.Module, config: Optim, device: torch.device) -> to
     fused = device.type == "cuda"
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+        return eager(torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     # without a mean of squares a step is the sign of the gradient (google-research/fixmatch, ab_fixmatch_adam.py)
     eps = 1e-8 if config.beta2 > 0 else 1e-4
-    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=eps, fused=fused)
+    return eager(kind)(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=eps, fused=fused)
 
 
 def learning_rate(config: Optim, step: int, steps: int) -> float:

@@ -35,5 +35,6 @@ def switched(trainer: Trainer) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(old[0])
+            if trainer.config.deterministic:  # else nothing was changed, and the call imports the compiler
+                torch.use_deterministic_algorithms(old[0])
             _, cudnn.benchmark, cuda.allow_tf32, cudnn.allow_tf32 = old
