@@ -4,6 +4,7 @@
     ML_DATA=DIR python benchmarks/algorithms.py cifar3 [--seeds 1 2 3] [--only fixmatch vat] [--threads 1] [--dry-run]
     python benchmarks/algorithms.py missing
     ML_DATA=DIR python benchmarks/algorithms.py missing3
+    python benchmarks/algorithms.py tail
     python benchmarks/algorithms.py foreign0|foreign50|foreign100
     ML_DATA=DIR python benchmarks/algorithms.py foreign-cifar0|foreign-cifar50|foreign-cifar100
     python benchmarks/results_table.py
@@ -24,6 +25,9 @@ that go with the number of classes are those of short recipes. Everything else i
 missing: digits whose labels are long-tailed, 20 of the first class and 1 of the last, and whose unlabeled images are
 not; what is for labels that are missing not at random. missing3: the same of the three classes of CIFAR-10, with 50, 33
 and 4 labels.
+
+tail: digits of which labeled and unlabeled images are long-tailed alike, 20 times as many of the first class as of the
+last; FixMatch with each part of --imbalance, with its defaults, and by CReST in three generations.
 
 foreign0, foreign50, foreign100: digits with labels of the classes 0 to 5, and unlabeled images of four classes, of
 which none, half or all are others; what is for unlabeled images of no class. foreign-cifar0, -50, -100: the same of
@@ -76,6 +80,10 @@ TASKS = {
     "missing3": (
         "--data cifar10.{seed} --data.rule cadr --data.labels 50 --data.imbalance 50 --uratio 4 --seed {seed} " + THREE
     ),
+    "tail": (
+        "--data digits.{seed} --data.rule cadr --data.labels 20 --data.imbalance 20 --data.imbalance-unlabeled 20 "
+        "--seed {seed} --no-baseline"
+    ),
     **{f"foreign{share}": FOREIGN.format(classes) for share, classes in UNLABELED.items()},
     **{
         f"foreign-cifar{share}": "--data cifar10.{seed}@250 --seed {seed} "
@@ -89,8 +97,15 @@ ONE_RECIPE = {"cifar3", *(f"foreign-cifar{share}" for share in FOREIGN_CIFAR)}
 """Tasks with one net and one optimizer for all (missing3 says its `--uratio` itself)."""
 
 VARIANTS = {"supervised": ("--view weak", "--view strong"), "fixmatch": ("", "--bn separate-weak")}
+TAILS = "adjust reweight abc darp daso debiased saw tras adsh cossl crest"
 PARTS = {
     "missing": ["", *(f"--missing {name}" for name in ("cap", "cai", "cadr", "cadr --missing.weighting weighted"))],
+    "tail": [
+        "",
+        *(f"--imbalance {name}" for name in TAILS.split()),
+        "--generations 3",
+        "--generations 3 --imbalance crest",
+    ],
     "foreign": ["", "--openset confidence", "--openset energy", "--openset ova"],
     "foreign-cifar": ["", "--openset energy"],
 }
@@ -139,7 +154,8 @@ def command(task: str, algorithm: str, options: str, seed: int) -> str:
 
 
 def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
-    """result.json of a training in a process of its own, and the seconds that its threads worked; None if it failed."""
+    """result.json of a training in a process of its own, of generations that of the last, and the seconds that its
+    threads worked; None if it failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = ["--no-progress", "--overwrite", "--out", str(folder)]
@@ -148,7 +164,8 @@ def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
     if done.returncode:
         print(done.stderr.strip().splitlines()[-1])
         return None
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    last = max(folder.glob("generation-*"), default=folder)
+    result: dict[str, Any] = json.loads((last / "result.json").read_text())
     result["cpu_seconds"] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
     return result
 

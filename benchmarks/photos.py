@@ -1,14 +1,14 @@
 """What the default does on folders of real photographs, for docs/results.md.
 
     python benchmarks/photos.py make NAME FOLDER [--clone REPOSITORY]
-    python benchmarks/photos.py run NAME FOLDER [--sizes 128 64 224] [--draws 1 2 3] [--from-scratch 5m]
+    python benchmarks/photos.py run NAME FOLDER [--sizes 128 64 224] [--draws 1 2 3] [--kinds default tuned ...]
     python benchmarks/results_table.py
 
 `make` writes one of the sets below as FOLDER/labeled/CLASS and FOLDER/test/CLASS: it clones the repository, or reads a
 clone that is there (a bare one will do). No picture is part of this project. `run` is `fewlabels train --data FOLDER`
-with 10 labels of each class, and, with --from-scratch, FixMatch and its supervised baseline for so long; each finished
-training adds a line to results/photos.jsonl, and what is there is not done again. The first draw of a size reads and
-decodes everything anew, the others find features on the disk; with --cache FOLDER all draws do, if they are there.
+with 10 labels of each class, and the other kinds of trainings below; each finished one adds a line to
+results/photos.jsonl, and what is there is not done again. The first draw of a size reads and decodes everything anew, the
+others find features on the disk; with --cache FOLDER all draws do, if they are there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -58,6 +59,22 @@ SETS = {
         "dataset/test_set",
     ),
 }
+
+LEARNED = "--net timm:tf_efficientnet_lite0 --net.pretrained True"
+STEPS = "--steps 100 --eval-every 100 --batch 16"
+"""The trainings of a learned net see about as many pictures: some CPU-minutes at 128 pixels."""
+CURES = "--net.head probe --optim adamw --optim.lr 1e-4 --optim.body 0.01 --temperature 0.01 --loss-temperature 0.07"
+"""SWIFT's, docs/algorithms/fixmatch.md."""
+
+KINDS = {
+    "default": "",
+    "tuned": f"supervised {LEARNED} --net.head probe {STEPS}",
+    "self-training": f"self-training {LEARNED} --net.head probe {STEPS} --teacher-seeds 1 2",
+    "FixMatch": f"fixmatch {LEARNED} {STEPS} --uratio 2 --no-baseline",
+    "FixMatch with cures": f"fixmatch {LEARNED} {CURES} {STEPS} --uratio 2 --tau 0.8 --no-baseline",
+    "from scratch": "fixmatch --baseline --time 3m",
+}
+"""What is trained, as the words behind `fewlabels train`."""
 
 
 def make(name: str, out: Path, clone: str | None) -> None:
@@ -99,7 +116,7 @@ def listed(clone: str, photographs: Photographs) -> Iterator[tuple[PurePosixPath
 
 
 def run(
-    name: str, data: str, sizes: list[int], draws: list[int], scratch: str | None, kept: str | None, results: Path
+    name: str, data: str, sizes: list[int], draws: list[int], kinds: list[str], kept: str | None, results: Path
 ) -> None:
     """Train what has no line in the results yet."""
     file = results / "photos.jsonl"
@@ -110,14 +127,13 @@ def run(
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             cache = kept or folder
-            for draw in draws:
-                kind = "from scratch" if scratch else "default"
+            for kind, draw in product(kinds, draws):
                 if (name, kind, size, draw) in done:
                     continue
-                algorithm = ["fixmatch", "--baseline", "--time", scratch] if scratch else []
-                words = ["train", *algorithm, "--data", data, *split, "--data.image-size", str(size)]
-                words += ["--data.seed", str(draw)]
-                line = train(words, data, cache, fresh=draw == draws[0] and not scratch and kept is None)
+                algorithm, *settings = KINDS[kind].split() or [""]
+                words = ["train", *filter(None, [algorithm]), "--data", data, *split, "--data.image-size", str(size)]
+                words += ["--data.seed", str(draw), *settings]
+                line = train(words, data, cache, fresh=draw == draws[0] and kind == "default" and kept is None)
                 if line is not None:
                     with file.open("a") as out:
                         out.write(json.dumps({"name": name, "kind": kind, "image_size": size, "draw": draw, **line}))
@@ -142,6 +158,8 @@ def train(words: list[str], data: str, cache: str, fresh: bool) -> dict[str, Any
         if said.returncode:
             print(said.stderr, file=sys.stderr)
             return None
+        if not (out / "result.json").exists():  # of many runs the last stage
+            out /= "student"
         result = json.loads((out / "result.json").read_text())
         config = json.loads((out / "config.json").read_text())["train"]
     return {
@@ -170,7 +188,7 @@ def main() -> int:
     running = commands.choices["run"]
     running.add_argument("--sizes", type=int, nargs="+", default=[128])
     running.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
-    running.add_argument("--from-scratch", metavar="TIME", help="FixMatch and its baseline, together in this time")
+    running.add_argument("--kinds", nargs="+", choices=KINDS, default=["default"], metavar="KIND", help=", ".join(KINDS))
     running.add_argument("--cache", metavar="FOLDER", help="where decoded pictures and features are kept")
     running.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the jsonl file")
     options = parser.parse_args()
@@ -178,8 +196,7 @@ def main() -> int:
         make(options.name, Path(options.folder), options.clone)
     else:
         folder = options.folder.rstrip("/") + "/"
-        scratch, cache = options.from_scratch, options.cache
-        run(options.name, folder, options.sizes, options.draws, scratch, cache, options.results)
+        run(options.name, folder, options.sizes, options.draws, options.kinds, options.cache, options.results)
     return 0
 
 

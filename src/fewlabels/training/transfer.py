@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from fewlabels.config.settings import Net, Train
 from fewlabels.inference.body import held
+from fewlabels.nets import learned
 from fewlabels.runs.checkpoint import Checkpoint
 from fewlabels.runs.run import WHOLE, Run, RunError
 from fewlabels.runtime.regular import expanded
@@ -21,12 +22,15 @@ class Origin(NamedTuple):
 
 
 def weights_file(config: Train) -> Train:
-    """`config` with the file of weights in the newest state of a run in place of the run's folder.
+    """`config` with the file of weights in place of what names it: the newest state of a run in place of the run's
+    folder, the file of an installed package in place of True.
 
     Anything else that `Net.pretrained` may be stays. Raises RunError for a folder that is no run, or whose checkpoint
     is damaged.
     """
     given = config.net.pretrained
+    if given is True and (given := learned.pretrained(config.net.name)) is not True:
+        return replace(config, net=replace(config.net, pretrained=given))
     if not isinstance(given, str) or not expanded(given).is_dir():
         return config
     run = Run(expanded(given))
