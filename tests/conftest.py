@@ -138,6 +138,17 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run takes no step of a net of full size, which says nothing of what it makes of the settings."""
+    from fewlabels.training import estimate
+
+    def build(config: Any, source: Any, device: torch.device) -> tuple[Any, int, float]:
+        return estimate._trainer(config, source, device, 4 if config.batch % 4 == 0 else 1, 1)[0], 1, 0.01
+
+    monkeypatch.setattr(estimate, "_measured", build)
+
+
+@pytest.fixture
 def forked() -> Iterator[None]:
     """The runs of a sweep are forks, also after a test's `monkeypatch.undo()`."""
     from forked import forking

@@ -23,6 +23,8 @@ from fewlabels.commands.options import options
 from fewlabels.commands.other_projects import _usual, hint, projects, usual
 from fewlabels.config import settings as config
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
 
 # The names of all flags.DEFINE_* and add_argument in the repositories (google-research/fixmatch d4985a1,
