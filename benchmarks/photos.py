@@ -72,7 +72,7 @@ KINDS = {
     "self-training": f"self-training {LEARNED} --net.head probe {STEPS} --teacher-seeds 1 2",
     "FixMatch": f"fixmatch {LEARNED} {STEPS} --uratio 2 --no-baseline",
     "FixMatch with cures": f"fixmatch {LEARNED} {CURES} {STEPS} --uratio 2 --tau 0.8 --no-baseline",
-    "from scratch": "fixmatch --baseline --time 90s",
+    "from scratch": "fixmatch --baseline --net small-16 --batch 16 --uratio 3 --steps 150",
 }
 """What is trained, as the words behind `fewlabels train`."""
 
