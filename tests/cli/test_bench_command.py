@@ -80,6 +80,7 @@ def test_cost(bench: Command, tmp_path: Path) -> None:
     assert "nothing such" in bench("cost", "--only", "nothing such", "--out", tmp_path / "x.json").sentence
 
 
+@pytest.mark.slow
 def test_the_passes_of_a_step() -> None:
     """One of labeled, weak and strong images together; with the weak ones apart, one more, without gradient."""
     for bn, expected in (("joint", [(3 + 2 * 6, True)]), ("separate-weak", [(6, False), (3 + 6, True)])):

@@ -68,6 +68,7 @@ def test_evaluate_finds_what_the_training_found(evaluated: dict[str, Any], digit
     assert {k: v for k, v in evaluated.items() if k in last} == last
 
 
+@pytest.mark.slow
 def test_evaluate_other_weights_and_checkpoints(digits_run: Any, command: Callable[..., Any]) -> None:
     records = {r["step"]: r["test"] for r in fl.Run(digits_run.path).metrics("eval")}
     raw = json.loads(command("evaluate", digits_run.path, "--json", "--weights", "raw").out)
@@ -177,6 +178,7 @@ def test_predict_reads_the_range_of_the_training_and_says_what_is_dark(
     assert found.notes == () and np.array_equal(found.probabilities[0], found.probabilities[1])
 
 
+@pytest.mark.slow
 def test_split_json_keys(command: Callable[..., Any], tmp_path: Path) -> None:
     said = command("split", "digits.3@40-100", "--json")
     result = json.loads(said.out)
@@ -322,6 +324,7 @@ def modes(image: Image.Image) -> dict[str, Image.Image]:
     }
 
 
+@pytest.mark.slow
 def test_predict_any_mode_and_size(
     photo_run: Any, digits_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -405,6 +408,7 @@ def test_the_summary_shows_what_is_not_the_recipe_s(digits_run: Any) -> None:
     )  # --log-every 10 is the recipe's as well
 
 
+@pytest.mark.slow
 def test_predict_writes_numbers_beside_the_table(
     photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:

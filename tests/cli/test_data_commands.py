@@ -162,6 +162,7 @@ def test_show_writes_a_new_picture_each_time(command: Command, tmp_path: Path) -
     assert "--rows" in command("data", "show", "digits@40", "--rows", 0).sentence
 
 
+@pytest.mark.slow
 def test_show_of_a_folder(command: Command, own: Path) -> None:
     result = answer(command("data", "show", f"{own}/", "--json"))
     assert result["file"] == "own-sheet.png"

@@ -255,6 +255,7 @@ def test_strengths_fall_evenly_to_the_last() -> None:
     assert found[0] == config and generations.at(fl.Train(), plan, 4) == fl.Train()
 
 
+@pytest.mark.slow
 def test_predictions_in_chunks_are_those_of_all_at_once(digits_run: Any) -> None:
     """What is written of each image is what the model says of it, whatever stands beside it."""
     run, source = Run(digits_run.path), load_source(resolve_data(fl.Data("digits")))

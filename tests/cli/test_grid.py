@@ -108,6 +108,7 @@ def test_rows_without_seeds(command: Command, tmp_path: Path, monkeypatch: pytes
     )
 
 
+@pytest.mark.slow
 def test_what_a_row_means(tmp_path: Path) -> None:
     """It is the command line with its options behind; an empty cell leaves what stands there."""
     table = put(

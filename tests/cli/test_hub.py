@@ -170,6 +170,7 @@ def test_there_and_back(
     assert "README.md" not in fetched and "weights.safetensors" in fetched
 
 
+@pytest.mark.slow
 def test_the_hub_has_no_such_model(server: Hub, command: Callable[..., Any], photos: Path) -> None:
     picture = next(photos.rglob("*.png"))
     said = command("predict", "hf:me/nothing", picture)
@@ -184,6 +185,7 @@ def test_the_hub_has_no_such_model(server: Hub, command: Callable[..., Any], pho
     assert len(server.asked) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["config.json", "data.json"])
 def test_a_model_that_names_a_file_of_this_machine_is_refused(
     part: str, photo_run: Trained, server: Hub, command: Callable[..., Any], tmp_path: Path

@@ -41,6 +41,7 @@ def asked(digits_run: Any, command: Callable[..., Any], tmp_path_factory: pytest
     return folder
 
 
+@pytest.mark.slow
 def test_the_questions(asked: Path, digits_run: Any) -> None:
     rows = table(asked / "label.csv")
     assert list(rows[0]) == ["path", "predicted", "confidence", "label"] and len(rows) == 9

@@ -134,6 +134,7 @@ def test_further_columns_and_earlier_answers_stay(asked: Asked, questions: Path)
     assert [row["label"] for row in found] == ["blue", "red", "", "", "", ""]
 
 
+@pytest.mark.slow
 def test_requests_from_elsewhere_are_refused(asked: Asked, questions: Path) -> None:
     answer = {"number": 0, "label": 1}
     with serving(asked) as server:
@@ -176,6 +177,7 @@ def test_requests_from_elsewhere_are_refused(asked: Asked, questions: Path) -> N
     assert server.server_address[0] == "127.0.0.1" and len(server.token) >= 32
 
 
+@pytest.mark.slow
 def test_no_other_file_is_served(asked: Asked, questions: Path, photo_run: Trained, tmp_path: Path) -> None:
     """`..`, absolute paths, names, and a picture that became a link to another file."""
     secret = tmp_path / "secret.png"

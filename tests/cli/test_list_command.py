@@ -142,6 +142,7 @@ def test_data_and_wrong_topics(command: Callable[..., Any]) -> None:
     assert said.sentence.endswith("must be one of 'algorithms', 'recipes', 'nets', 'views', 'data', got 'algorithm'")
 
 
+@pytest.mark.slow
 def test_words_stay_whole_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

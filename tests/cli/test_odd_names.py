@@ -85,6 +85,7 @@ def plain(text: str) -> str:
     return text.removeprefix("'")
 
 
+@pytest.mark.slow
 def test_predict(run: Path, pictures: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     inside = sorted(str(p) for p in (pictures / "test").rglob("*.png"))
     said = command("predict", run, pictures / "test", "-o", tmp_path / "out.csv", "--probabilities")

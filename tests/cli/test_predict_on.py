@@ -137,6 +137,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Here]:
     return use
 
 
+@pytest.mark.slow
 def test_shards_on_an_engine_are_the_table_and_checked(
     command: Run, photos: Path, photo_run: Any, here: Callable[..., Here], tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_shards_on_an_engine_are_the_table_and_checked(
     assert said.code == 1 and "once among the 1 that could not be read" in said.out, said
 
 
+@pytest.mark.slow
 def test_a_shard_that_fails_is_named_and_the_others_are_there(
     command: Run, photos: Path, photo_run: Any, here: Callable[..., Here], tmp_path: Path
 ) -> None:

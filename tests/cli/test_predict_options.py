@@ -51,6 +51,7 @@ def expected(run: Any, folder: Path) -> np.ndarray:
     return load_predictor(fl.Run(run.path)).logits(images).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 def test_a_list_on_standard_input(
     photo_run: Any, photos: Path, command: Callable[..., Any], lists: Callable[[bytes], None], end: str
@@ -110,6 +111,7 @@ def test_standard_input_that_is_closed(
     assert command("predict", photo_run.path, "-").sentence.startswith("standard input names no picture")
 
 
+@pytest.mark.slow
 def test_the_most_probable_classes(digits_run: Any, digits: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     p = softmax(expected(digits_run, digits).astype(float), 1)
     order = np.argsort(-p, 1)
@@ -137,6 +139,7 @@ def test_the_most_probable_classes(digits_run: Any, digits: Path, command: Calla
         assert [f"{one['probability']:.6f}" for one in record["top"]] == [row[f"probability{n}"] for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_threshold(digits_run: Any, digits: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     plain = command("predict", digits_run.path, digits)
     before = rows(plain.out)
@@ -186,6 +189,7 @@ def test_unsure_predictions_are_no_pseudo_labels(
     assert f"of the 8 predictions in {tmp_path}/p.csv 5 are taken, 3 are unsure" in said.out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_temperature(digits_run: Any, digits: Path, command: Callable[..., Any]) -> None:
     run = fl.Run(digits_run.path)
     found = calibrate(load_predictor(run), run)

@@ -188,6 +188,7 @@ def test_a_picture_that_is_named_twice(shard: Callable[..., Any], many: Path, tm
     assert said.sentence == f"{many}/a/0.png is named twice, and each picture must stand in one part"
 
 
+@pytest.mark.slow
 def test_a_list_in_shards(
     shard: Callable[..., Any], many: Path, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_part_that_was_changed(
     assert "is no part of shard 1/1, which has 3" in command("predict", "--check", out).sentence
 
 
+@pytest.mark.slow
 def test_shards_that_do_not_fit(
     shard: Callable[..., Any], command: Callable[..., Any], many: Path, tmp_path: Path
 ) -> None:
@@ -276,6 +278,7 @@ def test_a_folder_that_is_not_ours(shard: Callable[..., Any], many: Path, tmp_pa
     assert shard("1/1", tmp_path / "file").sentence == f"{tmp_path}/file is a file; --shard writes a folder of parts"
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(shard: Callable[..., Any], many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -288,6 +291,7 @@ def test_one_process_at_a_time(shard: Callable[..., Any], many: Path, tmp_path: 
     assert "shard 1/2: " in shard("1/2", out).err
 
 
+@pytest.mark.slow
 def test_calibrated_parts(digits_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     words = ("predict", digits_run.path, photos / "test", "--shard", "1/1", "-o", tmp_path / "out")
     said = command(*words, "--calibrate")

@@ -104,6 +104,7 @@ def test_more_of_a_class_with_few_labels(photos: Path, command: Callable[..., An
     assert len(read_split(rest).unlabeled) == 8 and read_split(rest).class_counts == (6, 4)
 
 
+@pytest.mark.slow
 def test_images_that_are_no_files_are_named_by_their_row(command: Callable[..., Any], tmp_path: Path) -> None:
     own = make_split(load_source(resolve_data(fl.Data("digits@40"))), labels=40, seed=1)
     free = np.setdiff1d(own.unlabeled, own.labeled)[:3].tolist()
@@ -196,6 +197,7 @@ def test_refused(
     assert said.code == 2 and short in said.sentence and not out.exists()
 
 
+@pytest.mark.slow
 def test_refused_without_predictions(photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     file = table(tmp_path / "p.csv", [(f"{photos}/unlabeled/red0.png", "red")], "path,label")
     said = command("split", f"{photos}/", "--pseudo-labels", file)

@@ -74,6 +74,7 @@ def test_command(digits_run: Any, command: Callable[..., Any]) -> None:
     assert "batch-norm statistics of 8 batches (128 labeled images)" in table
 
 
+@pytest.mark.slow
 def test_other_images_are_measured_with_the_runs_own_statistics(
     photo_run: Any, photos: Path, command: Callable[..., Any]
 ) -> None:

@@ -469,6 +469,7 @@ def test_corrupt_pictures_are_listed_before_the_training(
     assert said.code == 2 and "1 of 5 pictures cannot be read" in said.sentence and "labeled/dog/x.png" in said.sentence
 
 
+@pytest.mark.slow
 def test_more_labels_than_there_are(place: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
     monkeypatch.chdir(place)
     for line in ("train --data digits@4000", "split digits@4000"):
@@ -544,6 +545,7 @@ def by_python() -> None:
     raise MemoryError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [too_large, of_torch, said_otherwise, by_python])
 def test_out_of_memory(
     full: Callable[[], None], monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any], tmp_path: Path

@@ -40,6 +40,7 @@ def test_both_readmes_have_the_same_commands_numbers_and_links() -> None:
     assert max(len(text.splitlines()) for text in (english, chinese)) <= 150
 
 
+@pytest.mark.slow
 def test_the_tree_has_every_file() -> None:
     tree = (ROOT / "docs" / "architecture.md").read_text().split("<!-- tree -->")[1].split("<!-- end tree -->")[0]
     shown: list[str] = []

@@ -112,6 +112,7 @@ def loader(config: Train) -> BatchLoader:
     return trainer.batches
 
 
+@pytest.mark.slow
 def test_a_crop_needs_pictures_in_files(command: Callable[..., Any], root: Path, tmp_path: Path) -> None:
     said = command("train", "fixmatch", "--data", "digits@40", "--data.crop", "area", "--out", tmp_path / "run")
     assert said.sentence == "--data.crop area is for pictures that are read from their files, and digits is read whole"

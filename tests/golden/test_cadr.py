@@ -69,6 +69,7 @@ def missing(flags: dict[str, Any]) -> Missing:
     return Missing(name, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_trajectory(name: str) -> None:
     golden = RUNS[name]

@@ -168,6 +168,7 @@ def predictions(model: nn.Module, x: torch.Tensor) -> np.ndarray:
         return model.eval()(x).softmax(1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_trajectory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vat, "noise", lambda like, rng: images(77, 4, 32, 32, 3))

@@ -35,6 +35,7 @@ def unlabeled(name: str, w: Weights, target: np.ndarray, u: list[np.ndarray]) ->
     return float(each.mean() * mask.mean() if name == "broadcast" else (each * mask).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_three_steps(name: str) -> None:
     """Losses, weights, averages and statistics of plain gradient descent with lr 0.3 and an average of decay 0.8."""

@@ -38,6 +38,7 @@ def loss(algorithm: nn.Module, batch: Batch) -> dict[str, float]:
     return {name: float(value) for name, value in losses.log.items()}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),

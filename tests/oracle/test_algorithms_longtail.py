@@ -147,6 +147,7 @@ def test_noise_is_taken_out_as_in_a_loop(drawn: tuple[int, int, int], alpha: flo
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), rtol=1e-9)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=8))
 @settings(max_examples=50, deadline=None)
 def test_effective_weights(counts: list[int]) -> None:
@@ -156,6 +157,7 @@ def test_effective_weights(counts: list[int]) -> None:
     np.testing.assert_allclose(effective_weights(torch.tensor(counts)), weights / weights.mean(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(TABLES, st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_the_value_that_a_share_of_each_class_reaches(drawn: tuple[int, int, int], share: float) -> None:
@@ -225,6 +227,7 @@ def test_the_average_guess_is_taken_off() -> None:
     assert float(confidence) == pytest.approx(1 / K)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 5), st.floats(0, 1), st.floats(0, 0.999), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_guesses_aligned_with_the_labels_shares_as_in_a_loop(

@@ -234,6 +234,7 @@ def test_remixmatch(redux: Any, options: dict[str, Any]) -> None:
         assert losses.pseudo.tolist() == [q.argmax() for q in guess[:B]]
 
 
+@pytest.mark.slow
 def test_distribution_alignment_forgets_after_128_batches() -> None:
     rng = np.random.default_rng(0)
     align = DistributionAlignment(K)

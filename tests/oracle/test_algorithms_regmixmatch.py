@@ -117,6 +117,7 @@ def test_partners_are_of_any_rank(monkeypatch: pytest.MonkeyPatch, many: int) ->
         assert 0 < float(losses.log["certain"]) < 1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.floats(0, 1), st.data())
 def test_a_box_is_inside(height: int, width: int, share: float, data: st.DataObject) -> None:
@@ -130,6 +131,7 @@ def test_a_box_is_inside(height: int, width: int, share: float, data: st.DataObj
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_partners_are_the_members_in_the_order_that_was_drawn(members: list[bool], chance: Any) -> None:
@@ -140,6 +142,7 @@ def test_partners_are_the_members_in_the_order_that_was_drawn(members: list[bool
     assert found == [i for i in order if members[i]]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True, width=32))
 def test_one_of_those_that_are_allowed_is_picked(allowed: list[bool], draw: float) -> None:
@@ -150,6 +153,7 @@ def test_one_of_those_that_are_allowed_is_picked(allowed: list[bool], draw: floa
         assert int(place) == places[min(int(np.float32(draw) * np.float32(len(places))), len(places) - 1)]
 
 
+@pytest.mark.slow
 def test_donors_are_of_the_predicted_class_in_half_of_the_steps() -> None:
     """Where a donor is, the label has nothing but the guess and the donor's class; to four standard errors."""
     steps, same = 24, 0

@@ -172,6 +172,7 @@ def test_special_cases() -> None:
         torch.testing.assert_close(grads, its_grads, rtol=1e-4, atol=1e-5, msg=str(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", range(5))
 def test_ranks_are_one(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when more images count on one rank than on the other, or none does."""

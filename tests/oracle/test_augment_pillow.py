@@ -109,6 +109,7 @@ def test_weak_is_torchvisions(size: tuple[int, int], mode: str, shift: int) -> N
     assert differing(view(pack(torch.from_numpy(images)), draw), expected) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_kekmodel_sequence(size: tuple[int, int], mode: str) -> None:
@@ -128,6 +129,7 @@ def test_kekmodel_sequence(size: tuple[int, int], mode: str) -> None:
     assert torch.equal(pixels, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_cutout_view(mode: str) -> None:
     images = photos(24, 37, mode)

@@ -168,6 +168,7 @@ def google(draw: Any, shift: int, side: int) -> One:
     return one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("kind", ["ra", "rac", "r4_15_50"])
 def test_google_sequence(kind: str, case: tuple[int, int, str]) -> None:
@@ -181,6 +182,7 @@ def test_google_sequence(kind: str, case: tuple[int, int, str]) -> None:
     assert differing(view, images, draw, google(draw, 4, side)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize(("policy", "cutout"), [("cifar", True), ("svhn", False)])
 def test_autoaugment_sequence(policy: str, cutout: bool, case: tuple[int, int, str]) -> None:
@@ -216,6 +218,7 @@ def leedoyup(draw: Any, shift: int) -> One:
     return one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_leedoyup_sequence(case: tuple[int, int, str]) -> None:
     images = photos(*case)[:N]
@@ -242,6 +245,7 @@ def filled(img: Image.Image, op: Op, value: float) -> Image.Image:
     return img.transform(img.size, Image.Transform.AFFINE, six, fillcolor=fill)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_imagenet_sequence(case: tuple[int, int, str]) -> None:
     images = photos(*case)[:N]
@@ -281,6 +285,7 @@ CTA: dict[Op, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cta_imagenet_sequence(case: tuple[int, int, str]) -> None:
     images = photos(*case)[:N]

@@ -100,6 +100,7 @@ def by_pillow(file: str | Path, numbers: Any, side: int) -> Any:
     return small[:, ::-1] if numbers[0] < 0.5 else small
 
 
+@pytest.mark.slow
 def test_both_views_are_of_one_crop_that_pillow_makes_too(config: Train) -> None:
     trainer = trainer_of(config)
     loader, source = trainer.batches, load_source(config.data)
@@ -121,6 +122,7 @@ def test_both_views_are_of_one_crop_that_pillow_makes_too(config: Train) -> None
     assert 0.2 < np.mean(mirrored) < 0.8
 
 
+@pytest.mark.slow
 def test_a_crop_without_flip_is_never_mirrored(config: Train) -> None:
     trainer = trainer_of(replace(config, data=replace(config.data, crop="area")))
     numbers = trainer.batches.crops(0, 1)

@@ -322,6 +322,7 @@ def test_all_stays_finite(data: dict[str, Any], chosen: dict[str, Any]) -> None:
         assert float(prior.sum()) == pytest.approx(1, abs=1e-6) and float(prior.min()) >= 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(data=st.composite(extreme)(), weighting=st.sampled_from(["released", "weighted", "likelihood"]))
 def test_shares_that_vanish_are_the_smallest_float(data: dict[str, Any], weighting: Any) -> None:

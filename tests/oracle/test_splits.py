@@ -147,6 +147,7 @@ def test_nested_and_without_repeats(labels: list[int], seed: int, data: st.DataO
     assert sorted(interleaved_order(y)) == list(range(len(y)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(2, 8), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_balanced_takes_as_many_of_each(classes: int, each: int, seed: int) -> None:

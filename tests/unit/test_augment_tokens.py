@@ -238,6 +238,7 @@ def test_probe_begins_with_a_weak_view(short: Callable[..., Train]) -> None:
         assert all(np.ascontiguousarray(a).tobytes() in stored for a in pixels) == known
 
 
+@pytest.mark.slow
 def test_rates_know_how_probes_went_four_steps_later(short: Callable[..., Train]) -> None:
     """So that no step waits for the one before; the original's worker processes are as late."""
     t = trainer(short, strong="cta", steps=12)

@@ -212,6 +212,7 @@ def test_shift_must_fit(make_view: Any, shift: int) -> None:
         make_view((3, 8, 12), flip=True, shift=shift)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
 @settings(deadline=None, max_examples=40)
 def test_shift_is_numpys_reflection(h: int, w: int, data: st.DataObject) -> None:

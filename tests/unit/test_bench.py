@@ -112,6 +112,7 @@ def test_a_sample_has_no_device_time_on_the_cpu() -> None:
 # ---- exactness comes first
 
 
+@pytest.mark.slow
 def test_our_views_equal_pillows() -> None:
     images = subjects.photos(64, 24)
     for name, preset in pillow.POLICIES.items():
@@ -119,6 +120,7 @@ def test_our_views_equal_pillows() -> None:
         assert found == {"views": 128, "differing": 0}
 
 
+@pytest.mark.slow
 def test_one_wrong_pixel_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(picture: Any, value: float) -> Any:
         picture = picture.copy()

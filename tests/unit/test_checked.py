@@ -194,6 +194,7 @@ def test_frozen_and_fields_of_a_subclass_are_checked_too() -> None:
         Derived().size = 2  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @given(
     low=st.integers(-5, 5),
     width=st.integers(1, 5),

@@ -53,6 +53,7 @@ def test_the_files_are_run_where_nothing_is_done_about_them(folder: Path) -> Non
     assert ran(folder) == "signal "
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("searched")
 def test_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "FROM", 1)

@@ -133,6 +133,7 @@ def test_suspects_are_those_of_cleanlab() -> None:
     assert places.tolist() == CLEANLAB and (others != y[places]).all()
 
 
+@pytest.mark.slow
 def test_labels_that_were_changed_are_found() -> None:
     x, axis = blobs()
     x, axis = np.concatenate([x, x + 0.01, x - 0.01]), np.tile(axis, 3)

@@ -98,6 +98,7 @@ def test_load_gives_the_same_classifier(fitted: fl.Classifier, digits: Digits) -
     assert not np.array_equal(raw.predict_proba(digits.images[:30]), fitted.predict_proba(digits.images[:30]))
 
 
+@pytest.mark.slow
 def test_fit_leaves_no_files_where_none_were_asked_for(
     digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_picture_files(photos: Path, short: Callable[..., Train]) -> None:
     assert classifier.score([str(p) for p in test], [5] * 4 + [2] * 4) == 1.0
 
 
+@pytest.mark.slow
 def test_files_are_read_for_the_training_as_for_the_prediction(
     tmp_path: Path, short: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +229,7 @@ def test_score_wants_a_label_for_each_image(fitted: fl.Classifier, digits: Digit
         fitted.score(digits.images[:0], np.empty(0, int))
 
 
+@pytest.mark.slow
 def test_one_file_a_folder_and_pictures_of_any_size(photo_run: Any, photos: Path) -> None:
     clf = fl.load(photo_run.path)
     files = sorted((photos / "test").rglob("*.png"))

@@ -38,6 +38,7 @@ def test_json_round_trip_of_every_algorithm(name: str) -> None:
     assert set(values["algorithm"]) == {"name"} | {f.name for f in dataclasses.fields(ALGORITHMS[name])}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     lr=st.floats(1e-8, 1e6),

@@ -34,6 +34,7 @@ def says(guess: Any, classes: int = 3, sure: float = 9.0) -> Any:
     return sure * np.eye(classes)[guess]
 
 
+@pytest.mark.slow
 def test_agreement_of_both_clusterings_by_pairs_and_entropies() -> None:
     """A fifth of the images are predicted otherwise than their blob: every pair of images, and every cell, counted."""
     features, blob = blobs()

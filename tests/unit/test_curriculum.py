@@ -113,6 +113,7 @@ def test_resumed_in_the_middle(strong: str, tmp_path: Path) -> None:
         torch.testing.assert_close(weights, expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_what_cannot_be(short: Callable[..., Train]) -> None:
     def refused(config: Callable[[], Any]) -> str:
         with pytest.raises(ValueError) as caught:

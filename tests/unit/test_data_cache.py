@@ -122,6 +122,7 @@ def test_broken_pictures_are_tried_again(photos: Path, decoded: list[int]) -> No
     assert values(photos) == [10, 11, 12, 20, 21, 22]
 
 
+@pytest.mark.slow
 def test_many_may_write_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     images = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8, 1)

@@ -34,6 +34,7 @@ def test_folders_are_taken_whole(text: str) -> None:
     assert parse(text) == DataName(text, None, None, None, folder=True)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["digits", "cifar10", "cifar100"]),
     st.none() | st.integers(0, 2**32 - 1),
@@ -75,6 +76,7 @@ def test_a_folder_without_separator_is_recognised(tmp_path: Path, monkeypatch: p
         parse("photos")
 
 
+@pytest.mark.slow
 def test_a_name_is_checked_without_loading_torch() -> None:
     code = "import sys, fewlabels.data.names as n; n.parse('cifar10.3@40'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

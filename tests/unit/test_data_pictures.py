@@ -146,6 +146,7 @@ def test_exif_rotation(tmp_path: Path, orientation: int, suffix: str) -> None:
     assert np.array_equal(read.images[0], TURN[orientation](stored)) and read.notes == ()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24))
 def test_fit_is_torchvisions_resize_and_centre_crop(height: int, width: int, side: int) -> None:
@@ -154,6 +155,7 @@ def test_fit_is_torchvisions_resize_and_centre_crop(height: int, width: int, sid
     assert np.array_equal(np.asarray(fit(image, side)), np.asarray(expected))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(1, 24))
 def test_fit_always_gives_the_size(height: int, width: int, h: int, w: int) -> None:

@@ -282,6 +282,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         decode(tmp_path / "round.png", 3, None)
 
 
+@pytest.mark.slow
 def test_a_picture_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (8192, 8192)).save(tmp_path / "x.png")
     monkeypatch.setattr("fewlabels.data.pictures.host_memory", lambda: 256 << 20)

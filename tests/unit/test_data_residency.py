@@ -345,6 +345,7 @@ def test_the_same_batches_wherever_the_images_live(short: Callable[..., Train], 
                 assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_each_rank_gathers_its_own_rows(short: Callable[..., Train], photos: Path) -> None:
     whole, *ranks = (trainer(short, photos, "host") for _ in range(3))
     for rank, t in enumerate(ranks):

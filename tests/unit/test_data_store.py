@@ -42,6 +42,7 @@ def test_a_store_may_be_empty() -> None:
     assert len(store) == 0 and store.nbytes == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 70), st.integers(0, 2**40), st.integers(0, 2**63))
 def test_every_epoch_is_a_permutation(n: int, batch: int, first: int, seed: int) -> None:

@@ -90,6 +90,7 @@ def test_the_known_checksum_of_castagnoli() -> None:
     assert masked_crc([b"123456789"]).tolist() == [((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.binary(max_size=200), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=4))
 def test_examples_go_both_ways(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[bytes, int]]) -> None:

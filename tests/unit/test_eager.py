@@ -77,6 +77,7 @@ print([name for name in ("torch._dynamo", "torch._inductor", "sympy", "sklearn",
     assert done.stdout.splitlines()[-1] == "[]" and (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_determinism_is_put_back(before: bool, deterministic: bool, short: Any, tmp_path: Path) -> None:

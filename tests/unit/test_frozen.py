@@ -252,6 +252,7 @@ def test_who_beats_labels_only(labels: str, votes: str, spreading: str, taken: s
     assert frozen.supported(thrice, 10) == taken  # the same answers again say no more
 
 
+@pytest.mark.slow
 def test_what_is_held_back_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each label is predicted once in each repetition, by what was fitted without it."""
     x, y = clusters(60, classes=3)

@@ -91,6 +91,7 @@ def test_interleave_of_three() -> None:
     assert mixed[2] == [20, 21, 22, 23, 24, 25, 6, 7, 8, 9]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(batch=st.integers(0, 20), n=st.integers(1, 6))
 def test_interleave_is_its_own_inverse_and_loses_nothing(batch: int, n: int) -> None:

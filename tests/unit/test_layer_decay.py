@@ -106,6 +106,7 @@ def test_nets_that_cannot_say_their_layers(name: str) -> None:
         make_optimizer(net, fl.Optim(layer_decay=0.5), CPU)
 
 
+@pytest.mark.slow
 def test_layers_learn_at_their_own_rates_under_the_schedule(short: Callable[..., fl.Train]) -> None:
     """The step's rate times d^(depth + 1 - layer); the logged rate is that of the head."""
     config = short(

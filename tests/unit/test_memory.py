@@ -38,6 +38,7 @@ def test_the_last_value_of_each_image(writes: list[list[tuple[int, float]]]) -> 
         assert kept.values[row].tolist() == [value, -value]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 9), max_size=6))
 def test_the_last_rows(sizes: list[int]) -> None:
@@ -69,6 +70,7 @@ class Refreshed(FixMatch):
 seen_by: list[torch.Tensor] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_pass_over_the_unlabeled_set(short: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, world: int) -> None:
     seen_by.clear()

@@ -396,6 +396,7 @@ def test_same_padding_of_stride_2() -> None:
     assert F.conv2d(row, conv.weight, stride=2, padding=1)[0, 0, 1].tolist() == [1.0, 6.0, 12.0]  # PyTorch
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     height=st.integers(1, 12),

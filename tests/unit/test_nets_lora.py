@@ -33,6 +33,7 @@ def adapted(name: str, *, alpha: float | None = None, moved: bool = True) -> nn.
     return net.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
@@ -54,6 +55,7 @@ def test_layers(name: str, layers: int) -> None:
     assert len(lora.layers(net)) == layers
 
 
+@pytest.mark.slow
 def test_trained_values_of_a_vit_s() -> None:
     """rank (in + out) of qkv, proj, fc1 and fc2: 4 (384 + 1152 + 384 + 384 + 384 + 1536 + 1536 + 384) in 12 blocks."""
     with torch.device("meta"):
@@ -62,6 +64,7 @@ def test_trained_values_of_a_vit_s() -> None:
     assert sum(p.numel() for n, p in net.named_parameters() if lora.is_bypass(n)) == 294_912
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_merged_and_not(name: str) -> None:

@@ -147,12 +147,14 @@ def test_position_embedding_is_resampled(tmp_path: Path) -> None:
     assert "state_dict" not in net.backbone.pretrained_cfg  # the file's tensors are not carried about
 
 
+@pytest.mark.slow
 def test_vit_of_the_size_of_the_images() -> None:
     net = nets.build("timm:vit_tiny_patch16_224", classes=10, shape=(3, 32, 48)).eval()
     assert net.backbone.pos_embed.shape == (1, 1 + 2 * 3, 192)
     assert net(torch.zeros(1, 3, 32, 48)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_dropout_before_the_head_and_bn_momentum() -> None:
     torch.manual_seed(0)
     net = nets.build("timm:resnet18", classes=3, shape=(3, 32, 32), dropout=0.5, bn_momentum=0.02)
@@ -183,6 +185,7 @@ def test_weights_of_another_net(tmp_path: Path, name: str) -> None:
     refused(state | {"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "layer1.0.conv1.weight")
 
 
+@pytest.mark.slow
 def test_a_misfit_names_a_key_of_the_file_and_one_of_the_net(tmp_path: Path) -> None:
     def reason(state: dict[str, Tensor], name: str = "timm:test_resnet") -> str:
         torch.save(state, tmp_path / "w.pth")
@@ -199,6 +202,7 @@ def test_a_misfit_names_a_key_of_the_file_and_one_of_the_net(tmp_path: Path) -> 
     assert reason(state, "wrn-10-1") == "stem.weight is missing, and conv1.0.weight is not part of the net"
 
 
+@pytest.mark.slow
 def test_files_of_weights(tmp_path: Path) -> None:
     """Plain, inside a training's dictionary, of a DataParallel net, of a run's averaged weights."""
     torch.manual_seed(0)

@@ -62,6 +62,7 @@ class Holder:
             os.kill(self.helper, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     holder = Holder(tmp_path / "run")
     before = (tmp_path / "run" / ".lock").read_bytes()
@@ -88,6 +89,7 @@ def test_within_one_process_too(tmp_path: Path) -> None:
     assert tmp_path.is_dir() and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forks", [False, True])
 def test_kill_9_frees_the_folder(tmp_path: Path, forks: bool) -> None:
     """A child of the killed one that lives on, a helper of some library, must not keep it."""

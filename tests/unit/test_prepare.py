@@ -32,6 +32,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
 
 
+@pytest.mark.slow
 def test_the_shorter_side_is_as_asked_and_small_files_are_copied(root: Path, tmp_path: Path) -> None:
     before = pictures(root)
     made = prepare(root, tmp_path / "new", 50)
@@ -65,6 +66,7 @@ def test_the_manifest_and_the_checksums_say_what_is_there(root: Path, tmp_path: 
             assert [picture.height, picture.width] == size
 
 
+@pytest.mark.slow
 def test_a_training_reads_the_new_folder_as_the_old_one(root: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     prepare(root, tmp_path / "other/imagenet", 40)
@@ -159,6 +161,7 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(root: Path, tmp_path: Path
         prepare(root, tmp_path / "new", 50)
 
 
+@pytest.mark.slow
 def test_the_command(root: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     to = tmp_path / "new"
     said = command("data", "convert", root, to, "--image-size", 50, "--dry-run")

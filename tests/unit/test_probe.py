@@ -63,6 +63,7 @@ def test_confusion_prior_inverts_what_can_be_inverted() -> None:
     np.testing.assert_allclose(est.confusion_prior(confusion, mean), best, atol=0.01)
 
 
+@pytest.mark.slow
 def test_to_simplex_is_the_nearest_point() -> None:
     for seed in range(5):
         x = np.random.default_rng(seed).normal(size=3)
@@ -193,6 +194,7 @@ def test_clean_data_have_no_problem() -> None:
     assert [found([10, 10, 10], [200, 200, 200, 0], seed).named for seed in range(5)] == [()] * 5
 
 
+@pytest.mark.slow
 def test_missing_not_at_random() -> None:
     f = found([24, 5, 3], [200, 200, 200, 0])
     assert f.named == ("missing not at random",)
@@ -201,12 +203,14 @@ def test_missing_not_at_random() -> None:
     assert f.differ[0] == pytest.approx(24 / 32 - 1 / 3, abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_long_tail_in_both() -> None:
     f = found([40, 8, 3], [400, 80, 30, 0])
     assert f.named == ("long tail",)
     assert f.ratio[0] > 2
 
 
+@pytest.mark.slow
 def test_strangers_and_their_share() -> None:
     f = found([15, 15, 15], [100, 100, 100, 300])
     assert f.named == ("strangers",)

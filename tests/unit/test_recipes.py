@@ -280,6 +280,7 @@ def test_realmix(name: str, data: str) -> None:
     assert {key: found[key] for key in expected} == expected
 
 
+@pytest.mark.slow
 def test_short_recipes_have_one_optimizer_and_short_ramps() -> None:
     for data, lr, steps in (("digits@40", 0.1, 500), ("photos/", 0.03, 3000)):
         for name in ALGORITHMS.keys() - {"frozen"}:  # which has no steps
@@ -371,6 +372,7 @@ def test_bypasses_have_rates_of_their_own(data: str) -> None:
     assert difference(head, plain) == {"net.pretrained": True, "net.train": "head", "optim.lr": 0.003}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["timm:tf_efficientnet_lite0", "torchvision:resnet18"])
 def test_a_folder_s_recipe_leaves_the_library_s_batch_norm(net: str) -> None:
     """What a net moves its statistics by is the library's, with learned weights too."""

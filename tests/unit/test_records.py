@@ -116,6 +116,7 @@ def answers(command: Command, run: Path) -> dict[str, Any]:
 ODD: tuple[Harm, ...] = (fifo, endless, folder, nowhere, deep, huge)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "data.json", "split.json", "metrics.jsonl"])
 @pytest.mark.parametrize("harm", ODD, ids=lambda harm: harm.__name__)
 def test_what_is_no_file_is_refused(command: Command, runs: Path, name: str, harm: Harm) -> None:
@@ -128,6 +129,7 @@ def test_what_is_no_file_is_refused(command: Command, runs: Path, name: str, har
         assert said["predict"].code == 2 and name in said["predict"].sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "harm"),
     [
@@ -163,6 +165,7 @@ def test_files_of_a_sister(command: Command, runs: Path, name: str) -> None:
         assert said[which].code == 2 and "does not belong to" in said[which].sentence and name in said[which].sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["sister", "other"])
 def test_checkpoints_of_another_run(command: Command, runs: Path, whose: str) -> None:
     stop(runs / "run")
@@ -238,6 +241,7 @@ def test_a_checkpoint_under_another_name(runs: Path) -> None:
         Run(runs / "run").checkpoint().meta()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version(command: Command, runs: Path) -> None:
     stop(runs / "run")
     for meta in (runs / "run" / "checkpoints").glob("*/meta.json"):
@@ -249,6 +253,7 @@ def test_a_checkpoint_of_an_earlier_version(command: Command, runs: Path) -> Non
     assert said["report"].code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [None, 1, 3, "2", [], True])
 def test_a_checkpoint_with_weights_in_another_format(command: Command, runs: Path, form: Any) -> None:
     """Of the net alone, as before models had heads; or of a version that is yet to come."""
@@ -299,6 +304,7 @@ def changed(*keys: Any, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -430,6 +436,7 @@ def test_metrics_of_a_sister(runs: Path) -> None:
         read(runs / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [
@@ -474,6 +481,7 @@ def test_reading_at_most_so_much(tmp_path: Path) -> None:
         regular.read_bytes(tmp_path / "a", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["own", "foreign"])
 def test_lines_after_the_end_of_a_finished_run(command: Command, runs: Path, more: str) -> None:
     """They would change medians, and the accuracy that a report shows."""

@@ -217,6 +217,7 @@ def test_what_was_whole_before_an_interruption_stays_and_nothing_is_half_there(
     assert {p.name for p in home.iterdir()} == {"cells", "copies.json", "lock"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(1, 5))
 def test_a_process_that_is_killed_leaves_whole_files_and_the_next_copies_the_rest(
     bucket: str, local: Path, turn: int, monkeypatch: pytest.MonkeyPatch

@@ -191,6 +191,7 @@ def test_a_mean_needs_every_value(tmp_path: Path) -> None:
     assert group["mean"]["seconds"] is None and group["mean"]["accuracy"] == 10
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
 def test_deviation_is_that_of_a_sample(values: list[float]) -> None:

@@ -118,6 +118,7 @@ def test_a_run_on_tar_files_has_the_bits_of_one_on_the_files_also_after_a_stop(
     assert weights(fl.resume(tmp_path / "tars")) == weights(files)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     names=st.lists(
@@ -343,6 +344,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return tar_of(tmp_path_factory.mktemp("whole"), {"a": "0", "b": "1", "c": "0"}).read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(cut=st.integers(1, 10240))
 def test_of_a_file_that_is_cut_off_there_is_all_or_nothing(
@@ -409,6 +411,7 @@ def test_a_broken_picture_in_a_tar_file_is_left_out_as_one_in_a_file(tmp_path: P
 # ---- commands
 
 
+@pytest.mark.slow
 def test_a_set_of_tar_files_is_checked_and_looked_at_before_a_recipe_is_chosen(
     command: Callable[..., Any], both: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -420,6 +423,7 @@ def test_a_set_of_tar_files_is_checked_and_looked_at_before_a_recipe_is_chosen(
     assert said.code != 0 and "there is no file" in said.sentence
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_tar_files_and_a_folder_again(
     command: Callable[..., Any], photos: Path, tmp_path: Path
 ) -> None:

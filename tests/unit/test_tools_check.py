@@ -53,6 +53,7 @@ def test_overlap_and_twins_of_a_known_set() -> None:
     assert result["conflicts"] == [["a (cat)", "b (dog)"]]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(("labeled", "unlabeled", "test")), st.integers(0, 5)), max_size=30))
 def test_overlap_is_what_a_double_loop_finds(rows: list[tuple[str, int]]) -> None:
