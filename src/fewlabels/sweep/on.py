@@ -29,7 +29,8 @@ class On(Checked):
     gpus: Annotated[float | None, Range(0, 64)] = None
     """GPUs of a run (Ray takes parts of one); default 1, with --device cpu none."""
     cpus: Annotated[int | None, Range(1, 1024)] = None
-    """CPU cores of a run, which are its threads unless OMP_NUM_THREADS says otherwise; default 4."""
+    """CPU cores of a run, which are its threads unless OMP_NUM_THREADS says otherwise; default 4, with
+    Ray no more than its largest node has."""
     memory: Annotated[float | None, Range(0, None, low_open=True)] = None
     """GB of memory of a run; default: what the cluster gives."""
     time: str | None = None

@@ -42,9 +42,11 @@ class Ray:
             signal.signal(signal.SIGTERM, before)
         if on.gpus is None and not self.ray.cluster_resources().get("GPU"):
             gpus = 0
-        self.cpus, self.gpus = on.cpus or 4, gpus if on.gpus is None else on.gpus
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        self.cpus, self.gpus = on.cpus or min(4, largest or 4), gpus if on.gpus is None else on.gpus
         need = {"CPU": self.cpus, "GPU": self.gpus, **resources}
-        if not any(all(node["Resources"].get(k, 0) >= n for k, n in need.items() if n) for node in self.ray.nodes()):
+        if not any(all(node.get(k, 0) >= n for k, n in need.items() if n) for node in nodes):
             words = ", ".join(f"{n:g} {k}" for k, n in need.items() if n)
             print(f"note: no node of the Ray cluster has {words} by now: the runs wait for one", file=sys.stderr)
         memory = None if on.memory is None else int(on.memory * 10**9)
