@@ -26,9 +26,10 @@ from bench.record import commit
 from fewlabels.algorithms.frozen import NAMES, Methods, cross_validated, report, supported
 from fewlabels.algorithms.linear import unit
 from fewlabels.config.resolve import load_source, pixel_statistics, resolve, resolve_data, split_of
+from fewlabels.runtime.device import pick_device
 from fewlabels.training import fitting
 from fewlabels.training.recorder import device_name
-from fewlabels.training.step import Trainer, pick_device
+from fewlabels.training.step import Trainer
 from fewlabels.types import Known
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@
 `make` writes one of the sets below as FOLDER/labeled/CLASS and FOLDER/test/CLASS: it clones the repository, or reads a
 clone that is there (a bare one will do). No picture is part of this project. `run` is `fewlabels train --data FOLDER`
 with 10 labels of each class, and the other kinds of trainings below; each finished one adds a line to
-results/photos.jsonl, and what is there is not done again. The first draw of a size reads and decodes everything anew, the
-others find features on the disk; with --cache FOLDER all draws do, if they are there.
+results/photos.jsonl, and what is there is not done again. The first draw of a size reads and decodes everything anew,
+the others find features on the disk; with --cache FOLDER all draws do, if they are there.
 """
 
 from __future__ import annotations
@@ -188,7 +188,9 @@ def main() -> int:
     running = commands.choices["run"]
     running.add_argument("--sizes", type=int, nargs="+", default=[128])
     running.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
-    running.add_argument("--kinds", nargs="+", choices=KINDS, default=["default"], metavar="KIND", help=", ".join(KINDS))
+    running.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=["default"], metavar="KIND", help=", ".join(KINDS)
+    )
     running.add_argument("--cache", metavar="FOLDER", help="where decoded pictures and features are kept")
     running.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the jsonl file")
     options = parser.parse_args()

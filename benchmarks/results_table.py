@@ -44,9 +44,9 @@ TASKS = {
     ),
     "tail": (
         "Digits with a long tail",
-        "Of labels (20 of class 0, 1 of class 9, 72 in all) and unlabeled images (518) alike; the "
-        "360 test images have none. FixMatch with each part of `--imbalance` and by CReST, all with their defaults; the "
-        "seconds of generations are those of the last. A draw of the labels for each seed.",
+        "Of labels (20 of class 0, 1 of class 9, 72 in all) and unlabeled images (518) alike; the 360 test images have "
+        "none. FixMatch with each part of `--imbalance` and by CReST, all with their defaults; the seconds of "
+        "generations are those of the last. A draw of the labels for each seed.",
     ),
     **{
         f"foreign{share}": (
@@ -99,12 +99,12 @@ how often it took which. A draw of the labels for each n, as many of each class.
 PHOTOS = """\
 What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
 is [frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each
-such run reports, too. The other rows are what else a CPU can do in some minutes: the same net tuned in 100 steps, on the
-labels alone, by [self-training](algorithms/self-training.md) with two teachers, and by
-[FixMatch](algorithms/fixmatch.md#on-a-pretrained-net) with its usual settings and with SWIFT's cures; and FixMatch and its
-supervised baseline from scratch. 10 labels of each class, a draw for each n; CPU minutes are those of a run, in brackets
-with decoded pictures and features on the disk. The sets are folders of photographs in public repositories, made by
-`python benchmarks/photos.py make`.
+such run reports, too. The other rows are what else a CPU can do in some minutes: the same net tuned in 100 steps, on
+the labels alone, by [self-training](algorithms/self-training.md) with two teachers, and by
+[FixMatch](algorithms/fixmatch.md#on-a-pretrained-net) with its usual settings and with SWIFT's cures; and a small net
+from scratch, by FixMatch and on the labels alone. 10 labels of each class, a draw for each n; CPU minutes are those of
+a run, in brackets with decoded pictures and features on the disk. The sets are folders of photographs in public
+repositories, made by `python benchmarks/photos.py make`.
 """
 NOTE = """\
 Difference: to the baseline with the same seed, in percentage points. The baseline is the better one of the two
@@ -278,12 +278,20 @@ def photographs(records: Sequence[Record]) -> str:
     return "\n".join([markdown(Table(head, rows), left=(0, 2, 6)), facts, "```bash", *commands, "```\n"])
 
 
+PARTS = {"--missing", "--openset", "--percent-mask", "--imbalance", "--generations"}
+"""Options that make a row of their own."""
+
+
 def _label(record: Record) -> str:
     """The algorithm; the supervised one with its views, of which there are two rows, as of FixMatch."""
     options = record["options"].split()
     views = f", {options[options.index('--view') + 1]} views" if "--view" in options else ""
     passes = ", weak pass apart" if "separate-weak" in options else ""
-    parts = " ".join(options) if {"--missing", "--openset", "--percent-mask", "--imbalance", "--generations"} & set(options) else ""
+    parts = (
+        " ".join(options)
+        if {"--missing", "--openset", "--percent-mask", "--imbalance", "--generations"} & set(options)
+        else ""
+    )
     return f"{record['algorithm']}{views}{passes} {parts}".rstrip()
 
 

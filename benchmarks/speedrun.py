@@ -23,8 +23,8 @@ from algorithms import run as train
 from bench.record import commit, machine
 from fewlabels.config.plain import to_dict
 from fewlabels.config.recipes import recipe
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.words import duration
-from fewlabels.training.step import pick_device
 
 ROOT = Path(__file__).parents[1]
 DRAW = "speedrun.json"

@@ -12,7 +12,7 @@ import torch
 from bench.measure import Tick
 from fewlabels.runtime.allocator import keep_freed_memory
 from fewlabels.runtime.checked import Checked, Range
-from fewlabels.training.step import pick_device
+from fewlabels.runtime.device import pick_device
 
 Stages: TypeAlias = Callable[[str], AbstractContextManager[Tick]]
 """``with stages("timing") as tick`` shows a bar that ``tick(done, total)`` moves."""

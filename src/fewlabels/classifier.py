@@ -31,6 +31,7 @@ from fewlabels.inference.predict import decoded_chunks, pictures
 from fewlabels.runs.extract import Extract
 from fewlabels.runs.run import Run
 from fewlabels.runtime import streams
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.urls import is_url
@@ -38,7 +39,6 @@ from fewlabels.runtime.words import first, seconds_of, unknown
 from fewlabels.training.budget import Budget, with_steps
 from fewlabels.training.log import reading
 from fewlabels.training.loop import Output, train
-from fewlabels.training.step import pick_device
 
 
 class Classifier:

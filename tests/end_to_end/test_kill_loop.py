@@ -25,8 +25,9 @@ import torch
 import fewlabels as fl
 from fewlabels.report.story import tell
 from fewlabels.report.write import rendered
+from fewlabels.runs.folder import PAGE
 from fewlabels.runs.owner import Lock, Taken
-from fewlabels.runs.run import PAGE, Run, RunError
+from fewlabels.runs.run import Run, RunError
 
 FORK: Any = multiprocessing.get_context("fork")
 KILLS = int(os.environ.get("FEWLABELS_KILLS", "10"))

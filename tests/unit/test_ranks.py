@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from fewlabels.runtime import parallel, ranks
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.ranks import Line, Lost, Place, meet, place
-from fewlabels.training.step import pick_device
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 GOOD = {

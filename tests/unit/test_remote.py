@@ -36,7 +36,8 @@ from fewlabels.data.archives import DataUnavailable
 from fewlabels.data.names import parse
 from fewlabels.data.remote import here
 from fewlabels.data.sources import load
-from fewlabels.runs.run import RunError, run_name
+from fewlabels.runs.folder import run_name
+from fewlabels.runs.run import RunError
 from fewlabels.runtime import screen
 from fewlabels.runtime.urls import bare, is_url, stem_of
 from serving import in_a_thread

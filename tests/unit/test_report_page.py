@@ -28,7 +28,8 @@ from fewlabels.report.numbers import Counts, against, distance, in_use, margin
 from fewlabels.report.pictures import SIDE, encoded
 from fewlabels.report.story import tell
 from fewlabels.report.write import LARGEST, rendered
-from fewlabels.runs.run import EVIDENCE, PAGE, Run
+from fewlabels.runs.folder import EVIDENCE, PAGE
+from fewlabels.runs.run import Run
 from fewlabels.runtime.streams import visible
 
 HOSTILE = [

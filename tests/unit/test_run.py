@@ -18,7 +18,8 @@ import fewlabels as fl
 from fewlabels.config.settings import Data, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
-from fewlabels.runs.run import Checkpoint, Run, RunError, free_folder, run_name
+from fewlabels.runs.folder import free_folder, run_name
+from fewlabels.runs.run import Checkpoint, Run, RunError
 from fewlabels.runtime import files
 
 WEIGHTS = {

@@ -17,8 +17,9 @@ from fewlabels import nets
 from fewlabels.config.settings import Ema, Optim, Train
 from fewlabels.data.source import Source, Style
 from fewlabels.data.split import make_split
+from fewlabels.runtime.device import pick_device, pick_precision
 from fewlabels.training.optim import Average, learning_rate, make_optimizer
-from fewlabels.training.step import Trainer, pick_device, pick_precision
+from fewlabels.training.step import Trainer
 from fewlabels.types import Losses
 
 CPU = torch.device("cpu")
@@ -134,7 +135,7 @@ def test_adam_by_hand(name: Literal["adam", "adamw"], beta2: float) -> None:
             w[i] -= 0.1 * m[i] / (1 - 0.8**t) / (np.sqrt(v[i] / (1 - beta2**t)) + eps)
         optimizer.step()
     for expected, p in zip(w, module.parameters(), strict=True):
-        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-5)
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_accuracy_of_the_pseudo_labels_is_that_of_the_ones_that_count(short: Callable[..., Train]) -> None:

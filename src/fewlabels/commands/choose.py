@@ -18,9 +18,9 @@ from fewlabels.inference.criteria import CRITERIA, criteria, mean_ranks, outputs
 from fewlabels.inference.model import load_predictor
 from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import files, streams
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.screen import Screen, print_line
 from fewlabels.training.log import bar
-from fewlabels.training.step import pick_device
 
 HEADINGS = {
     "ami": "AMI",

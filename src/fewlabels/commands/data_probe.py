@@ -16,12 +16,12 @@ from fewlabels.config.resolve import load_source
 from fewlabels.config.settings import Data
 from fewlabels.datatools import probe as probing
 from fewlabels.inference.features import SIDE
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.streams import visible
 from fewlabels.runtime.words import first
 from fewlabels.training.log import bar
-from fewlabels.training.step import pick_device
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from fewlabels.inference.model import load_predictor
 from fewlabels.report.numbers import MATRIX
 from fewlabels.runs.curves import main_part
 from fewlabels.runs.run import Run
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.screen import Screen
 from fewlabels.runtime.streams import visible
 from fewlabels.training.statistics import labeled_batches, recompute_statistics
-from fewlabels.training.step import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

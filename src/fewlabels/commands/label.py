@@ -27,9 +27,9 @@ from fewlabels.report import tasks
 from fewlabels.report.tasks import Question
 from fewlabels.runs.run import Run
 from fewlabels.runtime import files
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.training.log import bar
-from fewlabels.training.step import pick_device
 
 By = Literal["margin", "entropy", "k-centre", "typical", "disagreement"]
 

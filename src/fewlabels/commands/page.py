@@ -15,9 +15,9 @@ from fewlabels.report.story import Story, tell
 from fewlabels.report.write import rendered
 from fewlabels.runs.report import DamagedRun, read
 from fewlabels.runs.run import Run, RunError
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.regular import real
 from fewlabels.training.log import bar
-from fewlabels.training.step import pick_device
 
 
 def write(paths: Sequence[Path], target: Path) -> int:

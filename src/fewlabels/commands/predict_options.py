@@ -17,9 +17,9 @@ from fewlabels.inference.predict import Picture, listed, pictures
 from fewlabels.inference.tables import Form
 from fewlabels.runs.run import Run
 from fewlabels.runtime import regular
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.regular import expanded
 from fewlabels.sweep.on import On
-from fewlabels.training.step import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

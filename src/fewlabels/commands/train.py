@@ -22,7 +22,8 @@ from fewlabels.data.imagenets import FOLDERS
 from fewlabels.data.names import parse as parse_name
 from fewlabels.data.sources import default_root
 from fewlabels.datatools.listing import present
-from fewlabels.runs.run import PAGE, Run
+from fewlabels.runs.folder import PAGE
+from fewlabels.runs.run import Run
 from fewlabels.runtime import parallel, ranks, streams
 from fewlabels.runtime.regular import expanded
 from fewlabels.runtime.words import seconds_of

@@ -26,7 +26,8 @@ from fewlabels.inference.model import PIXELS_PER_BATCH, Predictor, load_predicto
 from fewlabels.report.pictures import Picture, encoded, encoded_sheet
 from fewlabels.report.sheet import Columns, sheet, views_of
 from fewlabels.runs import records
-from fewlabels.runs.run import EVIDENCE, Run, RunError
+from fewlabels.runs.folder import EVIDENCE
+from fewlabels.runs.run import Run, RunError
 
 FORMAT = 1
 """Of evidence.json."""

@@ -9,8 +9,8 @@ from fewlabels.report.markup import Markup, joined, name, section, table, tag, t
 from fewlabels.report.page import accuracy_series, doctor, document, tiles
 from fewlabels.report.rows import COMPARED, HEADINGS, LEGEND, compares, constants, group_cells, run_cells, word
 from fewlabels.report.story import Story, sound
+from fewlabels.runs.folder import PAGE
 from fewlabels.runs.report import Entry, groups
-from fewlabels.runs.run import PAGE
 
 OWN = "`fewlabels report RUN --html FILE` makes its own page."
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from fewlabels.report.page import page
 from fewlabels.report.several import several
 from fewlabels.report.story import Story, sound, tell
+from fewlabels.runs.folder import PAGE
 from fewlabels.runs.report import Entry
-from fewlabels.runs.run import PAGE, Run
+from fewlabels.runs.run import Run
 
 LARGEST = 3 * 2**20
 """Bytes of a page: one that would have more leaves its pictures out."""

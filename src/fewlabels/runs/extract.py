@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fewlabels.runs.folder import EVIDENCE, SETTINGS
 from fewlabels.runs.records import NotWritten
-from fewlabels.runs.run import EVIDENCE, SETTINGS, Run
+from fewlabels.runs.run import Run
 from fewlabels.runtime import files, regular
 
 KEPT = (*SETTINGS, "metrics.jsonl", "result.json", EVIDENCE)

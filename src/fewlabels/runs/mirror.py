@@ -8,7 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from fewlabels.runs.run import SETTINGS, VOTES, Run
+from fewlabels.runs.folder import SETTINGS, VOTES
+from fewlabels.runs.run import Run
 from fewlabels.runtime import parallel, regular
 
 READ = (*SETTINGS, VOTES, "metrics.jsonl", "result.json")

@@ -37,56 +37,15 @@ from torch import Tensor
 
 import fewlabels
 from fewlabels.config.plain import from_dict, to_dict
-from fewlabels.config.settings import Train, algorithm_name
-from fewlabels.data.names import stem
+from fewlabels.config.settings import Train
 from fewlabels.data.split import Split
 from fewlabels.runs import records
 from fewlabels.runs.checkpoint import Checkpoint, checkpoint_name
+from fewlabels.runs.folder import LITTER, PARTS, WHOLE, clear, free_folder, has_begun, is_run
 from fewlabels.runs.records import NotWritten, RunError
 from fewlabels.runtime import files, regular
 
-__all__ = ["Checkpoint", "NotWritten", "Run", "RunError", "free_folder", "run_name"]
-
-SETTINGS = ("split.json", "data.json", "config.json")
-"""Files from before the first step, in the order in which they are removed: config.json shows that it is a run."""
-
-VOTES = "votes.npy"
-"""What the teachers of a run say of its unlabeled images."""
-
-NEXT_PREDICTIONS, NEXT_SPLIT = "next-predictions.csv", "next-split.json"
-"""What a generation of CReST says of its unlabeled images, and the labels that the next one has of that."""
-
-FOUND = ("foreign",)
-"""Names of the `Findings` of algorithms."""
-
-TABLE, SHEET = ".csv", ".png"
-"""Suffixes of the files that tell them."""
-
-EVIDENCE, PAGE = "evidence.json", "report.html"
-"""What the finished model says of the pictures that it is measured on, and the page about the run."""
-
-WHOLE = "weights.safetensors"
-"""The whole averaged model after the last step, of a run whose checkpoints hold what learns only."""
-
-PARTS = (
-    "result.json",
-    PAGE,
-    EVIDENCE,
-    *(name + end for name in FOUND for end in (TABLE, SHEET)),
-    WHOLE,
-    "baseline",
-    "checkpoints",
-    "tensorboard",
-    "metrics.jsonl",
-    VOTES,
-    NEXT_SPLIT,
-    NEXT_PREDICTIONS,
-    *SETTINGS,
-)
-"""Files and folders of a run, which go when it is replaced; whatever else lies in the folder stays."""
-
-LITTER = (".lock", *(f".{name}.tmp" for name in PARTS))
-"""Names of further files that a killed process may leave."""
+__all__ = ["Checkpoint", "NotWritten", "Run", "RunError"]
 
 
 class Run:
@@ -130,7 +89,7 @@ class Run:
         settings = {"fewlabels": fewlabels.__version__, "train": to_dict(config), "baseline": baseline}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _clear(path)
+            clear(path)
             # First, as it is what `check_free` knows a run by: one that was killed right here can be overwritten.
             files.write_json(path / "config.json", settings)
             files.write_file(path / "split.json", split.to_json().encode())
@@ -138,7 +97,7 @@ class Run:
             (path / "checkpoints").mkdir()
         except OSError as error:
             with contextlib.suppress(OSError):
-                _clear(path)
+                clear(path)
             raise NotWritten(f"cannot write the run folder {path}: {error.strerror or error}") from None
         return cls(path, (type(config.algorithm),))
 
@@ -150,17 +109,17 @@ class Run:
             what = "a link to nowhere" if path.is_symlink() and not path.exists() else "a file"
             raise RunError(f"cannot make the run folder {path}: {what} of that name exists")
         names = {p.name for p in path.iterdir()} - {*LITTER} if path.is_dir() else set()
-        if not names or (_is_run(path) and names <= {*PARTS} and not _has_begun(path)):
+        if not names or (is_run(path) and names <= {*PARTS} and not has_begun(path)):
             return
         if not overwrite:
             raise RunError(f"{path} exists and is not empty; name another --out, or add --overwrite")
-        if not _is_run(path):
+        if not is_run(path):
             why = "its config.json is not that of a run" if "config.json" in names else "it has no config.json"
             raise RunError(f"{path} is not a run folder ({why}), so --overwrite leaves it")
 
     def discard(self) -> None:
         """Take away what `create` and the first moments of a training wrote."""
-        _clear(self.path)
+        clear(self.path)
 
     @property
     def config(self) -> Train:
@@ -381,35 +340,6 @@ class Run:
             self.finish({**content, "compared": {**compared, name: accuracy}})
 
 
-def _is_run(path: Path) -> bool:
-    """Whether the folder's config.json is that of a run, however damaged, and not another program's."""
-    try:
-        records.settings(path)
-    except RunError:
-        return any(os.path.lexists(path / name) for name in PARTS if name != "config.json")
-    return True
-
-
-def _has_begun(path: Path) -> bool:
-    """Whether a run has more to show than its settings."""
-    saved = [p for p in (path / "checkpoints").glob("*") if not p.name.startswith(".")]
-    records_ = path / "metrics.jsonl"
-    return (
-        bool(saved)
-        or any(os.path.lexists(path / n) for n in ("result.json", "baseline"))
-        or (os.path.lexists(records_) and not (records_.is_file() and records_.stat().st_size == 0))
-    )
-
-
-def _clear(path: Path) -> None:
-    """Remove a run, so that what is left when this is killed is still one that can be replaced."""
-    for part in (path / name for name in (*PARTS, *LITTER[1:])):
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
-
-
 def _describes(data: Mapping[str, Any]) -> bool:
     """Whether data.json has what a model needs, and in the right form."""
     if not {"classes", "shape", "mean", "std"} <= data.keys():
@@ -424,17 +354,3 @@ def _describes(data: Mapping[str, Any]) -> bool:
     if len(data["mean"]) != shape[0] or len(data["std"]) != shape[0] or not all(map(math.isfinite, numbers)):
         return False
     return values is None or (isinstance(values, list) and len(values) == len(classes))
-
-
-def run_name(train: Train) -> str:
-    """`DATA-ALGORITHM-sSEED`, the folder name of a run that was given none."""
-    return f"{stem(train.data.name)}-{algorithm_name(train.algorithm)}-s{train.seed}"
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
-    path, n = parent / name, 1
-    while os.path.lexists(path):
-        n += 1
-        path = parent / f"{name}-{n}"
-    return path

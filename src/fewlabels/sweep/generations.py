@@ -26,13 +26,14 @@ from fewlabels.data.splitfile import as_json
 from fewlabels.inference.model import load_predictor, logits_of
 from fewlabels.inference.predict import chunk_of
 from fewlabels.inference.tables import Form, Rows, csv
+from fewlabels.runs.folder import NEXT_PREDICTIONS, NEXT_SPLIT
 from fewlabels.runs.owner import Lock, owning
-from fewlabels.runs.run import NEXT_PREDICTIONS, NEXT_SPLIT, Run, RunError
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime.checked import Checked, Range
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.fields import Main
 from fewlabels.sweep.plan import Job, holds, job_of, root_of
 from fewlabels.training.loop import Say
-from fewlabels.training.step import pick_device
 
 LEAST = 0.5
 

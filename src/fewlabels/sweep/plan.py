@@ -18,17 +18,18 @@ from fewlabels.config.resolve import resolve_data
 from fewlabels.config.settings import Train, algorithm_name
 from fewlabels.data import names
 from fewlabels.data.split import Split, read_split
+from fewlabels.runs.folder import run_name
 from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE
-from fewlabels.runs.run import Run, RunError, run_name
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import interrupt, parallel
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import teaching
 from fewlabels.training.afterwards import leave_page
 from fewlabels.training.loop import Output, changed, resume, supervised, train
-from fewlabels.training.step import pick_device
 
 MOST = 1000
 """More runs than anyone wants: a slip such as 1..50000 is refused before anything is made of it."""

@@ -18,9 +18,10 @@ from fewlabels.data.protocol import Options
 from fewlabels.data.residency import choose
 from fewlabels.data.source import FACTS, OnDemand, Source, Style
 from fewlabels.data.split import make_split, read_split
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.words import about, amount
 from fewlabels.training import curriculum
-from fewlabels.training.step import Trainer, parameters, pick_device
+from fewlabels.training.step import Trainer, parameters
 
 SAMPLE = 48
 """Images of a measured step on the CPU, about; a GPU measures whole steps."""

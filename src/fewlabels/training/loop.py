@@ -29,11 +29,13 @@ from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.inference.body import check_body, facts_of, with_body
 from fewlabels.runs.checkpoint import Checkpoint, check_tensors
+from fewlabels.runs.folder import VOTES, free_folder, run_name
 from fewlabels.runs.mirror import mirrored
 from fewlabels.runs.owner import Lock, owning
 from fewlabels.runs.records import FREE_TO_CHANGE, PLACES
-from fewlabels.runs.run import VOTES, Run, RunError, free_folder, run_name
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import interrupt, parallel
+from fewlabels.runtime.device import pick_device
 from fewlabels.runtime.interrupt import Interrupted
 from fewlabels.runtime.regular import expanded
 from fewlabels.training import curriculum, fitting, reference, teaching, trackers
@@ -44,7 +46,7 @@ from fewlabels.training.log import Progressing, reading, said_once
 from fewlabels.training.pace import measure
 from fewlabels.training.recorder import RunRecorder
 from fewlabels.training.relief import relief
-from fewlabels.training.step import Trainer, pick_device
+from fewlabels.training.step import Trainer
 from fewlabels.training.summary import summary
 from fewlabels.training.switches import own_generator, switched
 from fewlabels.training.transfer import learned_scale, provenance, weights_file

@@ -18,7 +18,8 @@ from fewlabels.config.settings import algorithm_name
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
 from fewlabels.runs.curves import curve
-from fewlabels.runs.run import SHEET, TABLE, NotWritten, Run
+from fewlabels.runs.folder import SHEET, TABLE
+from fewlabels.runs.run import NotWritten, Run
 from fewlabels.runtime import parallel
 from fewlabels.runtime.words import reason
 from fewlabels.training import log, trackers

@@ -23,7 +23,8 @@ from fewlabels.config.settings import Train
 from fewlabels.data.split import Split
 from fewlabels.inference.model import PIXELS_PER_BATCH, Predictor, decoding_of, load_predictor, logits_of
 from fewlabels.runs import records
-from fewlabels.runs.run import VOTES, Run, RunError
+from fewlabels.runs.folder import VOTES
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime import parallel, regular
 from fewlabels.runtime.regular import expanded, real
 from fewlabels.training.log import Progressing, reading

@@ -10,7 +10,8 @@ from fewlabels.config.settings import Net, Train
 from fewlabels.inference.body import held
 from fewlabels.nets import learned
 from fewlabels.runs.checkpoint import Checkpoint
-from fewlabels.runs.run import WHOLE, Run, RunError
+from fewlabels.runs.folder import WHOLE
+from fewlabels.runs.run import Run, RunError
 from fewlabels.runtime.regular import expanded
 
 
