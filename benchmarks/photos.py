@@ -62,6 +62,7 @@ SETS = {
 
 LEARNED = "--net timm:tf_efficientnet_lite0 --net.pretrained True"
 STEPS = "--steps 100 --eval-every 100 --batch 16"
+FEWER = "--steps 60 --eval-every 60 --batch 16 --uratio 1 --no-baseline"
 """Of a learned net: a minute or two of one core at 64 pixels."""
 CURES = "--net.head probe --optim adamw --optim.lr 1e-4 --optim.body 0.01 --temperature 0.01 --loss-temperature 0.07"
 """SWIFT's, docs/algorithms/fixmatch.md."""
@@ -70,8 +71,8 @@ KINDS = {
     "default": "",
     "tuned": f"supervised {LEARNED} --net.head probe {STEPS}",
     "self-training": f"self-training {LEARNED} --net.head probe {STEPS} --teacher-seeds 1 2",
-    "FixMatch": f"fixmatch {LEARNED} {STEPS} --uratio 2 --no-baseline",
-    "FixMatch with cures": f"fixmatch {LEARNED} {CURES} {STEPS} --uratio 2 --tau 0.8 --no-baseline",
+    "FixMatch": f"fixmatch {LEARNED} {FEWER}",
+    "FixMatch with cures": f"fixmatch {LEARNED} {CURES} {FEWER} --tau 0.8",
     "from scratch": "fixmatch --baseline --net small-16 --batch 16 --uratio 3 --steps 150",
 }
 """What is trained, as the words behind `fewlabels train`."""

@@ -99,7 +99,7 @@ how often it took which. A draw of the labels for each n, as many of each class.
 PHOTOS = """\
 What `fewlabels train --data FOLDER` comes to on a CPU, where the weights of EfficientNet-Lite0 are at hand: the recipe
 is [frozen](algorithms/frozen.md). Beside it logistic regression on the same features with the labels only, which each
-such run reports, too. The other rows are what else a CPU can do in some minutes: the same net tuned in 100 steps, on
+such run reports, too. The other rows are what else a CPU can do in some minutes: the same net tuned in some steps, on
 the labels alone, by [self-training](algorithms/self-training.md) with two teachers, and by
 [FixMatch](algorithms/fixmatch.md#on-a-pretrained-net) with its usual settings and with SWIFT's cures; and a small net
 from scratch, by FixMatch and on the labels alone. 10 labels of each class, a draw for each n; CPU minutes are those of

@@ -294,7 +294,7 @@ def _store(here: Place) -> Store:
             waiting([0])
             time.sleep(0.2)
     make: Callable[..., Store] = dist.TCPStore  # type: ignore[attr-defined]
-    options = {"timeout": timedelta(seconds=20), "wait_for_workers": False}
+    options = {"timeout": timedelta(seconds=ANSWER * 2 / 3), "wait_for_workers": False}  # so that its thread ends soon
     try:
         return _in_time(ANSWER, lambda: make(here.address, here.port, here.world, server, **options))
     except (RuntimeError, TimeoutError) as error:
