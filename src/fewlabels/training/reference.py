@@ -40,7 +40,7 @@ def compared(
     if pictures.name != source.name or len(pictures.images) != len(source.images):
         return {}  # the folder has just changed
     shape = pictures.shape
-    body = learned_body(net, shape, device, pixel_statistics(replace(config, net=frozen), pictures))
+    body = learned_body(net, shape, device, pixel_statistics(Train(data=config.data, net=frozen), pictures))
     part = measured(source, split)
     images = pictures.test_images if part.test else pictures.images
     with (
