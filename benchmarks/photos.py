@@ -70,7 +70,7 @@ CURES = "--net.head probe --optim adamw --optim.lr 1e-4 --optim.body 0.01 --temp
 KINDS = {
     "default": "",
     "tuned": f"supervised {LEARNED} --net.head probe {STEPS}",
-    "self-training": f"self-training {LEARNED} --net.head probe {STEPS} --teacher-seeds 1 2",
+    "self-training": f"self-training {LEARNED} --net.head probe {STEPS} --teacher-seeds 1,2",
     "FixMatch": f"fixmatch {LEARNED} {FEWER}",
     "FixMatch with cures": f"fixmatch {LEARNED} {CURES} {FEWER} --tau 0.8",
     "from scratch": "fixmatch --baseline --net small-16 --batch 16 --uratio 3 --steps 150",
