@@ -48,6 +48,10 @@ train fixmach
 train has no algorithm 'fixmach'; did you mean fixmatch? {KNOWN}
 train extra words
 train has no algorithm 'extra' {KNOWN}
+train fixmatch --seeds 0 1 2
+train has no option that 1 is a further value of; several seeds are one word, 0..4 or 0,2
+train fixmatch --steps 10 20
+train has no option that 20 is a further value of; several seeds are one word, 0..4 or 0,2
 train fixmatch mixmatch
 train takes one algorithm, and 'mixmatch' is a second one
 train --tau 0.9 mixmatch

@@ -211,6 +211,8 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
         kind = "algorithm" if positional else "argument"
         if positional and _is_data(word):
             return f"{command} has no algorithm {word!r}; data are named with --data {word}"
+        if positional and _NUMBER.fullmatch(word):
+            return f"{command} has no option that {word} is a further value of; several seeds are one word, 0..4 or 0,2"
         return f"{command} has no {kind} {unknown(word, positional)}"
     given = word.partition("=")[0]
     option = given.replace("_", "-")
@@ -229,6 +231,9 @@ def _unknown(word: str, cls: type, named: str | None, default: object, prog: str
         if near := close(option.lstrip("-"), [name.lstrip("-") for name in known_here]):
             return f"{command} has no option {given}{did_you_mean(f'--{name}' for name in near)}"
     return f"{command} has no option {given}"
+
+
+_NUMBER = re.compile(r"[+-]?\d[\d.,e+-]*")
 
 
 def _is_data(word: str) -> bool:
