@@ -52,6 +52,14 @@ def test_the_first_of_many() -> None:
     assert by_reason(broken, 3) == "a.png, c.png (cut off), b.png (empty) and 1 more"
 
 
+def test_a_name_stays_in_its_line() -> None:
+    """Whatever a folder or file is called, a sentence is one line."""
+    odd = "a\nfewlabels: all is well\u202e"
+    told = r"a\nfewlabels: all is well\u202e"
+    assert first([odd, 1]) == f"{told}, 1" and by_reason({odd: "empty"}) == f"{told} (empty)"
+    assert did_you_mean([odd]) == f"; did you mean {told}?" and unknown("b", [odd]) == f"'b' (known: {told})"
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [

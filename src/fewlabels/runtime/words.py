@@ -1,4 +1,7 @@
-"""Pieces of sentences for people: names that may have been meant, the first few of many, amounts, lengths of time."""
+"""Pieces of sentences for people: names that may have been meant, the first few of many, amounts, lengths of time.
+
+A name stays in its line, whatever it holds (`streams.visible`): one sentence is one line.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+
+from fewlabels.runtime.streams import visible
 
 
 def close(word: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -19,7 +24,7 @@ def close(word: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -
 
 def did_you_mean(names: Iterable[str]) -> str:
     """``"; did you mean X or Y?"``, or nothing if there is no name."""
-    text = " or ".join(names)
+    text = " or ".join(_line(name) for name in names)
     return f"; did you mean {text}?" if text else ""
 
 
@@ -35,13 +40,17 @@ def unknown(word: str, known: Iterable[str], remark: str | None = None) -> str:
     """
     names = list(known)
     hint = nearest(word, names) if remark is None else f"; {remark}"
-    return f"{word!r}{hint} (known: {', '.join(names)})" if names else f"{word!r}{hint}"
+    return f"{word!r}{hint} (known: {', '.join(map(_line, names))})" if names else f"{word!r}{hint}"
 
 
 def first(items: Sequence[object], most: int = 10) -> str:
     """The first items for a sentence: ``a, b, c and 7 more``."""
-    text = ", ".join(str(item) for item in items[:most])
+    text = ", ".join(map(_line, items[:most]))
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
+
+
+def _line(name: object) -> str:
+    return visible(str(name), lines=False)
 
 
 def reason(error: BaseException) -> str:
@@ -53,7 +62,7 @@ def by_reason(broken: Mapping[str, str], most: int = 10) -> str:
     """The first files that are no use, and why, for a sentence: ``a.png, b.png (cut off), c.png (empty) and 7 more``"""
     files: dict[str, list[str]] = {}
     for file, reason in list(broken.items())[:most]:
-        files.setdefault(reason, []).append(file)
+        files.setdefault(reason, []).append(_line(file))
     text = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in files.items())
     return text if len(broken) <= most else f"{text} and {len(broken) - most} more"
 
