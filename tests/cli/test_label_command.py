@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -125,6 +126,15 @@ def test_answers_become_a_split_and_a_training(
     run, before = fl.Run(tmp_path / "run"), fl.Run(digits_run.path)
     assert run.split == new and run.config.net.name == before.config.net.name and run.config.batch == 16
     assert run.result["accuracy"] == pytest.approx(before.result["accuracy"], abs=2)
+
+
+def test_the_lineage_knows_the_file(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    """By the bytes on the disk, as sha256sum does, the mark that a spreadsheet puts before them too."""
+    answers = tmp_path / "a.csv"
+    answers.write_text(f"path;label\n{photos}/labeled/red/0.png;blue\n", "utf-8-sig")
+    assert command("label", photo_run.path, "--answers", answers, "-o", tmp_path / "s.json").code == 0
+    (origin,) = read_split(tmp_path / "s.json").lineage
+    assert origin["sha256"] == hashlib.sha256(answers.read_bytes()).hexdigest()
 
 
 def test_a_label_may_be_changed(photo_run: Any, photos: Path, command: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewlabels.data.find import read_text
+from fewlabels.data.find import read_hashed
 from fewlabels.data.listing import short
 from fewlabels.data.source import Source
 from fewlabels.data.split import Split
@@ -77,13 +76,12 @@ def read_answers(path: Path | str) -> Told:
     """
     file = expanded(path)
     try:
-        text = read_text(file)
+        text, digest = read_hashed(file)
         found = list(_tasks(text) if file.suffix.lower() == ".json" else _lines(text))
     except OSError as error:
         raise ValueError(f"the answers {str(path)!r} cannot be read: {error.strerror}") from None
     except (csv.Error, RecursionError, ValueError) as error:
         raise ValueError(f"{path} is no file of answers: {error}") from None
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     answers = [answer for answer in found if answer.label]
     return Told(answers, len(found) - len(answers), digest, file.parent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,17 @@ def read_text(path: Path) -> str:
     Raises OSError where there is none (a pipe or a device too: reading one could take for ever), ValueError where it
     is no such text.
     """
+    return text_of(regular.read_bytes(path, regular.LARGEST_TEXT))
+
+
+def read_hashed(path: Path) -> tuple[str, str]:
+    """`read_text`, and the SHA-256 (hex) of the file: its bytes, which `sha256sum` takes too."""
     data = regular.read_bytes(path, regular.LARGEST_TEXT)
+    return text_of(data), hashlib.sha256(data).hexdigest()
+
+
+def text_of(data: bytes) -> str:
+    """`read_text` of a file's bytes."""
     name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
     try:
         return data.decode(encoding)

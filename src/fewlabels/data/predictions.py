@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.find import read_text
+from fewlabels.data.find import read_hashed
 from fewlabels.data.listing import short
 from fewlabels.data.source import Source
 from fewlabels.data.split import COUNTS, Split
@@ -153,7 +152,7 @@ def _most(counts: list[int], each: int) -> str:
 def _guesses(
     source: Source, path: Path | str, least: float, each: int | None, ranked: bool
 ) -> tuple[list[Guess], int, str]:
-    """The predictions in a file that name a class, how many do not, and the SHA-256 of the file's text.
+    """The predictions in a file that name a class, how many do not, and the SHA-256 of the file.
 
     ranked: whether they are put in order by their confidence.
     """
@@ -163,13 +162,13 @@ def _guesses(
     if each is not None and each < 0:
         raise ValueError(f"the predictions of each class must be at least 0 (as many as the fewest), got {each}")
     try:
-        text = read_text(file)
+        text, digest = read_hashed(file)
         guesses, unsure = _read(text, source, file.parent, least > 0 or ranked)
     except OSError as error:
         raise ValueError(f"the predictions {str(path)!r} cannot be read: {error.strerror}") from None
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None
-    return guesses, unsure, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return guesses, unsure, digest
 
 
 def tail_rule(tail: float, least: float = 0.0) -> str:
