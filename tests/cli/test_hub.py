@@ -271,3 +271,10 @@ def test_the_card_has_the_report_s_numbers(digits_run: Trained) -> None:
     per_class = run.metrics("eval")[-1]["test"]["ema"]["per_class"]
     for name, recall in per_class.items():
         assert re.search(rf"^\| {name} \| \d+ \| \d+ \| {recall:.1f} \|", made, re.M)
+
+
+def test_the_card_says_where_other_weights_were_measured(digits_run: Trained) -> None:
+    """A run that was killed is measured at one step, and keeps the weights of another."""
+    story = tell(digits_run.path)
+    told = "The model was measured after 120 steps, and the weights here are those after 100."
+    assert told in card(story, "me/x", step=100) and "measured after" not in card(story, "me/x", step=120)

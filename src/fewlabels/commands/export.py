@@ -119,7 +119,7 @@ def _to_hub(command: Command, name: str) -> int:
     with tempfile.TemporaryDirectory(prefix="fewlabels-hub-") as folder:
         path = Path(folder) / "model"
         done = hub.bundle(run, path, images)
-        readme = card(tell(run.path), name, licence)
+        readme = card(tell(run.path), name, licence, run.checkpoint().step)
         files.write_file(path / "README.md", readme.encode("utf-8", "backslashreplace"))
         print(f"for {name}: {_checked(done, which)}")
         for file in hub.contents(path):

@@ -24,12 +24,14 @@ def text(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", plain)
 
 
-def card(story: Story, repository: str, licence: str = "") -> str:
+def card(story: Story, repository: str, licence: str = "", step: int | None = None) -> str:
     """The card.
 
     Args:
         repository: OWNER/NAME, for the command that uses the model.
         licence: of the weights; empty where none is known, which the card says.
+        step: the weights are those after it; a run that was stopped may have been measured before or after, which the
+            card says then. None: they are those that were measured.
     """
     shape, classes = story.data["shape"], story.classes
     parts = [
@@ -44,7 +46,7 @@ def card(story: Story, repository: str, licence: str = "") -> str:
         "these classes, also where it is none of them. How good the model is on other pictures nobody has measured: "
         "try it on your own before you rely on it.",
         "## Numbers",
-        *_numbers(story),
+        *_numbers(story, step),
         "## Data",
         *_data(story),
         "## Licence",
@@ -71,7 +73,7 @@ def _listed(classes: Sequence[str]) -> str:
     return ", ".join(text(c) for c in classes[:SHOWN]) + rest
 
 
-def _numbers(story: Story) -> list[str]:
+def _numbers(story: Story, step: int | None) -> list[str]:
     """Accuracy, calibration, a table of classes."""
     scores, part, counts = story.scores, story.part, story.counts
     if scores is None or part is None:
@@ -87,7 +89,9 @@ def _numbers(story: Story) -> list[str]:
     rows.append(("mean F1 of the classes", f"{scores['macro_f1']:.1f} %"))
     if story.evidence is not None:
         rows.append(("expected calibration error", f"{story.evidence['ece']:.1f} %"))
-    out = [_table(("", ""), rows)]
+    out, measured = [_table(("", ""), rows)], story.evaluations[-1]["step"]
+    if step not in (None, measured):
+        out.append(f"The model was measured after {measured:,} steps, and the weights here are those after {step:,}.")
     if counts is not None:
         labels = story.split["class_counts"]
         by_class = [
