@@ -151,8 +151,31 @@ def test_the_option_names_what_the_run_has() -> None:
     assert rate.option == "--optim.lr 0.0003" and "The learning rate is 0.1" in rate.text
     uneven = case(counts=swallowing(0.9), labeled=[100, 5, 5, 5], pool=None)
     assert "--imbalance adjust" in findings(uneven)[0].option
+    (big,) = findings(case(settings={"batch": 512}))
+    (alone,) = findings(case(settings={"batch": 512}, logged=dict.fromkeys(("loss_u", "mask", "pseudo_accuracy"))))
+    assert big.option == "--batch 32, and more --uratio" and alone.option == "--batch 32"
     wild = case(counts=swallowing(0.9), classes=["\x1b[31m", "b", "c", "d"])
     assert "The class \\x1b[31m swallows" in findings(wild)[0].text
+
+
+def test_an_option_can_be_followed() -> None:
+    """`predict --calibrate` needs validation pictures; a learned body that is left as it is need not be left so."""
+    sure = {"surplus": 20.0, "logged": {"pseudo_accuracy": None}}
+    (without,) = findings(case(**sure))
+    assert without.option.startswith("some labels for validation (--data.valid), by which `fewlabels predict --calib")
+    checked = {**evaluation(100, 90.0), "valid": {"ema": scores(90.0, 60), "raw": scores(90.0, 60)}}
+    (held,) = findings(case(**sure, evaluations=[checked]))
+    assert held.option.startswith("`fewlabels predict --calibrate` for the numbers, and")
+    learned = {"net.pretrained": "learned.pth", "net.train": "head"}
+    (known,) = findings(case(tests=[50.0] * 5, settings=learned))
+    assert known.name == "by heart" and "--net.train" not in known.option and "fewlabels label RUN" in known.option
+
+
+def test_a_fit_knows_its_labels_by_heart() -> None:
+    """Ten labels a class among 1,280 features: a linear layer tells them apart, whatever they are."""
+    fitted = {"settings": {"steps": 0, "net.train": "head"}, "tests": [60.0], "logs": [], "unlabeled": 1000}
+    assert names(case(**fitted)) == []
+    assert names(case(tests=[60.0])) == ["by heart"]
 
 
 def test_it_says_what_it_could_not_look_at() -> None:
@@ -169,6 +192,11 @@ def test_it_says_what_it_could_not_look_at() -> None:
     assert unseen(own) == [
         "whether the pseudo-labels are right: the true classes of the unlabeled pictures are not known"
     ]
+    none = case(logged={"pseudo_accuracy": None, "mask": 0.0})
+    assert unseen(none) == ["whether the pseudo-labels are right: no unlabeled picture counted"]
+    late = case()
+    late = replace(late, logs=[{k: v for k, v in r.items() if r["step"] > 80 or k[:2] != "ps"} for r in late.logs])
+    assert unseen(late) == ["whether the pseudo-labels are right: they counted at fewer than 3 log points"]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from fewlabels.report.numbers import Counts, distance, in_use
+from fewlabels.report.numbers import Counts, distance, in_use, unjudged
 from fewlabels.runs.curves import main_part
 from fewlabels.runtime.streams import visible
 
@@ -143,7 +143,10 @@ def overconfident(case: Case) -> Finding | None:
         f"The net is {case.surplus:.0f} points surer of its answers than they are right "
         f"({tested[0]:.1f} % of {tested[1]} pictures)."
     )
-    how = "`fewlabels predict --calibrate` for the numbers, and for the guesses " + _steadier(case)
+    numbers = "`fewlabels predict --calibrate` for the numbers"
+    if case.last("valid") is None:
+        numbers = "some labels for validation (--data.valid), by which `fewlabels predict --calibrate` corrects it"
+    how = f"{numbers}, and for the guesses {_steadier(case)}"
     return Finding("overconfident", text, case.surplus, how)
 
 
@@ -206,14 +209,16 @@ def other_shares(case: Case) -> Finding | None:
 
 def by_heart(case: Case) -> Finding | None:
     tested, train = case.tested(), case.last("train")
-    if tested is None or train is None or train - tested[0] < 25:
-        return None
+    if tested is None or train is None or train - tested[0] < 25 or not case.settings["steps"]:
+        return None  # a last layer that is fitted to many features knows its few labels always
     text = (
         f"The labeled pictures are known by heart ({train:.0f} % right), others are not: {tested[0]:.1f} % of "
         f"{tested[1]} are right."
     )
     how = "more labels, learned weights (--net.pretrained), or a smaller --net"
-    if case.settings.get("net.pretrained"):
+    if case.settings.get("net.train") == "head":
+        how = "more labels (`fewlabels label RUN` says of which pictures), or a larger learned net"
+    elif case.settings.get("net.pretrained"):
         how = "more labels, or --net.train head, which leaves the learned body as it is"
     return Finding("by heart", text, train - tested[0], how)
 
@@ -272,9 +277,9 @@ def batch(case: Case) -> Finding | None:
         return Finding("batch", text, size, "--batch 16 or more")
     if size > 4 * labels:
         text = f"A batch of {size} shows each of the {labels} labeled pictures {size / labels:.0f} times in every step."
-        return Finding(
-            "batch", text, size, f"--batch {max(8, 2 ** round(math.log2(max(labels, 8))))}, and more --uratio"
-        )
+        how = f"--batch {max(8, 2 ** round(math.log2(max(labels, 8))))}"
+        more = ", and more --uratio" if any("loss_u" in r for r in case.logs) else ""
+        return Finding("batch", text, size, how + more)
     return None
 
 
@@ -347,5 +352,6 @@ def unseen(case: Case) -> list[str]:
     if case.counts is None:
         out.append("what the classes are taken for: the pictures are not at hand")
     if case.late("pseudo_accuracy") is None and in_use(case.logs) is not None:
-        out.append("whether the pseudo-labels are right: the true classes of the unlabeled pictures are not known")
+        why = unjudged(case.logs) or "they counted at fewer than 3 log points"
+        out.append(f"whether the pseudo-labels are right: {why}")
     return out

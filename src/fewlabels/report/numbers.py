@@ -75,6 +75,16 @@ def in_use(logs: Iterable[Mapping[str, Any]]) -> str | None:
     return next((name for name in IN_USE if name in logged), None)
 
 
+def unjudged(logs: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the log does not say how often the pseudo-labels are right, a clause; None where it does, or has none."""
+    share = in_use(logs)
+    if share is None or any("pseudo_accuracy" in record for record in logs):
+        return None
+    if not any(record.get(share) for record in logs):
+        return "no unlabeled picture counted"
+    return "the true classes of the unlabeled pictures are not known"
+
+
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
     """Total variation distance of two shares, given as amounts."""
     return sum(abs(x / sum(a) - y / sum(b)) for x, y in zip(a, b, strict=True)) / 2

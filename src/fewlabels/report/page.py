@@ -9,7 +9,7 @@ from fewlabels.data.split import COUNTS
 from fewlabels.report.charts import Series, calibration, curves
 from fewlabels.report.doctor import unseen
 from fewlabels.report.markup import Markup, joined, more, name, section, table, tag, typed
-from fewlabels.report.numbers import MATRIX, Counts, in_use, margin
+from fewlabels.report.numbers import MATRIX, Counts, in_use, margin, unjudged
 from fewlabels.report.story import PARTS, Story
 from fewlabels.report.style import STYLE
 from fewlabels.runtime.words import amount, duration
@@ -127,8 +127,8 @@ def course(story: Story) -> Markup:
         missing.append("the run has no evaluation yet")
     if not any("loss" in r for r in story.logs):
         missing.append("it has no log point yet")
-    if share and not any("pseudo_accuracy" in r for r in story.logs):
-        missing.append("how many pseudo-labels are right is not known: the unlabeled pictures have no known class")
+    if why := unjudged(story.logs):
+        missing.append(f"how many pseudo-labels are right is not known: {why}")
     notes = [tag("p", "; ".join(missing).capitalize(), ".", class_="faint")] if missing else []
     return section(title, tag("div", *charts, class_="charts"), *notes)
 
