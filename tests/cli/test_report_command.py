@@ -147,6 +147,19 @@ def test_damaged_runs_are_named_and_left_out(command: Callable[..., Any], runs: 
     assert command("report", runs).code == command("report", runs, "--csv").code == 1
 
 
+def test_what_lies_beside_runs_is_left_out(digits_run: Any, command: Callable[..., Any], tmp_path: Path) -> None:
+    """`runs/*` names the questions that `label RUN --page` has put there, too."""
+    questions, page = tmp_path / "run-label", tmp_path / "all.html"
+    questions.mkdir()
+    (questions / "label.csv").write_text("path,label\n")
+    page.touch()
+    said = command("report", digits_run.path, questions, page, "--json")
+    assert said.code == 1 and [row["path"] for row in strict(said.out)["runs"]] == [str(digits_run.path)]
+    why = "is not a run folder and has none below it: there is no config.json; it is left out"
+    assert said.err.splitlines() == [f"{questions} {why}", f"{page} is a file, and no run; it is left out"]
+    assert command("report", questions, page).code == command("report", digits_run.path, tmp_path / "none").code == 2
+
+
 def test_wrong_reports(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = command("report", tmp_path / "empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +49,25 @@ def main(args: list[str]) -> int:
         raise UsageError("report needs run folders, or a folder of runs such as runs/")
     if command.json and command.csv:
         raise UsageError("report prints either --json or --csv")
+    if command.html is not None and (command.json or command.csv or command.choose):
+        raise UsageError("--html writes a page: leave out --json, --csv and --choose")
+    paths, others = _paths(command.runs)
+    for sentence in others:
+        print(f"{sentence}; it is left out", file=sys.stderr)
+    return max(_reported(command, paths), 1 if others else 0)
+
+
+def _reported(command: Command, paths: Sequence[Path]) -> int:
+    """The report in the form that was asked for; the exit status."""
     if command.html is not None:
-        if command.json or command.csv or command.choose:
-            raise UsageError("--html writes a page: leave out --json, --csv and --choose")
         from fewlabels.commands.page import write  # with torch, which a report does without
 
-        return write(_paths(command.runs), expanded(command.html))
+        return write(paths, expanded(command.html))
     if command.choose:
         from fewlabels.commands.choose import show  # with torch, which a report does without
 
-        return show(_paths(command.runs), "json" if command.json else "csv" if command.csv else "table")
-    entries, damaged = _read(command.runs)
+        return show(paths, "json" if command.json else "csv" if command.csv else "table")
+    entries, damaged = _read(paths)
     together = groups(entries)
     if command.json:
         print(json.dumps({"runs": [entry.row for entry in entries], "groups": together}, indent=1, allow_nan=False))
@@ -69,19 +78,31 @@ def main(args: list[str]) -> int:
     return left_out(damaged)
 
 
-def _paths(folders: Sequence[str]) -> list[Path]:
-    """Every run once, in the order of the folders."""
+def _paths(folders: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Every run once, in the order of the folders, and a sentence for each name that leads to none.
+
+    Beside runs lie other things, such as the questions of `fewlabels label`, and runs/* names them too. Raises
+    ValueError for what is not there, and where no name leads to a run.
+    """
     paths: dict[Path, Path] = {}
-    for folder in folders:
-        for path in find(expanded(folder)):
-            paths.setdefault(real(path), path)
-    return list(paths.values())
+    others: list[str] = []
+    for folder in map(expanded, folders):
+        try:
+            for path in find(folder):
+                paths.setdefault(real(path), path)
+        except ValueError as error:
+            if len(folders) == 1 or not folder.exists():
+                raise
+            others.append(str(error))
+    if not paths:
+        raise UsageError(others[0])
+    return list(paths.values()), others
 
 
-def _read(folders: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    """Every run once, in the order of the folders, and a sentence for each that cannot be read."""
+def _read(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
+    """What the runs say, and a sentence for each that cannot be read."""
     entries, damaged = [], []
-    for path in _paths(folders):
+    for path in paths:
         try:
             entries.append(read(path))
         except DamagedRun as error:

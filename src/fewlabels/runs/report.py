@@ -71,7 +71,7 @@ def find(folder: Path) -> list[Path]:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror}")
 
     if not folder.is_dir():
-        raise ValueError(f"there is no run folder {folder}")
+        raise ValueError(f"{folder} is a file, and no run" if folder.exists() else f"there is no run folder {folder}")
     found = []
     for path, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(set(folders) - {"checkpoints", "tensorboard"})
