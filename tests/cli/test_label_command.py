@@ -385,6 +385,13 @@ def test_a_folder_with_labels_keeps_them(photos: Path, command: Callable[..., An
     wrong = fill(tmp_path / "b.csv", [(f"{root}/labeled/red/0.png", "red")])
     said = command("label", f"{root}/", "--answers", wrong, "-o", tmp_path / "u.csv")
     assert said.code == 2 and "is none of the pictures without a label" in said.sentence
+    # a table would be read otherwise, or not at all
+    name = f"{root}/unlabeled/red1.png"
+    for label, why in (("-1", "has a meaning of its own"), ("two\nlines", "is not text in one line")):
+        word = studio(tmp_path / "e.json", (name, [[label]]))
+        said = command("label", f"{root}/", "--answers", word, "-o", tmp_path / "u.csv")
+        assert said.code == 2 and f"a table holds no class {label!r}, which {why}: rename it" in said.sentence
+    assert not (tmp_path / "u.csv").exists()
 
 
 ODD = {

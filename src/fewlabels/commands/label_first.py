@@ -18,8 +18,10 @@ from fewlabels.config.choice import TINY
 from fewlabels.config.settings import Net
 from fewlabels.data.answers import agreed, aliases, read_answers, shown
 from fewlabels.data.contents import Picture, contents
+from fewlabels.data.listing import UNLABELED, short
 from fewlabels.data.pictures import Unreadable, header
 from fewlabels.data.source import Images, Progress
+from fewlabels.data.table import LONGEST_LABEL
 from fewlabels.datatools.features import LONGEST, patch_features
 from fewlabels.inference import choosing
 from fewlabels.inference.features import SIDE
@@ -159,6 +161,10 @@ def table_of(path: Path, answers: str, out: Path) -> str:
     rows: list[list[str]] = [["path", "label", "split"]]
     labels = Counter(answer.label for answer in known.values())
     labels.update(p.label for p in rest if p.part == "labeled" and p.label)
+    for label in labels:
+        if label in UNLABELED or shown(label) != label or len(label) > LONGEST_LABEL:
+            what = "has a meaning of its own" if label in UNLABELED else "is not text in one line"
+            raise ValueError(f"{answers}: a table holds no class {short(label)}, which {what}: rename it")
     if len(labels) < 2:
         names = first([shown(name) for name in labels]) or "none"
         raise ValueError(f"{answers}: a training needs answers of at least 2 classes, got {names}")

@@ -26,6 +26,9 @@ PARTS_ELSEWHERE = frozenset(
 )
 """Columns by which tables of other programs say what ``split`` says."""
 
+LONGEST_LABEL = 400
+"""Characters of a label."""
+
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -95,7 +98,7 @@ def rows_of(text: str, path: str, label: str, split: str = "") -> Iterator[tuple
 
     The last column may be missing. Raises ValueError, with the number of the line, where the text is no such table.
     """
-    longest = {path: 4000, label: 400, split: 20}
+    longest = {path: 4000, label: LONGEST_LABEL, split: 20}
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"line {line} holds a zero byte, so this is no text; save the table as CSV in UTF-8")
