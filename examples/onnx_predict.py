@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 model = onnxruntime.InferenceSession(sys.argv[1])
 said = model.get_modelmeta().custom_metadata_map
 classes, (height, width) = json.loads(said["classes"]), json.loads(said["size"])
+assert said["fit"] == "crop", f"this model's pictures are brought to its size by {said['fit']}, and not as below"
 for name in sys.argv[2:]:
     picture = ImageOps.exif_transpose(Image.open(name)).convert("L" if said["channels"] == "1" else "RGB")
     w, h = picture.size

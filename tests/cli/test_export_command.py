@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,21 @@ def test_onnx_is_the_default_and_lies_in_the_run(
     assert [row[1] for row in rows] == list(classifier.predict(every))
     np.testing.assert_allclose([float(row[2]) for row in rows], ours.max(1), atol=1.1e-5)
     file.unlink()
+
+
+@onnx
+def test_the_example_refuses_what_it_does_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that were padded in the training would be cut, and their numbers wrong."""
+    import onnxruntime
+
+    said = {"classes": '["a", "b"]', "size": "[8, 8]", "channels": "3", "fit": "pad"}
+    session = SimpleNamespace(get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=said))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: session)
+    monkeypatch.setattr(sys, "argv", ["onnx_predict.py", "m.onnx"])
+    with pytest.raises(AssertionError, match="brought to its size by pad"):
+        runpy.run_path(str(EXAMPLE))
+    said["fit"] = "crop"
+    runpy.run_path(str(EXAMPLE))
 
 
 def test_the_page_shows_the_example() -> None:
