@@ -189,6 +189,9 @@ class Net(Checked):
     """Slope of the leaky ReLU on the negative side; default: the net's own (0.1; cnn13 and convnet 0.2)."""
     bn_momentum: Annotated[float | None, Range(0, 1)] = None
     """Weight of the newest batch in the running statistics; default: the net's own."""
+    freeze_bn: bool = False
+    """Batch normalisation keeps the statistics of the learned weights, and normalises with them in training too, so
+    that neither small batches nor pictures of another size move them; its scale and shift learn."""
     patch: Annotated[int | None, Range(1, None)] = None
     """Side in pixels of the patches of a ViT (`timm:`); default: its own."""
     pretrained: Pretrained = False
@@ -221,6 +224,14 @@ class Net(Checked):
             raise ValueError(f"Net.drop_path {self.drop_path:g} is for a body that learns, not for Net.train head")
         if self.recompute and self.train == "head":
             raise ValueError("Net.recompute is for a body that learns, not for Net.train head")
+        if self.freeze_bn and self.train != "all":
+            raise ValueError(
+                f"Net.freeze_bn is for a body that learns; with Net.train {self.train} its statistics stay anyway"
+            )
+        if self.freeze_bn and self.bn_momentum is not None:
+            raise ValueError(
+                f"Net.bn_momentum {self.bn_momentum:g} is of statistics that Net.freeze_bn keeps as they are"
+            )
 
     def whole(self) -> Net:
         """The net of a state dict that holds all of it, merged."""
@@ -239,6 +250,10 @@ class Net(Checked):
             raise ValueError(
                 "Net.head probe is fitted to the features of a learned net: give Net.pretrained True or a file of "
                 "weights"
+            )
+        if self.freeze_bn and not self.pretrained:
+            raise ValueError(
+                "Net.freeze_bn keeps the statistics of learned weights: give Net.pretrained True or a file of weights"
             )
         if self.head == "kept" and not isinstance(self.pretrained, str):
             raise ValueError("Net.head kept is the last layer of a run: give the run folder as Net.pretrained")

@@ -174,6 +174,8 @@ def settings(
         small = {**SMALL[kind], **(tuning(train, SMALL[kind]["steps"]) if pretrained else {})}
         if net and _own_momentum(net):
             small.pop("net.bn_momentum", None)
+        if net and nets.is_zoo(net) and pretrained and train == "all":
+            small["net.freeze_bn"] = True
         own = {k: v for k, v in method.items() if not k.startswith("optim.")}
         return {**small, **own, **short(algorithm, small["steps"])}
     protocol = CADR if name.alias and ALIASES[name.alias].options.get("rule") == "cadr" else {}

@@ -47,6 +47,8 @@ class Model(nn.Module):
         frozen: names in the net's state dict of the body, where it does not learn (`nets.freeze`): it is neither
             averaged nor saved, its batch normalisation stays in evaluation mode, and so does all of it where none of
             its parts learns.
+        held: whether the net's batch normalisation stays in evaluation mode although it learns: it normalises with the
+            statistics that it starts with, and keeps them.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class Model(nn.Module):
         rule: Rule = by_head,
         dtype: torch.dtype | None = None,
         frozen: frozenset[str] = frozenset(),
+        held: bool = False,
     ) -> None:
         super().__init__()
         assert _is_stateless(rule), f"the rule {rule!r} must be a function without state; let its state be a head"
         self.net, self.heads = net, nn.ModuleDict(heads)
-        self.rule, self.dtype = rule, dtype
+        self.rule, self.dtype, self.held = rule, dtype, held
         self.frozen = frozenset(f"net.{name}" for name in frozen)
         """Names in the state dict of the body that does not learn."""
         self.fixed = bool(frozen) and frozen.issuperset(k for k in net.state_dict() if not k.startswith("linear."))
@@ -76,7 +79,7 @@ class Model(nn.Module):
     def twin(self) -> Model:
         """The same net and heads, to be compiled apart."""
         frozen = frozenset(name.removeprefix("net.") for name in self.frozen)
-        return Model(self.net, dict(self.heads.items()), self.rule, self.dtype, frozen).train(self.training)
+        return Model(self.net, dict(self.heads.items()), self.rule, self.dtype, frozen, self.held).train(self.training)
 
     def train(self, mode: bool = True) -> Model:
         """As of any module, but for a body that does not learn."""
@@ -85,8 +88,8 @@ class Model(nn.Module):
             for name, part in self.net.named_children():
                 if name != "linear":
                     part.eval()
-        for name, part in self.net.named_modules() if self.frozen else ():
-            if isinstance(part, _BatchNorm) and f"net.{name}.running_mean" in self.frozen:
+        for name, part in self.net.named_modules() if self.frozen or self.held else ():
+            if isinstance(part, _BatchNorm) and (self.held or f"net.{name}.running_mean" in self.frozen):
                 part.eval()
         return self
 
@@ -190,7 +193,7 @@ def make_model(
     algorithm = config.algorithm.build(info)
     own = ", ".join(name for name, _ in algorithm.named_parameters())
     assert not own, f"an algorithm has no parameters, which nobody would average or save: let {own} be one of its heads"
-    model = Model(net, algorithm.heads, algorithm.rule, dtype, frozen).eval()
+    model = Model(net, algorithm.heads, algorithm.rule, dtype, frozen, config.net.freeze_bn).eval()
     with torch.no_grad():
         predicted = list(model.rule(model, torch.zeros(2, model.dim)).shape)
     assert predicted == [2, classes], f"the rule gives logits {predicted} for 2 images and {classes} classes"
