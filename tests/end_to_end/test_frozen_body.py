@@ -17,6 +17,7 @@ from PIL import Image
 import fewlabels as fl
 from algorithm_cases import SHAPE, K, killed_in, toy, toy_training
 from fewlabels import nets
+from fewlabels.algorithms.frozen import FrozenFeatures
 from fewlabels.config.resolve import pixel_statistics
 from fewlabels.inference.evaluate import evaluate
 from fewlabels.inference.features import Body
@@ -27,7 +28,7 @@ from fewlabels.training import loop
 from fewlabels.training.budget import Budget
 from fewlabels.training.loop import Output
 from fewlabels.training.step import Trainer
-from fewlabels.types import Info
+from fewlabels.types import Info, Known
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -224,6 +225,31 @@ def test_a_second_run_computes_no_features(weights: Path, tmp_path: Path, monkey
     monkeypatch.setattr(Body, "features", refused)
     second = fl.train(replace(frozen(weights), seed=2), out=tmp_path / "two", source=toy())
     assert first.result["accuracy"] > 0 and second.finished
+
+
+@pytest.mark.slow
+def test_some_unlabeled_images_are_looked_at(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Known] = []
+    fit = FrozenFeatures.fit
+    monkeypatch.setattr(FrozenFeatures, "fit", lambda self, known: (seen.append(known), fit(self, known))[1])
+    runs = [
+        fl.train(
+            replace(frozen(weights), algorithm=fl.Frozen(most=most), seed=seed), out=tmp_path / str(i), source=toy()
+        )
+        for i, (most, seed) in enumerate([(None, 1), (30, 1), (30, 1), (30, 2), (10**6, 1)])
+    ]
+    whole, few, again, other, every = seen
+    rows = len(set(runs[0].split.unlabeled.tolist()) - set(runs[0].split.labeled.tolist()))
+    assert rows > 200 and len(whole.features) == len(every.features) == 12 + rows
+    assert 12 + 30 >= len(few.features) == len(again.features) > 12 + 20  # labeled ones may be drawn, too
+    there = {tuple(row) for row in whole.features.tolist()}
+    assert all(tuple(row) in there for row in few.features.tolist())
+    for known in seen:
+        assert torch.equal(known.features[known.labeled], whole.features[whole.labeled])
+        assert torch.equal(known.y, whole.y)
+    assert torch.equal(few.features, again.features) and few.features.tolist() != other.features.tolist()
+    assert all(torch.equal(value, wide(runs[0])[key]) for key, value in wide(runs[4]).items())
+    assert all(torch.equal(value, wide(runs[1])[key]) for key, value in wide(runs[2]).items())
 
 
 @pytest.mark.slow

@@ -74,6 +74,8 @@ class Frozen(Checked):
     """Share that an image takes of its neighbours' labels in spreading; the rest is its own."""
     cv: Annotated[int, Range(2, 20)] = 5
     """Parts of the labels in the cross-validation, each of which is predicted from the others once."""
+    most: Annotated[int | None, Range(1, None)] = None
+    """Unlabeled images that are looked at, at most, drawn by the seed; default: all."""
 
     def build(self, info: Info) -> FrozenFeatures:
         return FrozenFeatures(self)

@@ -27,8 +27,12 @@ LOOKED_AT = 48
 TINY = 20
 """Pixels of the shorter side, below which there is nothing to see for a net that has learned from photographs."""
 
-SIDES = (224, 160, 128, 96, 64)
-"""Sizes of pictures for frozen features, the best first."""
+SIDES = (224, 160, 128)
+"""Sizes of pictures for frozen features, the best first. With smaller ones a net loses more than unlabeled pictures
+give: where the time does not suffice for all of these, some are looked at."""
+
+LEAST = 1000
+"""Unlabeled pictures that are looked at in any case."""
 
 LOOK, READ = 0.010, 0.005
 """Seconds of one core in which EfficientNet-Lite0 looks at a picture of 128 pixels, and in which one is read."""
@@ -41,6 +45,8 @@ class Look(NamedTuple):
     """What lies in a folder."""
 
     pictures: int
+    tests: int
+    """Those of them in a test part."""
     labels: Mapping[str, int]
     """Labeled pictures of each class."""
     side: int
@@ -77,12 +83,12 @@ def _look(path: Path, labeled: str | None, unlabeled: str | None, test: str | No
         listing = list_tars(path, labeled=parts[0], unlabeled=parts[1], test=parts[2])
         files = [file for file, _ in listing.train]
         labels = Counter(label for _, label in listing.train if label is not None)
-        count = len(files) + len(listing.test)
+        count, tests = len(files) + len(listing.test), len(listing.test)
     else:
         found = contents(path, labeled=parts[0], unlabeled=parts[1], test=parts[2], label_from=label_from)
         files = [picture.path for picture in found.pictures if picture.part != "test"]
         labels = Counter(p.label for p in found.pictures if p.part == "labeled" and p.label is not None)
-        count = len(found.pictures)
+        count, tests = len(found.pictures), len(found.pictures) - len(files)
     heads = []
     for file in files[:: max(1, len(files) // LOOKED_AT)]:
         try:
@@ -91,6 +97,7 @@ def _look(path: Path, labeled: str | None, unlabeled: str | None, test: str | No
             continue  # the training says so
     return Look(
         pictures=count,
+        tests=tests,
         labels=labels,
         side=int(statistics.median(min(h.height, h.width) for h in heads)) if heads else 0,
         grey=2 * sum(h.grey for h in heads) > len(heads),
@@ -135,13 +142,18 @@ def choose(
     if gpu:
         return tuned(given, count)
     sides = (size,) if size else SIDES[:1] if net else SIDES
-    side, spent = _side(there, PATIENCE if seconds is None else seconds, sides)
+    side, most = _looks(there, known, PATIENCE if seconds is None else seconds, sides)
+    pictures = there.pictures if most is None else there.tests + known + most
+    settings: dict[str, Any] = {"data.image_size": side, **({} if most is None else {"algorithm.most": most}), **given}
     reason = (
         f"{count}, no GPU, learned weights at hand: features of a net that stays as it is, at {side} pixels, in about "
-        f"{about(spent)} of one core"
+        f"{about(pictures * _seconds(side))} of one core"
     )
+    if most is not None:
+        unlabeled = there.pictures - there.tests - known
+        reason += f"; {most:,} of {unlabeled:,} unlabeled pictures are looked at (`train frozen` looks at all)"
     odd = "grey pictures may be none that the net's features fit; what is printed about the labels says so"
-    return Choice("frozen", {"data.image_size": side, **given}, reason, odd if there.grey else None)
+    return Choice("frozen", settings, reason, odd if there.grey else None)
 
 
 def tuned(given: Mapping[str, Any], count: str) -> Choice:
@@ -151,15 +163,24 @@ def tuned(given: Mapping[str, Any], count: str) -> Choice:
     return Choice("fixmatch", settings, f"{count}, a GPU, learned weights at hand: the learned net is tuned")
 
 
-def _side(there: Look, seconds: float, sides: tuple[int, ...]) -> tuple[int, float]:
-    """The largest size whose features are computed in time, at most that of the pictures, and how long it takes."""
-    most = max(there.side, 128, sides[-1])
-    side, spent = sides[-1], 0.0
-    for side in sides:
-        spent = there.pictures * (READ + LOOK * (side / 128) ** 2)
-        if side <= most and spent <= seconds:
-            break
-    return side, spent
+def _looks(there: Look, known: int, seconds: float, sides: tuple[int, ...]) -> tuple[int, int | None]:
+    """The largest size, at most that of the pictures, whose features are computed in time; and how many unlabeled
+    pictures are looked at where the time does not suffice for all of them at the smallest size, else None.
+
+    known: labeled pictures.
+    """
+    fitting = [side for side in sides if side <= max(there.side, sides[-1])]
+    for side in fitting:
+        if there.pictures * _seconds(side) <= seconds:
+            return side, None
+    side, must = fitting[-1], there.tests + known
+    most = max(LEAST, int(seconds / _seconds(side)) - must)
+    return side, most if most < there.pictures - must else None
+
+
+def _seconds(side: int) -> float:
+    """Of one core, for a picture that is read and looked at."""
+    return READ + LOOK * (side / 128) ** 2
 
 
 def has_gpu(device: str) -> bool:

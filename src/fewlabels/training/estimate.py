@@ -68,7 +68,9 @@ def estimate(config: Train) -> Estimate:
     device = pick_device(config.device)
     trainer, used, seconds = _measured(config, _noise(name.base, shape, classes, style), device)
     seconds *= curriculum.work(config, trainer.algorithm.views)
-    whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * (images + test)
+    most = getattr(config.algorithm, "most", None)
+    looked = test + (images if most is None else min(images, most + (config.data.labels or 0)))
+    whole = seconds * config.steps if config.steps else _seconds_of_features(trainer) * looked
     still = sum(p.numel() for p in trainer.objective.parameters() if not p.requires_grad)
     weights = 16 * parameters(trainer.objective) + 4 * still
     learning = f"{parameters(trainer.model.net):,} parameters" + (f" that learn, beside {still:,}" if still else "")
@@ -91,8 +93,8 @@ def estimate(config: Train) -> Estimate:
         f"({1000 * seconds:.0f} ms each, from a sample)"
         + ("; --time 10m would take as many as fit into that" if whole > 1200 else "")
         if config.steps
-        else f"about {about(whole)} for the features of {images + test:,} images that are not kept from before "
-        f"({1000 * whole / (images + test):.1f} ms each, from a sample)",
+        else f"about {about(whole)} for the features of {looked:,} images that are not kept from before "
+        f"({1000 * whole / looked:.1f} ms each, from a sample)",
     }
     return Estimate(replace(config, **kept), lines, whole)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fewlabels.algorithms.frozen import on_labels
 from fewlabels.algorithms.linear import Layer, unit
@@ -14,6 +15,7 @@ from fewlabels.inference.features import Body, features_of
 from fewlabels.inference.measured import measured
 from fewlabels.nets.weights import read
 from fewlabels.runtime import parallel
+from fewlabels.runtime.rng import philox
 from fewlabels.training.log import Progressing, reading
 from fewlabels.training.step import Trainer
 from fewlabels.training.transfer import origin
@@ -34,7 +36,9 @@ def prepare(
         return
     on_features = frozen and trainer.algorithm.on_features and trainer.batches.fixed
     used = [split.labeled]
-    if fits or (on_features and trainer.algorithm.views.unlabeled):
+    if fits:
+        used.append(_looked_at(trainer, split))
+    elif on_features and trainer.algorithm.views.unlabeled:
         used.append(split.unlabeled)
     if frozen:
         used.append(split.validation)
@@ -54,6 +58,14 @@ def prepare(
         trainer.batches.features = trainer.features
 
 
+def _looked_at(trainer: Trainer, split: Split) -> NDArray[np.int64]:
+    """Rows of the unlabeled images that a layer is fitted to."""
+    rows, most = split.unlabeled, getattr(trainer.config.algorithm, "most", None)
+    if most is None or most >= len(rows):
+        return rows
+    return np.sort(philox(trainer.config.seed, "unlabeled images that are looked at").choice(rows, most, replace=False))
+
+
 def _probes(trainer: Trainer) -> bool:
     return trainer.config.net.head == "probe"
 
@@ -67,7 +79,7 @@ def fit(trainer: Trainer, source: Source, split: Split, progress: Progressing = 
         return ()
     assert trainer.features is not None
     labeled, first = np.unique(split.labeled, return_index=True)
-    pool = labeled if _probes(trainer) else np.union1d(labeled, split.unlabeled)
+    pool = labeled if _probes(trainer) else np.union1d(labeled, _looked_at(trainer, split))
     known = Known(
         features=trainer.features.take(torch.from_numpy(pool).to(trainer.device)),
         labeled=torch.from_numpy(np.searchsorted(pool, labeled)).to(trainer.device),
