@@ -287,11 +287,7 @@ def _label(record: Record) -> str:
     options = record["options"].split()
     views = f", {options[options.index('--view') + 1]} views" if "--view" in options else ""
     passes = ", weak pass apart" if "separate-weak" in options else ""
-    parts = (
-        " ".join(options)
-        if {"--missing", "--openset", "--percent-mask", "--imbalance", "--generations"} & set(options)
-        else ""
-    )
+    parts = " ".join(options) if PARTS & set(options) else ""
     return f"{record['algorithm']}{views}{passes} {parts}".rstrip()
 
 
