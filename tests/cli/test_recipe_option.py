@@ -54,11 +54,15 @@ def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path
     assert found(*folder, "--net=torchvision:resnet18") == ("torchvision:resnet18", None, 0.03)
     learned = (*folder, "--net", "torchvision:resnet18", "--net.pretrained", "True")
     assert found("uda", *learned) == ("torchvision:resnet18", None, 0.003)
-    assert found(*learned, "--net.bn-momentum", "0.01", "--optim.lr", "0.03") == ("torchvision:resnet18", 0.01, 0.03)
+    moving = ("--net.bn-momentum", "0.01", "--net.no-freeze-bn")
+    assert found(*learned, *moving, "--optim.lr", "0.03") == ("torchvision:resnet18", 0.01, 0.03)
+    with pytest.raises(ValueError, match=r"--net.no-freeze-bn\) with it$"):
+        found(*learned, *moving[:2])
     assert found(*folder, "--config", str(file)) == ("timm:resnet18", None, 0.003)
     assert found(*folder, "--config", str(file), "--net", "wrn-28-2") == ("wrn-28-2", 0.01, 0.003)  # of w.pth still
     assert found("--data", "digits@40", "--net.pretrained", "w.pth") == ("small", None, 0.003)
-    file.write_text(json.dumps({"net": {"name": "timm:resnet18", "bn_momentum": 0.2}, "optim": {"lr": 0.5}}))
+    net = {"name": "timm:resnet18", "bn_momentum": 0.2, "freeze_bn": False}
+    file.write_text(json.dumps({"net": net, "optim": {"lr": 0.5}}))
     assert found(*folder, "--config", str(file), "--net.pretrained", "True") == ("timm:resnet18", 0.2, 0.5)
     assert found("--recipe", "google-vat-svhn", *learned) == ("torchvision:resnet18", None, 0.002)
 

@@ -28,7 +28,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Pace]:
 
     def stand_in(config: fl.Train, paces: list[Pace], budget: Budget, spent: float) -> fl.Train:
         found.extend(paces)
-        return fit(config, [Pace(2.3)], budget._replace(seconds=50))
+        return fit(config, [Pace(2.4)], budget._replace(seconds=50))
 
     monkeypatch.setattr(loop, "fit", stand_in)
     return found

@@ -78,7 +78,10 @@ def test_a_training_moves_scales_and_no_statistics(
         ({}, "Net.freeze_bn keeps the statistics of learned weights: give Net.pretrained True or a file of weights"),
         ({"pretrained": True, "train": "head"}, "Net.freeze_bn is for a body that learns; with Net.train head its"),
         ({"pretrained": True, "train": "lora"}, "Net.freeze_bn is for a body that learns; with Net.train lora its"),
-        ({"pretrained": True, "bn_momentum": 0.1}, "Net.bn_momentum 0.1 is of statistics that Net.freeze_bn keeps as"),
+        (
+            {"pretrained": True, "bn_momentum": 0.1},
+            "Net.bn_momentum 0.1 is of statistics that move, and Net.freeze_bn, which",
+        ),
     ],
 )
 def test_what_it_does_not_go_with(settings: dict[str, Any], sentence: str) -> None:

@@ -300,8 +300,8 @@ def test_without_test_pictures(short: Callable[..., Any], tmp_path: Path) -> Non
     rng = np.random.default_rng(2)
     source = from_arrays(rng.integers(0, 256, (30, 12, 10, 1), np.uint8), np.array([0, 1, -1] * 10))
     data = fl.Data("arrays", valid=0)
-    run = fl.train(short(data=data, strong="none", weak="s"), source=source, out=tmp_path / "run")
-    page = page_of(run.path)
+    config = short(data=data, strong="none", weak="s", algorithm=fl.FixMatch(tau=0))
+    page = page_of(fl.train(config, source=source, out=tmp_path / "run").path)
     assert "of 20 labeled pictures, which it was trained on: that says nothing about others" in page.said
     assert "there are no test or validation pictures" in page.said and "These pictures were trained on." in page.said
     assert "only the program that made them can repeat it" in page.said

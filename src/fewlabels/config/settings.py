@@ -230,7 +230,8 @@ class Net(Checked):
             )
         if self.freeze_bn and self.bn_momentum is not None:
             raise ValueError(
-                f"Net.bn_momentum {self.bn_momentum:g} is of statistics that Net.freeze_bn keeps as they are"
+                f"Net.bn_momentum {self.bn_momentum:g} is of statistics that move, and Net.freeze_bn, which recipes "
+                "set for learned nets, keeps them: give freeze_bn=False (--net.no-freeze-bn) with it"
             )
 
     def whole(self) -> Net:
