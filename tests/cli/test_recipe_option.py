@@ -57,7 +57,7 @@ def test_the_net_of_options_and_file_decides_what_follows_from_it(tmp_path: Path
     moving = ("--net.bn-momentum", "0.01", "--net.no-freeze-bn")
     assert found(*learned, *moving, "--optim.lr", "0.03") == ("torchvision:resnet18", 0.01, 0.03)
     with pytest.raises(ValueError, match=r"--net.no-freeze-bn\) with it$"):
-        found(*learned, *moving[:2])
+        read([*learned, *moving[:2]]).train.net.check()
     assert found(*folder, "--config", str(file)) == ("timm:resnet18", None, 0.003)
     assert found(*folder, "--config", str(file), "--net", "wrn-28-2") == ("wrn-28-2", 0.01, 0.003)  # of w.pth still
     assert found("--data", "digits@40", "--net.pretrained", "w.pth") == ("small", None, 0.003)

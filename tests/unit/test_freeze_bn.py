@@ -86,7 +86,7 @@ def test_a_training_moves_scales_and_no_statistics(
 )
 def test_what_it_does_not_go_with(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
-        fl.Net("timm:resnet18", freeze_bn=True, **settings).check()
+        fl.Net("timm:test_vit", freeze_bn=True, **settings).check()
     assert str(caught.value).startswith(sentence)
 
 

@@ -224,15 +224,6 @@ class Net(Checked):
             raise ValueError(f"Net.drop_path {self.drop_path:g} is for a body that learns, not for Net.train head")
         if self.recompute and self.train == "head":
             raise ValueError("Net.recompute is for a body that learns, not for Net.train head")
-        if self.freeze_bn and self.train != "all":
-            raise ValueError(
-                f"Net.freeze_bn is for a body that learns; with Net.train {self.train} its statistics stay anyway"
-            )
-        if self.freeze_bn and self.bn_momentum is not None:
-            raise ValueError(
-                f"Net.bn_momentum {self.bn_momentum:g} is of statistics that move, and Net.freeze_bn, which recipes "
-                "set for learned nets, keeps them: give freeze_bn=False (--net.no-freeze-bn) with it"
-            )
 
     def whole(self) -> Net:
         """The net of a state dict that holds all of it, merged."""
@@ -255,6 +246,15 @@ class Net(Checked):
         if self.freeze_bn and not self.pretrained:
             raise ValueError(
                 "Net.freeze_bn keeps the statistics of learned weights: give Net.pretrained True or a file of weights"
+            )
+        if self.freeze_bn and self.train != "all":
+            raise ValueError(
+                f"Net.freeze_bn is for a body that learns; with Net.train {self.train} its statistics stay anyway"
+            )
+        if self.freeze_bn and self.bn_momentum is not None:
+            raise ValueError(
+                f"Net.bn_momentum {self.bn_momentum:g} is of statistics that move, and Net.freeze_bn, which recipes "
+                "set for learned nets, keeps them: give freeze_bn=False (--net.no-freeze-bn) with it"
             )
         if self.head == "kept" and not isinstance(self.pretrained, str):
             raise ValueError("Net.head kept is the last layer of a run: give the run folder as Net.pretrained")
