@@ -153,10 +153,10 @@ def command(task: str, algorithm: str, options: str, seed: int) -> str:
     return " ".join(filter(None, ["fewlabels train", algorithm, options, TASKS[task].format(seed=seed)]))
 
 
-def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
-    """result.json of a training in a process of its own, of generations that of the last, and the seconds that its
-    threads worked; None if it failed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def run(words: list[str], folder: Path, threads: int, **environment: str) -> dict[str, Any] | None:
+    """result.json of a training in a process of its own, of stages and generations that of the last, and the seconds
+    that its threads worked; None if it failed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **environment}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = ["--no-progress", "--overwrite", "--out", str(folder)]
     done = subprocess.run([sys.executable, "-m", *words, *out], env=environment, capture_output=True, text=True)
@@ -164,8 +164,10 @@ def run(words: list[str], folder: Path, threads: int) -> dict[str, Any] | None:
     if done.returncode:
         print(done.stderr.strip().splitlines()[-1])
         return None
-    last = max(folder.glob("generation-*"), default=folder)
-    result: dict[str, Any] = json.loads((last / "result.json").read_text())
+    generations = sorted(folder.glob("generation-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    places = (folder, folder / "student", *generations[-1:])
+    file = next(place / "result.json" for place in places if (place / "result.json").exists())
+    result: dict[str, Any] = json.loads(file.read_text())
     result["cpu_seconds"] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
     return result
 

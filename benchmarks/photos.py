@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -26,6 +24,8 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+from algorithms import run as training
 
 ROOT = Path(__file__).parents[1]
 PER_CLASS = 10
@@ -150,28 +150,18 @@ def train(words: list[str], data: str, cache: str, fresh: bool) -> dict[str, Any
     from bench.record import commit
 
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "fewlabels", *words, "--no-progress", "--out", str(out)]
-        said = subprocess.run(command, env=environment, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if said.returncode:
-            print(said.stderr, file=sys.stderr)
-            return None
-        if not (out / "result.json").exists():  # of many runs the last stage
-            out /= "student"
-        result = json.loads((out / "result.json").read_text())
-        config = json.loads((out / "config.json").read_text())["train"]
+        result = training(["fewlabels", *words], Path(folder) / "run", 1, XDG_CACHE_HOME=cache)
+    if result is None:
+        return None
     return {
-        "algorithm": config["algorithm"]["name"],
+        "algorithm": result["algorithm"],
         "accuracy": result["accuracy"],
         "compared": result.get("compared", {}),
         "fit": result.get("fit"),
-        "steps": config["steps"],
+        "steps": result["steps"],
         "fresh": fresh,
         "seconds": round(result["seconds"], 1),
-        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "cpu_seconds": round(result["cpu_seconds"], 1),
         "device": result["device"],
         "versions": {"fewlabels": fewlabels.__version__, "torch": torch.__version__},
         "commit": commit(),

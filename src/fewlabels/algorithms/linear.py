@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fewlabels.runtime.eager import eager
 
+LBFGS = eager(torch.optim.LBFGS)
+
 
 class Layer(NamedTuple):
     weight: Tensor
@@ -68,7 +70,7 @@ def logistic(features: Tensor, target: Tensor, decay: float, start: Layer | None
     zero = features.new_zeros
     weight, bias = start if start is not None else (zero(target.shape[1], features.shape[1]), zero(target.shape[1]))
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    search = eager(torch.optim.LBFGS)(
+    search = LBFGS(
         [weight, bias], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
 

@@ -142,16 +142,18 @@ def choose(
     if gpu:
         return tuned(given, count)
     sides = (size,) if size else SIDES[:1] if net else SIDES
-    side, most = _looks(there, known, PATIENCE if seconds is None else seconds, sides)
-    pictures = there.pictures if most is None else there.tests + known + most
+    must = there.tests + known
+    side, most = _looks(there, must, PATIENCE if seconds is None else seconds, sides)
+    pictures = there.pictures if most is None else must + most
     settings: dict[str, Any] = {"data.image_size": side, **({} if most is None else {"algorithm.most": most}), **given}
     reason = (
         f"{count}, no GPU, learned weights at hand: features of a net that stays as it is, at {side} pixels, in about "
         f"{about(pictures * _seconds(side))} of one core"
     )
     if most is not None:
-        unlabeled = there.pictures - there.tests - known
-        reason += f"; {most:,} of {unlabeled:,} unlabeled pictures are looked at (`train frozen` looks at all)"
+        reason += (
+            f"; {most:,} of {there.pictures - must:,} unlabeled pictures are looked at (`train frozen` looks at all)"
+        )
     odd = "grey pictures may be none that the net's features fit; what is printed about the labels says so"
     return Choice("frozen", settings, reason, odd if there.grey else None)
 
@@ -163,17 +165,17 @@ def tuned(given: Mapping[str, Any], count: str) -> Choice:
     return Choice("fixmatch", settings, f"{count}, a GPU, learned weights at hand: the learned net is tuned")
 
 
-def _looks(there: Look, known: int, seconds: float, sides: tuple[int, ...]) -> tuple[int, int | None]:
+def _looks(there: Look, must: int, seconds: float, sides: tuple[int, ...]) -> tuple[int, int | None]:
     """The largest size, at most that of the pictures, whose features are computed in time; and how many unlabeled
     pictures are looked at where the time does not suffice for all of them at the smallest size, else None.
 
-    known: labeled pictures.
+    must: pictures that are looked at in any case, those with labels and for tests.
     """
     fitting = [side for side in sides if side <= max(there.side, sides[-1])]
     for side in fitting:
         if there.pictures * _seconds(side) <= seconds:
             return side, None
-    side, must = fitting[-1], there.tests + known
+    side = fitting[-1]
     most = max(LEAST, int(seconds / _seconds(side)) - must)
     return side, most if most < there.pictures - must else None
 

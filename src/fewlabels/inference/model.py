@@ -68,6 +68,9 @@ class Model(nn.Module):
         """Names in the state dict of the body that does not learn."""
         self.fixed = bool(frozen) and frozen.issuperset(k for k in net.state_dict() if not k.startswith("linear."))
         """Whether nothing below the head learns, so that the features of an image are always the same."""
+        norms = (name for name, part in net.named_modules() if isinstance(part, _BatchNorm))
+        self.still = frozenset(f"net.{name}" for name in norms if held or f"{name}.running_mean" in frozen)
+        """Names of the norms that keep their statistics, and normalise with them in training too."""
         self.dim: int = net.dim  # type: ignore[assignment]
         self.compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -88,9 +91,8 @@ class Model(nn.Module):
             for name, part in self.net.named_children():
                 if name != "linear":
                     part.eval()
-        for name, part in self.net.named_modules() if self.frozen or self.held else ():
-            if isinstance(part, _BatchNorm) and (self.held or f"net.{name}.running_mean" in self.frozen):
-                part.eval()
+        for name in self.still:
+            self.get_submodule(name).eval()
         return self
 
     def learned(self) -> dict[str, Tensor]:

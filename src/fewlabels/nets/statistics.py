@@ -16,18 +16,11 @@ def frozen_statistics(net: Net | nn.Module) -> Iterator[None]:
     """Inside, batch normalisation uses the statistics of the batch and leaves its running ones alone.
 
     Whether the net is in training or in evaluation mode (an EMA net as a teacher); its other layers, such as
-    dropout, keep their mode. Norms that keep their statistics anyway (`frozen` and `held` of a model) are left alone.
+    dropout, keep their mode. Norms that keep their statistics anyway (`still` of a model) are left alone.
     """
     assert isinstance(net, nn.Module)
-    frozen: frozenset[str] = getattr(net, "frozen", frozenset())
-    held: bool = getattr(net, "held", False)
-    norms = [
-        module
-        for name, module in net.named_modules()
-        if isinstance(module, _BatchNorm)
-        and f"{name}.running_mean" not in frozen
-        and not (held and name.startswith("net."))
-    ]
+    still: frozenset[str] = getattr(net, "still", frozenset())
+    norms = [part for name, part in net.named_modules() if isinstance(part, _BatchNorm) and name not in still]
     before = [(norm.training, norm.track_running_stats) for norm in norms]
     try:
         for norm in norms:
